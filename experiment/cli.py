@@ -1,0 +1,181 @@
+"""The command line of `train`: YAML file + dotted overrides -> Experiment, without a framework import."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from pydantic import ValidationError
+
+from experiment import devices
+from experiment.config import Experiment
+from experiment.run import occupied
+
+Framework = Literal["keras", "lightning"]
+
+# What a resumed run may change: everything else would make it another run.
+RESUMABLE = {"training.epochs", "gpus"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked command line: the experiment and, when a run is continued, its directory."""
+
+    experiment: Experiment
+    resume: Path | None = None
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one line that names the fault, and exit with 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        message = _one_line(message)
+        unknown = re.match(r"(?:unrecognized arguments: )(--[\w.]+)", message)
+        near = get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
+        hint = f"did you mean {near[0]}?" if near else f"(see: python -m {self.prog} --help)"
+        fail(f"{message}\n{hint}")
+
+
+def fail(message: str) -> NoReturn:
+    """Say what the user did wrong and exit with 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Request:
+    """Read and check the command line of `python -m <framework>_impl.train`.
+
+    Raises SystemExit(2), after one or two lines on stderr, for every mistake that can be seen without a
+    framework: unknown keys, values out of bounds, missing files, impossible combinations, no such device.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(
+        prog=f"{framework}_impl.train",
+        description=f"Train the image classifier with {framework.capitalize()}.",
+        exit_on_error=True,
+        allow_abbrev=False,
+        print_config="--print-config",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
+    parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="continue a run")
+    parser.add_class_arguments(Experiment, None)
+    if "--resume" in argv or any(a.startswith("--resume=") for a in argv):
+        return _resume_request(framework, parser, argv)
+    experiment = _validated(parser.parse_args(argv))
+    check(framework, experiment)
+    if (problem := occupied(experiment)) is not None:
+        fail(problem)
+    return Request(experiment)
+
+
+def check(framework: Framework, experiment: Experiment) -> None:
+    """Refuse what this framework or this machine cannot do; raises SystemExit(2)."""
+    if framework == "keras" and experiment.augment.kind == "torchvision":
+        fail("augment.kind torchvision exists on the Lightning side only: use keras or none")
+    available = devices.count_gpus()
+    if experiment.gpus and experiment.gpus > available:
+        fail(
+            f"gpus {experiment.gpus}: this machine shows {available or 'no'} CUDA GPUs.\n"
+            f"Use --gpus {available}{' (the CPU)' if available == 0 else ''}."
+        )
+    if (experiment.gpus or 0) > 1:
+        fail(f"gpus {experiment.gpus}: training uses one device for now: use --gpus 1")
+    if framework == "keras":
+        resolve_backend(experiment)
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command's work; a user's mistake becomes one or two lines and exit code 2."""
+    from experiment.datasets import DataError
+    from experiment.lifecycle import RunError
+
+    try:
+        return command()
+    except (DataError, RunError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def resolve_backend(experiment: Experiment) -> str:
+    """Keras's backend: --backend, else KERAS_BACKEND, else by device; SystemExit(2) if not installed."""
+    gpus = devices.count_gpus() if experiment.gpus is None else experiment.gpus
+    backend = experiment.backend or os.environ.get("KERAS_BACKEND") or devices.keras_backend(gpus)
+    if backend not in ("tensorflow", "jax", "torch"):
+        fail(f"KERAS_BACKEND={backend}: must be tensorflow, jax or torch")
+    if not devices.installed(backend):
+        fail(f"Keras backend {backend} is not installed: pip install {backend}, or choose another --backend")
+    return backend
+
+
+def _resume_request(framework: Framework, parser: Parser, argv: list[str]) -> Request:
+    given = parser.parse_args(argv, defaults=False)
+    run = Path(given.resume)
+    config = run / "config.yaml"
+    if not config.is_file():
+        fail(f"--resume {run}: not a run directory (no config.yaml)")
+    changed = {key for key, _ in given.items() if key not in ("config", "resume")}
+    if given.get("config"):
+        fail("--resume repeats the configuration of the run: leave --config out")
+    if changed - RESUMABLE:
+        fail(
+            f"--resume cannot change {', '.join(sorted(changed - RESUMABLE))}: only "
+            f"{', '.join(sorted(RESUMABLE))} may differ from {config}"
+        )
+    overrides = [a for a in argv if a != "--resume" and a != given.resume and not a.startswith("--resume=")]
+    experiment = _validated(parser.parse_args(["--config", str(config), *overrides]))
+    check(framework, experiment)
+    return Request(experiment, run)
+
+
+def _validated(namespace: Namespace) -> Experiment:
+    values: dict[str, Any] = namespace.as_dict()
+    for key in ("config", "resume"):
+        values.pop(key, None)
+    return experiment_from(values)
+
+
+def experiment_from(values: dict[str, Any]) -> Experiment:
+    """Check nested plain values against the schema; raises SystemExit(2) with the first fault in one line."""
+    try:
+        return Experiment.model_validate(_plain(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        fail(message if first["type"] == "value_error" else f"{key}: {message}")
+
+
+def read_config(path: Path) -> Experiment:
+    """The experiment that a run's config.yaml holds; raises SystemExit(2) where it is not one."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        fail(f"{path}: cannot be read ({_one_line(str(error))})")
+    return experiment_from(values or {})
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value
+
+
+def _one_line(message: str) -> str:
+    message = " ".join(message.split())
+    # jsonargparse wraps pydantic's error, which names types and a web page: keep what was wrong.
+    message = re.sub(r"\d+ validation errors? for \S+ ", "", message)
+    message = re.sub(r" \[type=.*?\] For further information visit \S+", ".", message)
+    message = message.replace("Parser key ", "").replace("Expected a typing.Literal", "Expected one of ")
+    return message.replace("..", ".")

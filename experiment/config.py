@@ -1,0 +1,234 @@
+"""What one experiment is: plain values with bounds, the same for both frameworks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+CACHE = "~/.cache/keras-lightning-parity"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
+
+
+class Data(Section):
+    name: Literal["auto", "cifar10", "mnist", "fashion_mnist", "digits", "folder", "npz"] = Field(
+        default="auto", description="data set; auto: CIFAR-10 if it can be had, else scikit-learn's digits"
+    )
+    root: str | None = Field(
+        default=None, description="the folder of images, the .npz file, or where downloaded archives lie"
+    )
+    cache: str = Field(default=CACHE, description="where downloads and decoded arrays are kept")
+    image_size: int = Field(default=32, ge=8, le=512, description="side of the square images, pixels")
+    validation: Literal["split", "test"] = Field(
+        default="split",
+        description="validate on a share held out of the training split, or on the test split",
+    )
+    validation_share: float = Field(
+        default=0.1, gt=0, lt=1, description="share held out, stratified and seeded"
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="use at most this many training images, and as many test images"
+    )
+    max_unreadable: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="share of unreadable files in a folder above which the run fails",
+    )
+
+    @model_validator(mode="after")
+    def _root_exists(self) -> Data:
+        if self.name in ("folder", "npz"):
+            what = "a directory of class folders" if self.name == "folder" else "an .npz file"
+            if self.root is None:
+                raise ValueError(f"data.name {self.name} needs --data.root, {what}")
+            path = Path(self.root).expanduser()
+            if not (path.is_dir() if self.name == "folder" else path.is_file()):
+                raise ValueError(f"data.root {self.root}: there is no such {what.split(' ', 1)[1]}")
+        return self
+
+
+class Augment(Section):
+    kind: Literal["keras", "torchvision", "none"] = Field(
+        default="keras",
+        description="keras: ImageDataGenerator's semantics; torchvision: stock v2 transforms (Lightning)",
+    )
+    rotation: float = Field(default=15.0, ge=0, le=180, description="largest rotation either way, degrees")
+    width_shift: float = Field(default=0.1, ge=0, lt=1, description="largest shift, share of the width")
+    height_shift: float = Field(default=0.1, ge=0, lt=1, description="largest shift, share of the height")
+    zoom: float = Field(
+        default=0.2, ge=0, lt=1, description="zoom factors are drawn from [1 - zoom, 1 + zoom]"
+    )
+    horizontal_flip: bool = Field(default=True, description="mirror every second image, at random")
+
+
+class Model(Section):
+    name: Literal["cnn", "vgg16"] = Field(
+        default="cnn", description="the BatchNorm/Dropout CNN, or VGG16 transfer"
+    )
+    filters: list[int] = Field(
+        default=[32, 64], min_length=1, max_length=6, description="cnn: filters of each block"
+    )
+    convolutions_per_block: int = Field(default=2, ge=1, le=6, description="cnn: convolutions in each block")
+    block_dropout: list[float] = Field(default=[0.2, 0.3], description="cnn: dropout rate after each block")
+    dense_units: int = Field(default=256, ge=1, description="units of the hidden dense layer")
+    head_dropout: float = Field(default=0.5, ge=0, lt=1, description="dropout rate before the last layer")
+    weights: str = Field(
+        default="imagenet", description="vgg16: imagenet, random, or a Keras weights file (.h5) for the base"
+    )
+    fine_tune_blocks: int = Field(
+        default=0, ge=0, le=5, description="vgg16: how many of the last blocks are trained"
+    )
+    initial_biases: Literal["zeros", "uniform"] = Field(
+        default="zeros", description="zeros as in Keras, or drawn from U(-0.05, 0.05), for parity runs"
+    )
+
+    @field_validator("filters")
+    @classmethod
+    def _positive(cls, filters: list[int]) -> list[int]:
+        if any(f < 1 for f in filters):
+            raise ValueError("every number of filters must be at least 1")
+        return filters
+
+    @field_validator("block_dropout")
+    @classmethod
+    def _rates(cls, rates: list[float]) -> list[float]:
+        if any(not 0 <= r < 1 for r in rates):
+            raise ValueError("every dropout rate must lie in [0, 1)")
+        return rates
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        if self.name == "cnn" and len(self.block_dropout) != len(self.filters):
+            raise ValueError(
+                f"model.block_dropout has {len(self.block_dropout)} rates for "
+                f"{len(self.filters)} blocks in model.filters: give one rate a block"
+            )
+        if (
+            self.name == "vgg16"
+            and self.weights not in ("imagenet", "random")
+            and not Path(self.weights).expanduser().is_file()
+        ):
+            raise ValueError(f"model.weights {self.weights}: no such file (or imagenet, or random)")
+        return self
+
+
+class Schedule(Section):
+    kind: Literal["constant", "cosine", "step"] = Field(
+        default="constant", description="learning rate by epoch"
+    )
+    step_epochs: int = Field(default=10, ge=1, description="step: epochs between two drops")
+    step_factor: float = Field(default=0.1, gt=0, le=1, description="step: factor of one drop")
+    final_factor: float = Field(default=0.0, ge=0, le=1, description="cosine: last over first learning rate")
+
+    def factor(self, epoch: int, epochs: int) -> float:
+        """Learning rate of an epoch (counted from 0) as a share of the initial one.
+
+        Cosine: Loshchilov and Hutter, SGDR (arXiv 1608.03983), eq. 5, without restarts.
+        """
+        if self.kind == "cosine":
+            progress = min(epoch / max(epochs - 1, 1), 1.0)
+            return self.final_factor + (1 - self.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+        if self.kind == "step":
+            return self.step_factor ** (epoch // self.step_epochs)
+        return 1.0
+
+
+class Plateau(Section):
+    patience: int | None = Field(default=None, ge=1, description="epochs without improvement; null: off")
+    factor: float = Field(default=0.5, gt=0, lt=1, description="factor of one reduction")
+    min_delta: float = Field(
+        default=1e-4, ge=0, description="smallest change of val_loss that counts (absolute)"
+    )
+    cooldown: int = Field(default=0, ge=0, description="epochs to wait after a reduction")
+    min_learning_rate: float = Field(default=0.0, ge=0, description="floor of the learning rate")
+
+
+class EarlyStopping(Section):
+    patience: int | None = Field(default=None, ge=0, description="epochs without improvement; null: off")
+    min_delta: float = Field(default=0.0, ge=0, description="smallest change that counts (absolute)")
+    restore_best_weights: bool = Field(default=True, description="end with the weights of the best epoch")
+
+
+class Training(Section):
+    epochs: int = Field(default=20, ge=1, description="passes over the training split")
+    batch_size: int = Field(
+        default=64, ge=1, description="images a step; the last batch of an epoch may be smaller"
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, lt=10, description="initial learning rate of Adam")
+    monitor: Literal["val_loss", "val_accuracy"] = Field(
+        default="val_loss", description="decides the best epoch"
+    )
+    early_stopping: EarlyStopping = EarlyStopping()
+    plateau: Plateau = Plateau()
+    schedule: Schedule = Schedule()
+    l2: float = Field(default=0.0, ge=0, description="adds l2 * sum(w^2) of every trained kernel to the loss")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the target spread over all classes"
+    )
+    class_weights: Literal["balanced"] | list[float] | None = Field(
+        default=None, description="balanced, or one weight a class, for the training loss"
+    )
+    precision: Literal["float32", "bfloat16", "float64"] = Field(
+        default="float32", description="bfloat16 is mixed precision; float32 means no TF32"
+    )
+    dropout_masks: Literal["own", "shared"] = Field(
+        default="own", description="each framework's own dropout masks, or the same on both sides"
+    )
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Training:
+        if self.plateau.patience is not None and self.schedule.kind != "constant":
+            raise ValueError(
+                "training.plateau and training.schedule both set the learning rate: "
+                "leave training.plateau.patience null or training.schedule.kind constant"
+            )
+        if isinstance(self.class_weights, list) and any(w < 0 for w in self.class_weights):
+            raise ValueError("training.class_weights must not be negative")
+        return self
+
+
+class RunSettings(Section):
+    dir: str | None = Field(
+        default=None, description="where the run record goes; null: runs/<framework>-<model>-..."
+    )
+    overwrite: bool = Field(default=False, description="replace a run record that is already there")
+    record_steps: bool = Field(default=False, description="also write the loss of every step (steps.csv)")
+
+
+class Experiment(Section):
+    """One training run, framework-neutral."""
+
+    seed: int = Field(default=1, ge=0, lt=2**31, description="seed of every draw")
+    gpus: int | None = Field(
+        default=None, ge=0, description="0: the CPU; N: that many GPUs; null: what is there"
+    )
+    backend: Literal["tensorflow", "jax", "torch"] | None = Field(
+        default=None,
+        description="Keras's backend (Lightning takes no notice); null: KERAS_BACKEND, else by device",
+    )
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = Model()
+    training: Training = Training()
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if self.model.name == "vgg16" and self.data.image_size < 32:
+            raise ValueError(f"data.image_size {self.data.image_size}: vgg16 needs at least 32")
+        if self.model.name == "cnn":
+            size = self.data.image_size
+            for _ in self.model.filters:
+                size = (size - 2 * self.model.convolutions_per_block) // 2
+            if size < 1:
+                raise ValueError(
+                    f"model.filters has {len(self.model.filters)} blocks, too many for images of "
+                    f"{self.data.image_size} pixels: use fewer blocks or a larger data.image_size"
+                )
+        return self

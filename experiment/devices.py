@@ -1,0 +1,43 @@
+"""What accelerators this machine has, found without importing a framework."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+
+
+def count_gpus() -> int:
+    """Number of CUDA devices that a process started here would see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return 0
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def hide_gpus() -> None:
+    """Keep every framework that is imported from here on off the GPUs."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def keras_backend(gpus: int) -> str:
+    """The Keras backend for this machine: TensorFlow on a CPU, on CUDA the installed one that sees the GPU.
+
+    Looks at what is installed and imports nothing.
+    """
+    if gpus == 0:
+        return "tensorflow" if installed("tensorflow") else "jax" if installed("jax") else "torch"
+    if any(installed(plugin) for plugin in ("jax_cuda13_plugin", "jax_cuda12_plugin")):
+        return "jax"
+    return "torch" if installed("torch") else "tensorflow"

@@ -1,0 +1,71 @@
+"""What a frozen base makes of every image, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from experiment.config import Experiment
+from experiment.datasets import Dataset, Split
+from experiment.run import replacing
+
+BATCH = 256
+
+
+def usable(experiment: Experiment) -> bool:
+    """Whether the base's output for an image never changes: it is frozen, and nothing is augmented."""
+    model = experiment.model
+    return model.name == "vgg16" and model.fine_tune_blocks == 0 and experiment.augment.kind == "none"
+
+
+def replace_images(
+    dataset: Dataset,
+    weights: Sequence[np.ndarray],
+    compute: Callable[[np.ndarray], np.ndarray],
+    experiment: Experiment,
+    framework: str,
+) -> Dataset:
+    """The data set with features in the place of images.
+
+    compute: uint8 (N, S, S, 3) -> float (N, F), the frozen base. weights: the base's, which with the data,
+    the precision and the framework name the file in the cache. Each array of images is read in batches
+    and its features (M, F) are memory-mapped.
+    """
+    key = hashlib.sha256(f"{dataset.sha256} {experiment.training.precision} {framework}".encode())
+    for array in weights:
+        key.update(np.ascontiguousarray(array).tobytes())
+    folder = Path(experiment.data.cache).expanduser() / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    done: dict[int, np.ndarray] = {}
+    splits: dict[str, Split] = {}
+    for name in ("train", "validation", "test"):
+        split: Split = getattr(dataset, name)
+        images = split.images
+        if id(images) not in done:
+            path = folder / f"{key.hexdigest()[:32]}-{len(done)}.npy"
+            done[id(images)] = _features(images, path, compute)
+        splits[name] = replace(split, images=done[id(images)])
+    print(
+        f"the base is frozen and nothing is augmented: the head trains on its {done.popitem()[1].shape[1]} "
+        f"features an image, computed once (in {folder})",
+        flush=True,
+    )
+    return replace(dataset, **splits)
+
+
+def _features(images: np.ndarray, path: Path, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    if not path.exists():
+        parts = [
+            compute(np.ascontiguousarray(images[start : start + BATCH]))
+            for start in tqdm(
+                range(0, len(images), BATCH), desc="features of the base", unit="batch", disable=None
+            )
+        ]
+        with replacing(path) as temporary:
+            np.save(temporary, np.concatenate(parts))
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,187 @@
+"""What both sides do before and after training, so that their run records are of one make."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from experiment import evaluation, figures
+from experiment.cli import read_config
+from experiment.config import Experiment
+from experiment.datasets import DataError, Dataset, Split, load
+from experiment.progress import Recorder
+from experiment.run import Run
+
+
+class RunError(Exception):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
+@dataclass
+class Session:
+    """A run about to be trained: its data, its record, and the epochs that it already has."""
+
+    experiment: Experiment
+    dataset: Dataset
+    run: Run
+    class_weights: list[float] | None
+    rows: list[dict[str, float]] = field(default_factory=list)
+    resumed: bool = False
+
+    def keep_epochs(self, count: int) -> None:
+        """Forget recorded epochs that the checkpoint does not hold: they are trained again."""
+        del self.rows[count:]
+
+    @property
+    def data_facts(self) -> dict[str, object]:
+        """The data set as environment.json names it."""
+        dataset = self.dataset
+        return {
+            "name": dataset.name,
+            "sha256": dataset.sha256,
+            "note": dataset.note,
+            "class_names": list(dataset.class_names),
+            "images": {
+                "train": len(dataset.train),
+                "validation": len(dataset.validation),
+                "test": len(dataset.test),
+            },
+        }
+
+
+def begin(experiment: Experiment, framework: str, resume: Path | None) -> Session:
+    """Load the data and make, or reopen, the run record.
+
+    Raises DataError for the data; RunError where the run cannot be resumed or its place is taken.
+    """
+    dataset = load(experiment.data, experiment.seed)
+    weights = class_weights(experiment, dataset)
+    print(
+        f"data: {dataset.name}, {len(dataset.class_names)} classes; {len(dataset.train)} training, "
+        f"{len(dataset.validation)} validation, {len(dataset.test)} test images",
+        flush=True,
+    )
+    if resume is not None:
+        return _reopen(experiment, framework, Run(resume), dataset, weights)
+    try:
+        run = Run.create(experiment, framework, dataset.name)
+    except OSError as error:
+        raise RunError(str(error)) from error
+    return Session(experiment, dataset, run, weights)
+
+
+def _reopen(
+    experiment: Experiment, framework: str, run: Run, dataset: Dataset, weights: list[float] | None
+) -> Session:
+    rows = run.history()
+    environment = run.directory / "environment.json"
+    if not rows or not environment.is_file():
+        raise RunError(f"{run.directory}: no epoch was finished, there is nothing to resume: start it anew")
+    before = run.read_json("environment.json")
+    if before["framework"] != framework:
+        raise RunError(
+            f"{run.directory} is a {before['framework']} run: resume it with {before['framework']}"
+        )
+    if before["data"]["sha256"] != dataset.sha256:
+        raise RunError(f"{run.directory} was trained on other data (sha256 differs): it cannot be resumed")
+    planned = read_config(run.directory / "config.yaml").training.epochs
+    ended = run.finished and run.read_json("metrics.json")["status"] == "completed"
+    if experiment.training.epochs <= (planned if ended else len(rows) - 1):
+        raise RunError(
+            f"{run.directory} ended after {len(rows)} epochs: "
+            "give more with --training.epochs, or start a new run"
+        )
+    run.write_config(experiment)
+    return Session(experiment, dataset, run, weights, rows, resumed=True)
+
+
+def class_weights(experiment: Experiment, dataset: Dataset) -> list[float] | None:
+    """The weight of each class in the training loss, or None.
+
+    `balanced` is N / (classes * images of the class), as scikit-learn's compute_class_weight has it.
+    Raises DataError where the number of given weights is not the number of classes.
+    """
+    wanted, classes = experiment.training.class_weights, len(dataset.class_names)
+    if wanted == "balanced":
+        counts = np.bincount(dataset.train.labels, minlength=classes)
+        return (len(dataset.train) / (classes * np.maximum(counts, 1))).tolist()
+    if isinstance(wanted, list) and len(wanted) != classes:
+        raise DataError(f"training.class_weights has {len(wanted)} weights for {classes} classes")
+    return wanted
+
+
+def samples(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The first 25 images of a split and their labels: uint8 (25, S, S, 3), int64 (25,)."""
+    return split.batch(np.arange(min(25, len(split))))
+
+
+def draw_samples(session: Session, augmented: np.ndarray | None) -> None:
+    """Write samples.png: `samples` of the training split, and beside each the same image augmented."""
+    images, labels = samples(session.dataset.train)
+    if augmented is not None:
+        augmented = np.clip(np.rint(augmented), 0, 255).astype(np.uint8)
+    figures.samples(
+        session.run.directory / "samples.png", images, labels, augmented, session.dataset.class_names
+    )
+
+
+def use_best(session: Session) -> bool:
+    """Whether the model that training leaves is the best epoch's, not the last's."""
+    stopping = session.experiment.training.early_stopping
+    return stopping.patience is not None and stopping.restore_best_weights
+
+
+def discard(session: Session) -> None:
+    """Remove the record of a run that finished no epoch."""
+    if not session.resumed:
+        shutil.rmtree(session.run.directory, ignore_errors=True)
+
+
+def finish(
+    session: Session,
+    recorder: Recorder,
+    probabilities: np.ndarray,
+    test_loss: float,
+    parameters: dict[str, int],
+) -> int:
+    """Write the results of a trained model, print them, and return the exit code of the command."""
+    run, dataset, rows = session.run, session.dataset, recorder.rows
+    labels = dataset.test.labels
+    results = evaluation.evaluate(labels, probabilities, dataset.class_names)
+    best = recorder.best_row
+    assert best is not None
+    metrics = {
+        "status": recorder.status,
+        "message": recorder.message,
+        "parameters": parameters,
+        "test_loss": test_loss,
+        **results,
+        "monitor": recorder.training.monitor,
+        "best_epoch": int(best["epoch"]),
+        "stopped_epoch": int(rows[-1]["epoch"]),
+        "weights_of_epoch": int((best if use_best(session) else rows[-1])["epoch"]),
+        "train_seconds": sum(row["seconds"] for row in rows),
+    }
+    run.write_arrays("predictions.npz", y_true=labels, probabilities=probabilities)
+    history = {key: [row[key] for row in rows] for key in rows[0]}
+    title = run.directory.name
+    figures.curves(run.directory / "curves.png", history, int(best["epoch"]), title)
+    matrix = evaluation.confusion(labels, probabilities)
+    figures.confusion(run.directory / "confusion.png", matrix, dataset.class_names, title)
+    run.write_json("metrics.json", metrics)
+    print(f"\n{evaluation.report(results)}\n")
+    print(
+        f"test accuracy {results['test_accuracy']:.4f}, test loss {test_loss:.4f}, "
+        f"best epoch {metrics['best_epoch']}, {parameters['total']:,} parameters "
+        f"({parameters['trainable']:,} trainable)"
+    )
+    if recorder.message:
+        print(f"{recorder.status}: {recorder.message}", file=sys.stderr)
+    if recorder.status == "interrupted":
+        print(f"go on with: --resume {run.directory}", file=sys.stderr)
+    print(run.directory, flush=True)
+    return 0 if recorder.status == "completed" else 1

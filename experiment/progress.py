@@ -1,0 +1,165 @@
+"""What is seen and written while a model trains: progress bar, history, TensorBoard, Ctrl-C, bad losses."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from experiment.config import Experiment
+from experiment.run import Run, replacing
+
+REFRESH = 0.25  # seconds between two readings of loss and accuracy, which may cost a device sync
+
+TAGS = {
+    "loss/train": "loss",
+    "loss/validation": "val_loss",
+    "accuracy/train": "accuracy",
+    "accuracy/validation": "val_accuracy",
+    "learning_rate": "learning_rate",
+    "images_per_second": "images_per_second",
+}
+
+
+class Interrupted(Exception):
+    """The user asked the run to stop."""
+
+
+class NonFiniteLoss(Exception):
+    """The loss became NaN or infinite."""
+
+
+class Recorder:
+    """Keeps the record of a training run; both frameworks' callbacks report to it.
+
+    As a context manager it turns the first Ctrl-C into `Interrupted`, raised after the step in hand, and
+    swallows `Interrupted` and `NonFiniteLoss`: `status` then says how training ended, `message` why.
+    """
+
+    def __init__(self, run: Run, experiment: Experiment, images: int, rows: list[dict[str, float]]) -> None:
+        self.run, self.images, self.rows = run, images, rows
+        self.training = experiment.training
+        self.epochs = experiment.training.epochs
+        self.status, self.message = "completed", ""
+        self.step_losses: list[tuple[int, int, float]] | None = [] if experiment.run.record_steps else None
+        self._interrupted = False
+
+    def __enter__(self) -> Recorder:
+        directory = self.run.directory / "tensorboard"
+        self._tensorboard = SummaryWriter(str(directory), purge_step=len(self.rows) + 1, write_to_disk=True)
+        self._bar = tqdm(total=self.images, unit=" images", leave=False, disable=None, unit_scale=True)
+        self._handler = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        signal.signal(signal.SIGINT, self._handler)
+        self._bar.close()
+        self._tensorboard.close()
+        self._write_steps()
+        if isinstance(error, Interrupted | NonFiniteLoss):
+            self.status = "interrupted" if isinstance(error, Interrupted) else "non_finite"
+            self.message = str(error)
+            return True
+        return False
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Start the clock of an epoch, counted from 0."""
+        self._epoch, self._step, self._seen, self._total = epoch, 0, 0, 0.0
+        self._bar.reset(self.images)
+        self._bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
+        self._started = self._ended = self._read = time.perf_counter()
+
+    def step(self, images: int, means: Callable[[], tuple[float, float]]) -> None:
+        """Report a step; `means` reads the epoch's running mean loss and accuracy, and is called seldom.
+
+        Raises Interrupted and NonFiniteLoss.
+        """
+        self._step += 1
+        self._seen += images
+        last = self._seen == self.images
+        now = time.perf_counter()
+        if last or self.step_losses is not None or now - self._read > REFRESH:
+            loss, accuracy = means()
+            self._read = self._ended = time.perf_counter()
+            self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.4f}", refresh=False)
+            self._record_step(loss, images)
+            if not math.isfinite(loss):
+                raise NonFiniteLoss(
+                    f"the loss became {loss} in epoch {self._epoch + 1}, step {self._step}: try a smaller "
+                    "training.learning_rate, or training.precision float32"
+                )
+        self._bar.update(images)
+        if self._interrupted:
+            raise Interrupted(f"interrupted in epoch {self._epoch + 1}, step {self._step}")
+
+    def epoch_end(self, **metrics: float) -> None:
+        """Write the row of an epoch: loss, accuracy, val_loss, val_accuracy, learning_rate.
+
+        Raises NonFiniteLoss, after writing nothing, where val_loss is not finite.
+        """
+        if not math.isfinite(metrics["val_loss"]):
+            raise NonFiniteLoss(
+                f"the validation loss became {metrics['val_loss']} in epoch {self._epoch + 1}"
+            )
+        seconds = self._ended - self._started
+        row = {"epoch": self._epoch + 1, **metrics, "seconds": seconds}
+        row["images_per_second"] = self._seen / seconds
+        self.rows.append(row)
+        self.run.write_history(self.rows)
+        for tag, key in TAGS.items():
+            self._tensorboard.add_scalar(tag, row[key], row["epoch"])
+        self._tensorboard.flush()
+        self._bar.clear()
+        print(
+            f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
+            f"lr {row['learning_rate']:.2e}  {row['images_per_second']:.0f} images/s",
+            flush=True,
+        )
+
+    @property
+    def best_row(self) -> dict[str, float] | None:
+        """The row of the best epoch so far: each must beat the best before it by more than min_delta.
+
+        That is how the early stopping of both frameworks judges.
+        """
+        monitor, min_delta = self.training.monitor, self.training.early_stopping.min_delta
+        sign = -1.0 if monitor == "val_loss" else 1.0
+        best: dict[str, float] | None = None
+        for row in self.rows:
+            if best is None or sign * (row[monitor] - best[monitor]) > min_delta:
+                best = row
+        return best
+
+    @property
+    def last_is_best(self) -> bool:
+        return bool(self.rows) and self.best_row is self.rows[-1]
+
+    def _record_step(self, mean: float, images: int) -> None:
+        if self.step_losses is None:
+            return
+        # The frameworks report the epoch's running mean over images: the step's own loss is its increment.
+        total = mean * self._seen
+        self.step_losses.append((self._epoch + 1, self._step, (total - self._total) / images))
+        self._total = total
+
+    def _write_steps(self) -> None:
+        if self.step_losses is None:
+            return
+        with replacing(self.run.directory / "steps.csv") as path:
+            lines = [f"{epoch},{step},{loss!r}\n" for epoch, step, loss in self.step_losses]
+            path.write_text("epoch,step,loss\n" + "".join(lines))
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> Any:
+        self._interrupted = True
+        signal.signal(signal.SIGINT, self._handler)  # a second Ctrl-C ends at once
+        tqdm.write("stopping after this step (Ctrl-C again to end at once)")

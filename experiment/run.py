@@ -1,0 +1,183 @@
+"""The run record: one directory a run, the only place where the two frameworks meet."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from experiment.config import Experiment
+
+HISTORY = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
+PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision", "lightning", "numpy")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well: no reader sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """A run directory."""
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+
+    @classmethod
+    def create(cls, experiment: Experiment, framework: str, data_name: str) -> Run:
+        """Make the directory and write its config.yaml.
+
+        Raises FileExistsError where a run already stands and `run.overwrite` is off.
+        """
+        if experiment.run.dir is None:
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            name = f"{framework}-{experiment.model.name}-{data_name}-{stamp}"
+            directory = Path("runs") / name
+            for n in range(2, 100):  # two runs in one second
+                if not directory.exists():
+                    break
+                directory = Path("runs") / f"{name}-{n}"
+        else:
+            directory = Path(experiment.run.dir)
+            if (problem := occupied(experiment)) is not None:
+                raise FileExistsError(problem)
+            if directory.exists():
+                shutil.rmtree(directory)
+        (directory / "checkpoints").mkdir(parents=True)
+        run = cls(directory)
+        run.write_config(experiment)
+        return run
+
+    def write_config(self, experiment: Experiment) -> None:
+        """Write config.yaml; its settings repeat the run, in a directory of its own."""
+        values = experiment.model_dump(mode="json")
+        values["run"].update(dir=None, overwrite=False)
+        with replacing(self.directory / "config.yaml") as path:
+            path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        with replacing(self.directory / name) as path:
+            path.write_text(json.dumps(values, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        return json.loads((self.directory / name).read_text())
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        """Write history.csv, one row an epoch (counted from 1), floats in full precision."""
+        with replacing(self.directory / "history.csv") as path, path.open("w", newline="") as file:
+            writer: csv.DictWriter[str] = csv.DictWriter(file, HISTORY)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def history(self) -> list[dict[str, float]]:
+        """The rows of history.csv; empty when no epoch was finished."""
+        path = self.directory / "history.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return [
+                {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
+
+    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        with replacing(self.directory / name) as path:
+            np.savez_compressed(path, allow_pickle=False, **arrays)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        return (self.directory / "metrics.json").is_file()
+
+
+def occupied(experiment: Experiment) -> str | None:
+    """Why `run.dir` cannot be written to, or None where it can."""
+    if experiment.run.dir is None:
+        return None
+    directory = Path(experiment.run.dir)
+    if directory.is_file():
+        return f"run.dir {directory} is a file: name another directory"
+    if not directory.exists() or not any(directory.iterdir()):
+        return None
+    if not experiment.run.overwrite:
+        return f"run.dir {directory} exists: name another, or replace it with --run.overwrite true"
+    if not (directory / "config.yaml").is_file():
+        return f"run.dir {directory} holds something that is no run record: it is not replaced"
+    return None
+
+
+def environment(
+    framework: str, device: str, threads: int, seed: int, data: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    """Where and with what a run was made, as plain values for environment.json."""
+    return {
+        "framework": framework,
+        "device": device,
+        "threads": threads,
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: v for name in PACKAGES if (v := _version(name))},
+        "git_revision": _git_revision(),
+        "seed": seed,
+        "data": data,
+        "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **more,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,133 @@
+"""The two classifiers: a BatchNorm/Dropout CNN and VGG16 transfer, from images to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers
+
+from experiment import randomness
+from experiment.config import Experiment, Model
+from experiment.weights import VGG16_BLOCKS, vgg16_weights
+from keras_impl.dropout import SharedDropout
+
+Dropout = Callable[[float, str], keras.layers.Layer]
+
+
+def build_model(experiment: Experiment, classes: int) -> keras.Model:
+    """The configured model with its initial weights.
+
+    (N, S, S, 3) images in 0..255 -> (N, classes) probabilities.
+    """
+    size = experiment.data.image_size
+    dropout = choose_dropout(experiment.training.dropout_masks, experiment.seed)
+    l2 = experiment.training.l2
+    if experiment.model.name == "cnn":
+        model = cnn(experiment.model, size, classes, l2, dropout)
+        initialise(model, experiment.seed, experiment.model.initial_biases)
+    else:
+        model = vgg16(experiment.model, size, classes, l2, dropout)
+        initialise(model, experiment.seed, experiment.model.initial_biases)
+        load_base(model, experiment.model.weights, experiment.data.cache)
+    return model
+
+
+def cnn(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -> keras.Model:
+    """Blocks of [convolution, relu, BatchNorm], each ended by pooling and dropout; then a dense head."""
+    inputs = x = keras.Input((size, size, 3), name="images")
+    x = layers.Rescaling(1 / 255, name="rescaling")(x)
+    number = 0
+    for block, (filters, rate) in enumerate(zip(config.filters, config.block_dropout, strict=True), 1):
+        for _ in range(config.convolutions_per_block):
+            number += 1
+            x = layers.Conv2D(filters, 3, kernel_regularizer=penalty(l2), name=f"conv{number}")(x)
+            x = layers.ReLU(name=f"relu{number}")(x)
+            x = layers.BatchNormalization(name=f"bn{number}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool{block}")(x)
+        x = dropout(rate, f"dropout{block}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(config.dense_units, kernel_regularizer=penalty(l2), name="dense")(x)
+    x = layers.ReLU(name="relu_dense")(x)
+    x = layers.BatchNormalization(name="bn_dense")(x)
+    x = dropout(config.head_dropout, "dropout_dense")(x)
+    x = layers.Dense(classes, kernel_regularizer=penalty(l2), name="logits")(x)
+    x = layers.Activation("softmax", dtype=keras.config.floatx(), name="probabilities")(x)
+    return keras.Model(inputs, x, name="cnn")
+
+
+def vgg16(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -> keras.Model:
+    """VGG16's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
+    inputs = x = keras.Input((size, size, 3), name="images")
+    # RGB to BGR, minus ImageNet's mean colour, on the 0..255 scale.
+    x = keras.ops.flip(x, axis=-1)
+    x = layers.Normalization(mean=(103.939, 116.779, 123.68), variance=(1.0, 1.0, 1.0), name="preprocess")(x)
+    vgg = keras.applications.VGG16(include_top=False, weights=None, input_tensor=x)
+    trained = tuple(f"block{b}_" for b in range(len(VGG16_BLOCKS) + 1 - config.fine_tune_blocks, 6))
+    for layer in vgg.layers:
+        layer.trainable = layer.name.startswith(trained)
+        if layer.trainable and hasattr(layer, "kernel"):
+            layer.kernel.regularizer = penalty(l2)
+    x = layers.Flatten(name="flatten")(vgg.output)
+    base = keras.Model(inputs, x, name="base")
+    features = x = keras.Input(base.output_shape[1:], name="features")
+    x = layers.Dense(config.dense_units, kernel_regularizer=penalty(l2), name="dense")(x)
+    x = layers.ReLU(name="relu_dense")(x)
+    x = dropout(config.head_dropout, "dropout_dense")(x)
+    x = layers.Dense(classes, kernel_regularizer=penalty(l2), name="logits")(x)
+    x = layers.Activation("softmax", dtype=keras.config.floatx(), name="probabilities")(x)
+    head = keras.Model(features, x, name="head")
+    images = keras.Input((size, size, 3), name="images")
+    return keras.Model(images, head(base(images)), name="vgg16")
+
+
+def penalty(l2: float) -> keras.Regularizer | None:
+    """Keras's l2(x): adds x * sum(w^2) to the training and to the validation loss."""
+    return keras.regularizers.L2(l2) if l2 else None
+
+
+def initialise(model: keras.Model, seed: int, biases: str) -> None:
+    """Draw every kernel and bias as the other side does."""
+    for layer in named_layers(model).values():
+        if isinstance(layer, layers.Conv2D | layers.Dense):
+            shape = tuple(layer.kernel.shape)
+            set_weights(
+                layer,
+                randomness.kernel(seed, layer.name, shape),
+                randomness.bias(seed, layer.name, shape[-1], biases),
+            )
+
+
+def load_base(model: keras.Model, weights: str, cache: str) -> None:
+    """Give VGG16's base the weights of a Keras file; `random` leaves the drawn ones."""
+    named = named_layers(model)
+    for name, (kernel, bias) in vgg16_weights(weights, cache).items():
+        set_weights(named[name], kernel, bias)
+
+
+def set_weights(layer: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray) -> None:
+    """Copy a kernel and a bias into a layer."""
+    layer.set_weights([kernel, bias])
+
+
+def choose_dropout(masks: str, seed: int) -> Dropout:
+    """Keras's own dropout, or the one whose masks are the same on both sides."""
+    if masks == "shared":
+        return lambda rate, name: SharedDropout(rate, seed, name=name)
+    return lambda rate, name: layers.Dropout(rate, seed=randomness.derived_seed(seed, name), name=name)
+
+
+def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Every layer by name, nested models opened."""
+    found: dict[str, keras.layers.Layer] = {}
+    for layer in model.layers:
+        found |= named_layers(layer) if isinstance(layer, keras.Model) else {layer.name: layer}
+    return found
+
+
+def count_parameters(model: keras.Model) -> dict[str, int]:
+    """Parameters, total and trainable; BatchNorm's moving statistics are non-trainable ones."""
+    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    total = model.count_params()
+    return {"total": total, "trainable": trainable, "non_trainable": total - trainable}

@@ -1,0 +1,116 @@
+"""What happens around the steps of a training run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+
+from experiment import randomness
+from experiment.config import Experiment
+from experiment.progress import Recorder
+from lightning_impl.dropout import SharedDropout
+from lightning_impl.keras_semantics import ReduceLROnPlateau
+
+
+def build_callbacks(experiment: Experiment, recorder: Recorder) -> list[Callback]:
+    """The callbacks of the configured training, in the order in which they act at the end of an epoch."""
+    training = experiment.training
+    callbacks: list[Callback] = []
+    if training.schedule.kind != "constant":
+        callbacks.append(LearningRateScheduler(experiment))
+    callbacks += [StepSeeds(experiment.seed), Record(recorder)]
+    plateau = training.plateau
+    if plateau.patience is not None:
+        callbacks.append(
+            ReduceLROnPlateau(
+                plateau.patience,
+                plateau.factor,
+                plateau.min_delta,
+                plateau.cooldown,
+                plateau.min_learning_rate,
+            )
+        )
+    stopping = training.early_stopping
+    if stopping.patience is not None:
+        mode = "min" if training.monitor == "val_loss" else "max"
+        callbacks.append(
+            EarlyStopping(
+                training.monitor, patience=stopping.patience, min_delta=stopping.min_delta, mode=mode
+            )
+        )
+    return [*callbacks, SaveCheckpoints(recorder)]
+
+
+class StepSeeds(Callback):
+    """Makes every step's dropout a function of (seed, epoch, step), so that a resumed run repeats it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for layer in pl_module.modules():
+            if isinstance(layer, SharedDropout):
+                layer.step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        torch.manual_seed(randomness.derived_seed(self.seed, "dropout", trainer.current_epoch, batch_idx))
+
+
+class Record(Callback):
+    """Reports steps and epochs to the run record."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.learning_rate = trainer.optimizers[0].param_groups[0]["learning_rate"]
+        self.recorder.epoch_begin(trainer.current_epoch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.recorder.step(len(batch[1]), lambda: self._means(pl_module))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        loss, accuracy = self._means(pl_module)
+        self.recorder.epoch_end(
+            loss=loss,
+            accuracy=accuracy,
+            val_loss=trainer.callback_metrics["val_loss"].item(),
+            val_accuracy=trainer.callback_metrics["val_accuracy"].item(),
+            learning_rate=self.learning_rate,
+        )
+
+    @staticmethod
+    def _means(module: Any) -> tuple[float, float]:
+        return module.train_loss.compute().item(), module.train_accuracy.compute().item()
+
+
+class LearningRateScheduler(Callback):
+    """Sets the learning rate of each epoch."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.training = experiment.training
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        factor = self.training.schedule.factor(trainer.current_epoch, self.training.epochs)
+        optimizer: Any = trainer.optimizers[0]
+        optimizer.set_learning_rate(self.training.learning_rate * factor)
+
+
+class SaveCheckpoints(Checkpoint):
+    """Writes checkpoints/last.ckpt after every epoch, to resume from, and best.ckpt after the best."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        checkpoints = self.recorder.run.checkpoints
+        if self.recorder.last_is_best:
+            trainer.save_checkpoint(checkpoints / "best.ckpt")
+        trainer.save_checkpoint(checkpoints / "last.ckpt")

@@ -1,0 +1,151 @@
+"""Train, evaluate and record one experiment with PyTorch Lightning."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from experiment import devices, features, lifecycle
+from experiment.config import Experiment
+from experiment.datasets import Dataset
+from experiment.lifecycle import Session
+from experiment.progress import Recorder
+from experiment.run import environment
+from lightning_impl.callbacks import build_callbacks
+from lightning_impl.classifier import Classifier
+from lightning_impl.data import DataModule, to_float
+from lightning_impl.model import count_parameters
+
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-true"}
+
+
+def fit(experiment: Experiment, resume: Path | None = None) -> int:
+    """Train as configured and write the run record; returns the command's exit code.
+
+    resume: the directory of a run to go on with. Raises DataError and RunError.
+    """
+    session = lifecycle.begin(experiment, "lightning", resume)
+    with numerics(experiment):
+        return _train(session)
+
+
+def _train(session: Session) -> int:
+    experiment, dataset, run = session.experiment, session.dataset, session.run
+    device = torch.device("cuda" if use_gpu(experiment) else "cpu")
+    dtype = torch.get_default_dtype()
+    on_features = features.usable(experiment)
+    classifier = Classifier(
+        experiment.model_dump(), len(dataset.class_names), session.class_weights, on_features
+    )
+    parameters = count_parameters(classifier.network)
+    data = DataModule(dataset, experiment, device, dtype)
+    lifecycle.draw_samples(session, augmented_samples(data))
+    if on_features:
+        data = DataModule(base_features(classifier, dataset, device), experiment, device, dtype)
+    run.write_json("environment.json", describe(session, device))
+
+    checkpoint = _checkpoint(session) if session.resumed else None
+    with Recorder(run, experiment, len(dataset.train), session.rows) as recorder:
+        trainer = build_trainer(experiment, build_callbacks(experiment, recorder))
+        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+    if not recorder.rows:
+        lifecycle.discard(session)
+        raise lifecycle.RunError(f"{recorder.message}\nno epoch was finished: nothing is kept")
+
+    name = "best.ckpt" if lifecycle.use_best(session) else "last.ckpt"
+    state = torch.load(run.checkpoints / name, map_location="cpu", weights_only=True)["state_dict"]
+    classifier.load_state_dict(state)
+    trainer = build_trainer(experiment, [])
+    [scores] = trainer.test(classifier, data, verbose=False)
+    predictions = trainer.predict(classifier, data)
+    probabilities = torch.cat(predictions).cpu().numpy()  # type: ignore[arg-type]
+    return lifecycle.finish(session, recorder, probabilities, scores["test_loss"], parameters)
+
+
+@contextmanager
+def numerics(experiment: Experiment) -> Iterator[None]:
+    """Precision as configured; float32 means float32, on CUDA too, where torch would allow TF32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if experiment.training.precision == "float64" else torch.float32)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def build_trainer(experiment: Experiment, callbacks: list[Callback]) -> pl.Trainer:
+    """A Trainer on the configured device that leaves output and checkpoints to the given callbacks."""
+    for noisy in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Batches are indexed whole from memory: worker processes would only copy them.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    return pl.Trainer(
+        accelerator="gpu" if use_gpu(experiment) else "cpu",
+        devices=1,
+        max_epochs=experiment.training.epochs,
+        precision=PRECISIONS[experiment.training.precision],  # type: ignore[arg-type]
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def use_gpu(experiment: Experiment) -> bool:
+    gpus = devices.count_gpus() if experiment.gpus is None else experiment.gpus
+    return gpus > 0 and torch.cuda.is_available()
+
+
+def augmented_samples(data: DataModule) -> np.ndarray | None:
+    """`lifecycle.samples` as the first step augments images: float (25, S, S, 3), or None."""
+    if data.augment is None:
+        return None
+    images, _ = lifecycle.samples(data.dataset.train)
+    with torch.random.fork_rng():
+        augmented = data.augmented(to_float(torch.from_numpy(images), data.dtype), epoch=0, step=0)
+    return augmented.permute(0, 2, 3, 1).numpy()
+
+
+@torch.inference_mode()
+def base_features(classifier: Classifier, dataset: Dataset, device: torch.device) -> Dataset:
+    """The data set with every image replaced by what the frozen base makes of it: (N, features)."""
+    base = classifier.network.get_submodule("base").to(device).eval()
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        batch = to_float(torch.from_numpy(images).to(device), torch.get_default_dtype())
+        return base(batch).cpu().numpy()
+
+    weights = [parameter.detach().cpu().numpy() for parameter in base.parameters()]
+    return features.replace_images(dataset, weights, compute, classifier.experiment, "lightning")
+
+
+def describe(session: Session, device: torch.device) -> dict[str, object]:
+    """Where the run happens, for environment.json."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return environment(
+        "lightning", name, torch.get_num_threads(), session.experiment.seed, session.data_facts
+    )
+
+
+def _checkpoint(session: Session) -> Path:
+    path = session.run.checkpoints / "last.ckpt"
+    try:
+        finished = torch.load(path, map_location="cpu", weights_only=True)["epoch"] + 1
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise lifecycle.RunError(f"{path}: cannot be read, the run cannot be resumed ({error})") from error
+    session.keep_epochs(finished)
+    return path

@@ -1,0 +1,158 @@
+"""The two classifiers: a BatchNorm/Dropout CNN and VGG16 transfer, from images to logits."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiment import randomness
+from experiment.config import Experiment, Model
+from experiment.weights import VGG16_BLOCKS, vgg16_weights
+from lightning_impl.dropout import SharedDropout
+from lightning_impl.keras_semantics import BatchNorm, Flatten
+
+
+def build_model(experiment: Experiment, classes: int) -> nn.Module:
+    """The configured model with its initial weights.
+
+    (N, 3, S, S) float images in 0..255 -> (N, classes) logits.
+    """
+    size = experiment.data.image_size
+    if experiment.model.name == "cnn":
+        model = cnn(experiment.model, size, classes)
+        initialise(model, experiment.seed, experiment.model.initial_biases)
+    else:
+        model = vgg16(experiment.model, size, classes)
+        initialise(model, experiment.seed, experiment.model.initial_biases)
+        load_base(model, experiment.model.weights, experiment.data.cache)
+    if experiment.training.dropout_masks == "shared":
+        share_dropout(model, experiment.seed)
+    return model
+
+
+def cnn(config: Model, size: int, classes: int) -> nn.Module:
+    """Blocks of [convolution, relu, BatchNorm], each ended by pooling and dropout; then a dense head."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["rescaling"] = Rescaling(1 / 255)
+    channels, number = 3, 0
+    for block, (filters, rate) in enumerate(zip(config.filters, config.block_dropout, strict=True), 1):
+        for _ in range(config.convolutions_per_block):
+            number += 1
+            layers[f"conv{number}"] = nn.Conv2d(channels, filters, kernel_size=3)
+            layers[f"relu{number}"] = nn.ReLU()
+            layers[f"bn{number}"] = BatchNorm(filters)
+            channels, size = filters, size - 2
+        layers[f"pool{block}"] = nn.MaxPool2d(2)
+        layers[f"dropout{block}"] = nn.Dropout(rate)
+        size //= 2
+    layers["flatten"] = Flatten()
+    layers["dense"] = nn.Linear(size * size * channels, config.dense_units)
+    layers["relu_dense"] = nn.ReLU()
+    layers["bn_dense"] = BatchNorm(config.dense_units)
+    layers["dropout_dense"] = nn.Dropout(config.head_dropout)
+    layers["logits"] = nn.Linear(config.dense_units, classes)
+    return nn.Sequential(layers)
+
+
+def vgg16(config: Model, size: int, classes: int) -> nn.Module:
+    """VGG16's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
+    base: OrderedDict[str, nn.Module] = OrderedDict()
+    base["preprocess"] = CaffePreprocess()
+    channels = 3
+    for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, 1):
+        for number in range(1, convolutions + 1):
+            convolution = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
+            convolution.requires_grad_(block > len(VGG16_BLOCKS) - config.fine_tune_blocks)
+            base[f"block{block}_conv{number}"] = convolution
+            base[f"block{block}_relu{number}"] = nn.ReLU()
+            channels = filters
+        base[f"block{block}_pool"] = nn.MaxPool2d(2)
+        size //= 2
+    base["flatten"] = Flatten()
+    head: OrderedDict[str, nn.Module] = OrderedDict()
+    head["dense"] = nn.Linear(size * size * channels, config.dense_units)
+    head["relu_dense"] = nn.ReLU()
+    head["dropout_dense"] = nn.Dropout(config.head_dropout)
+    head["logits"] = nn.Linear(config.dense_units, classes)
+    return nn.Sequential(OrderedDict(base=nn.Sequential(base), head=nn.Sequential(head)))
+
+
+class Rescaling(nn.Module):
+    """Multiplies by a constant, rounded to float32 as Keras on TensorFlow rounds it, in float64 too."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = float(np.float32(scale))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * self.scale
+
+
+class CaffePreprocess(nn.Module):
+    """VGG16's input convention: RGB to BGR, minus ImageNet's mean colour, on the 0..255 scale."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        mean = torch.tensor((103.939, 116.779, 123.68), dtype=input.dtype, device=input.device)
+        return input.flip(1) - mean[:, None, None]
+
+
+def initialise(model: nn.Module, seed: int, biases: str) -> None:
+    """Draw every kernel and bias as the other side does."""
+    for path, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            name = path.rsplit(".", 1)[-1]
+            shape = keras_shape(layer)
+            set_weights(
+                layer,
+                randomness.kernel(seed, name, shape),
+                randomness.bias(seed, name, shape[-1], biases),
+            )
+
+
+def load_base(model: nn.Module, weights: str, cache: str) -> None:
+    """Give VGG16's base the weights of a Keras file; `random` leaves the drawn ones."""
+    for name, (kernel, bias) in vgg16_weights(weights, cache).items():
+        set_weights(model.get_submodule(f"base.{name}"), kernel, bias)
+
+
+def keras_shape(layer: nn.Module) -> tuple[int, ...]:
+    """Shape of a layer's kernel in Keras's layout: (height, width, in, out) or (in, out)."""
+    if isinstance(layer, nn.Conv2d):
+        return (*layer.kernel_size, layer.in_channels, layer.out_channels)
+    assert isinstance(layer, nn.Linear)
+    return (layer.in_features, layer.out_features)
+
+
+@torch.no_grad()
+def set_weights(layer: nn.Module, kernel: np.ndarray, bias: np.ndarray) -> None:
+    """Copy a kernel in Keras's layout, and a bias, into a layer."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    assert layer.bias is not None
+    axes = (3, 2, 0, 1) if isinstance(layer, nn.Conv2d) else (1, 0)
+    layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel.transpose(axes))))
+    layer.bias.copy_(torch.from_numpy(np.asarray(bias)))
+
+
+def share_dropout(model: nn.Module, seed: int) -> None:
+    """Replace every dropout by one whose masks are the same on both sides."""
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, nn.Dropout):
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, SharedDropout(layer.p, seed, name))
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters as Keras counts them: BatchNorm's moving statistics are non-trainable ones."""
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    statistics = sum(
+        buffer.numel() for name, buffer in model.named_buffers() if not name.endswith("num_batches_tracked")
+    )
+    return {
+        "total": trainable + frozen + statistics,
+        "trainable": trainable,
+        "non_trainable": frozen + statistics,
+    }

@@ -1,0 +1,200 @@
+"""Stratified splits, limits, batches, and data sets that need no download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiment import datasets
+from experiment.config import Data
+from experiment.datasets import DataError, Split, load
+
+
+def config(tmp_path: Path, **changes: object) -> Data:
+    return Data.model_validate({"cache": str(tmp_path / "cache"), "image_size": 8} | changes)
+
+
+def npz(tmp_path: Path, train_counts: list[int], test_counts: list[int], side: int = 8) -> Path:
+    """Labels shuffled, every image of one grey value that no other has: rows can be told apart."""
+    random, arrays = np.random.default_rng(0), {}
+    first = 0
+    for split, counts in (("train", train_counts), ("test", test_counts)):
+        values = np.arange(first, first + sum(counts), dtype=np.uint8)
+        first += len(values)
+        arrays[f"x_{split}"] = np.broadcast_to(values[:, None, None], (len(values), side, side))
+        arrays[f"y_{split}"] = random.permutation(np.repeat(np.arange(len(counts)), counts))
+    np.savez(tmp_path / "a.npz", **arrays)
+    return tmp_path / "a.npz"
+
+
+def counts(split: Split) -> list[int]:
+    return np.bincount(split.labels).tolist()
+
+
+def pixels(split: Split) -> list[int]:
+    images, _ = split.batch(np.arange(len(split)))
+    return images[:, 0, 0, 0].tolist()
+
+
+# === Splits ===
+
+
+def test_validation_split_is_stratified_disjoint_and_complete(tmp_path: Path) -> None:
+    path = npz(tmp_path, [60, 30, 10], [5, 5, 5])
+    data = load(config(tmp_path, name="npz", root=str(path), validation_share=0.2), seed=3)
+    assert counts(data.train) == [48, 24, 8]
+    assert counts(data.validation) == [12, 6, 2]
+    assert sorted(pixels(data.train) + pixels(data.validation)) == list(range(100))
+    assert pixels(data.test) == list(range(100, 115))
+    truth = np.load(path)["y_train"]
+    for split in (data.train, data.validation):
+        assert split.labels.tolist() == truth[pixels(split)].tolist()
+        assert split.labels.dtype == split.indices.dtype == np.int64
+
+
+def test_split_depends_on_seed_alone(tmp_path: Path) -> None:
+    settings = config(tmp_path, name="npz", root=str(npz(tmp_path, [60, 40], [5, 5])), limit=50)
+    first, same, other = (load(settings, seed) for seed in (1, 1, 2))
+    for split in ("train", "validation", "test"):
+        assert getattr(first, split).indices.tolist() == getattr(same, split).indices.tolist()
+        assert getattr(first, split).indices.tolist() == sorted(getattr(first, split).indices)
+    assert set(first.validation.indices) != set(other.validation.indices)
+    assert {*first.train.indices, *first.validation.indices} != {
+        *other.train.indices,
+        *other.validation.indices,
+    }
+    assert first.sha256 == same.sha256 == other.sha256
+    unlimited = settings.model_copy(update={"limit": None})
+    assert set(load(unlimited, 1).validation.indices) != set(load(unlimited, 2).validation.indices)
+
+
+def test_every_class_keeps_one_training_image(tmp_path: Path) -> None:
+    root = str(npz(tmp_path, [1, 2, 17], [1, 1, 1]))
+    data = load(config(tmp_path, name="npz", root=root, validation_share=0.99), seed=1)
+    assert counts(data.train) == [1, 1, 1]
+    assert counts(data.validation) == [0, 1, 16]
+
+
+def test_validation_gets_one_image_at_least(tmp_path: Path) -> None:
+    root = str(npz(tmp_path, [3, 3], [1, 1]))
+    data = load(config(tmp_path, name="npz", root=root, validation_share=0.01), seed=1)
+    assert (len(data.train), len(data.validation)) == (5, 1)
+
+
+def test_nothing_to_hold_out_is_a_data_error(tmp_path: Path) -> None:
+    settings = {"name": "npz", "root": str(npz(tmp_path, [1, 1, 1], [1, 1, 1]))}
+    with pytest.raises(DataError, match="leave none to hold out"):
+        load(config(tmp_path, **settings), seed=1)
+    assert len(load(config(tmp_path, **settings, validation="test"), seed=1).validation) == 3
+
+
+def test_validation_on_the_test_split(tmp_path: Path) -> None:
+    root = str(npz(tmp_path, [9, 9], [4, 2]))
+    data = load(config(tmp_path, name="npz", root=root, validation="test"), seed=1)
+    assert counts(data.train) == [9, 9]
+    assert pixels(data.validation) == pixels(data.test) == list(range(18, 24))
+
+
+def test_limit_is_stratified_and_precedes_the_validation_split(tmp_path: Path) -> None:
+    root = str(npz(tmp_path, [60, 30, 10], [15, 15, 2]))
+    data = load(config(tmp_path, name="npz", root=root, limit=20, validation_share=0.25), seed=1)
+    assert counts(data.train) == [9, 4, 2]
+    assert counts(data.validation) == [3, 2]
+    # 20 of 32 in proportion: 9.4, 9.4, 1.25; the remaining image goes to the first of the largest remainders
+    assert counts(data.test) == [10, 9, 1]
+    whole = load(config(tmp_path, name="npz", root=root, limit=500), seed=1)
+    assert (len(whole.train) + len(whole.validation), len(whole.test)) == (100, 32)
+
+
+def test_batch_copies_what_was_asked_for(tmp_path: Path) -> None:
+    data = load(config(tmp_path, name="npz", root=str(npz(tmp_path, [9, 9], [4, 2]))), seed=1)
+    images, labels = data.test.batch([5, 0, 5])
+    assert images.shape == (3, 8, 8, 3)
+    assert images[:, 7, 7, 2].tolist() == [23, 18, 23]
+    assert labels.tolist() == data.test.labels[[5, 0, 5]].tolist()
+    assert images.dtype == np.uint8
+    assert type(images) is np.ndarray
+    images[:] = 0
+    assert pixels(data.test)[0] == 18
+    assert [len(a) for a in data.test.batch([])] == [0, 0]
+
+
+# === Data sets by name ===
+
+
+def test_digits(tmp_path: Path) -> None:
+    data = load(config(tmp_path, name="digits", image_size=16), seed=1)
+    assert data.name == "digits"
+    assert data.class_names == tuple("0123456789")
+    assert data.train.images.shape == (1797, 16, 16, 3)
+    assert (len(data.train), len(data.validation), len(data.test)) == (1294, 144, 359)
+    assert data.note is None
+    all_counts = np.bincount(np.concatenate([data.train.labels, data.validation.labels, data.test.labels]))
+    assert all_counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.abs(np.bincount(data.test.labels) - all_counts * 0.2).max() < 1
+    other = load(config(tmp_path, name="digits", image_size=16), seed=2)
+    assert other.test.indices.tolist() == data.test.indices.tolist()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_digits_use_the_whole_range(tmp_path: Path) -> None:
+    images = load(config(tmp_path, name="digits", image_size=8), seed=1).train.images
+    # the first digit's first row is 0 0 5 13 9 1 0 0 of 16
+    assert images[0, 0, :, 1].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
+
+
+def test_sha256_is_of_content(tmp_path: Path) -> None:
+    def digest(side: int = 8, **changes: object) -> str:
+        return load(config(tmp_path, name="npz", root=str(tmp_path / "a.npz"), **changes), seed=1).sha256
+
+    npz(tmp_path, [9, 9], [4, 2])
+    first = digest()
+    assert len(first) == 64
+    assert digest(limit=4, validation_share=0.5) == first
+    assert digest(image_size=16) != first
+    arrays = dict(np.load(tmp_path / "a.npz"))
+    for key in arrays:
+        changed = arrays[key].copy()
+        changed[0] = 1 - changed[0] if key[0] == "y" else 255 - changed[0]
+        np.savez(tmp_path / "a.npz", **(arrays | {key: changed}))
+        assert digest() != first, key
+    np.savez(tmp_path / "a.npz", **arrays, class_names=np.array(["ant", "bee"]))
+    assert digest() != first
+    np.savez_compressed(tmp_path / "a.npz", **arrays)  # other bytes, the same content
+    assert digest() == first
+
+
+def test_folder_is_divided_four_to_one_whatever_the_seed(tmp_path: Path) -> None:
+    for name, count in (("ant", 10), ("bee", 20)):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("L", (9, 9), i).save(tmp_path / "d" / name / f"{i}.png")
+    settings = config(tmp_path, name="folder", root=str(tmp_path / "d"), validation_share=0.25)
+    first, other = (load(settings, seed) for seed in (1, 2))
+    assert counts(first.test) == [2, 4]
+    assert counts(first.train) == [6, 12]
+    assert counts(first.validation) == [2, 4]
+    assert first.test.indices.tolist() == other.test.indices.tolist()
+    assert not set(first.test.indices) & {*first.train.indices, *first.validation.indices}
+
+
+def test_npz_is_resized_bilinearly_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (4, 12, 10), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=noise, y_train=[0, 1, 0, 1], x_test=noise[:2], y_test=[0, 1])
+    settings = config(tmp_path, name="npz", root=str(tmp_path / "a.npz"), validation="test")
+    data = load(settings, seed=1)
+    expected = np.asarray(Image.fromarray(noise[2]).resize((8, 8), Image.Resampling.BILINEAR))
+    for channel in range(3):
+        np.testing.assert_array_equal(data.train.images[2, ..., channel], expected)
+    monkeypatch.setattr(datasets, "read_npz", None)
+    assert load(settings, seed=1).sha256 == data.sha256
+
+
+def test_what_vanished_since_the_command_line_was_read_is_a_data_error(tmp_path: Path) -> None:
+    settings = config(tmp_path, name="npz", root=str(npz(tmp_path, [2, 2], [1, 1])))
+    (tmp_path / "a.npz").unlink()
+    with pytest.raises(DataError, match=r"cannot read the data: .*a.npz"):
+        load(settings, seed=1)

@@ -1,0 +1,157 @@
+"""Folders of images: layouts and unreadable files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import RED, fill, save
+from PIL import Image
+
+from experiment.download import DataError
+from experiment.folder import Pool, read_folder
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Pool]:
+    def read(root: Path, size: int = 8, max_unreadable: float = 0.0) -> Pool:
+        return read_folder(root, size, tmp_path / "cache", max_unreadable)
+
+    return read
+
+
+# === Layouts ===
+
+
+def test_plain_class_folders_are_left_to_be_divided(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d")
+    pool = read(tmp_path / "d")
+    assert pool.class_names == ("apple", "pear")
+    assert pool.images.shape == (6, 8, 8, 3)
+    assert pool.images.dtype == np.uint8
+    assert pool.images[:, 4, 4, 0].tolist() == [200, 201, 202, 20, 21, 22]
+    assert (pool.images[:3, ..., 1:] == RED[1:]).all()
+    assert pool.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert pool.train.tolist() == [0, 1, 2, 3, 4, 5]
+    assert pool.test is None
+    assert pool.note is None
+
+
+@pytest.mark.parametrize("name", ["test", "val", "validation"])
+def test_train_and_test_folders(read, tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "d" / "train", count=2)
+    fill(tmp_path / "d" / name, count=1)
+    pool = read(tmp_path / "d")
+    assert pool.labels.tolist() == [0, 0, 1, 1, 0, 1]
+    assert pool.train.tolist() == [0, 1, 2, 3]
+    assert pool.test is not None
+    assert pool.test.tolist() == [4, 5]
+
+
+def test_test_wins_over_val_and_says_so(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d" / "train")
+    fill(tmp_path / "d" / "val", count=2)
+    fill(tmp_path / "d" / "test", count=1)
+    pool = read(tmp_path / "d")
+    assert pool.test is not None
+    assert len(pool.test) == 2
+    assert pool.note == "val/ ignored"
+
+
+def test_train_alone_is_left_to_be_divided(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d" / "train")
+    pool = read(tmp_path / "d")
+    assert pool.class_names == ("apple", "pear")
+    assert pool.test is None
+
+
+def test_a_class_may_be_called_train(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d", ("plane", "train"))
+    assert read(tmp_path / "d").class_names == ("plane", "train")
+
+
+def test_nested_uppercase_hidden_and_other_files(read, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    fill(root, count=1)
+    save(root / "pear" / "sub" / "deeper" / "a.PNG", (99, 0, 0))
+    save(root / "pear" / ".hidden.png", RED)
+    save(root / "pear" / ".thumbnails" / "b.png", RED)
+    save(root / ".git" / "c.png", RED)
+    (root / "pear" / "notes.txt").write_text("not an image")
+    pool = read(root)
+    assert pool.labels.tolist() == [0, 1, 1]
+    assert pool.images[:, 0, 0, 0].tolist() == [200, 20, 99]
+
+
+def missing_in_test(root: Path) -> None:
+    fill(root / "train", ("apple", "fig", "pear"))
+    fill(root / "test")
+
+
+def empty_class(root: Path) -> None:
+    fill(root)
+    (root / "quince").mkdir()
+
+
+def flat_splits(root: Path) -> None:
+    save(root / "train" / "a.png", RED)
+    save(root / "test" / "b.png", RED)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (missing_in_test, "same class folders, but only one of them has: fig"),
+        (empty_class, "quince has no images"),
+        (flat_splits, "test/, train/: it needs class folders"),
+        (lambda root: fill(root / "val"), "it needs class folders, or train/ with class folders"),
+        (lambda root: fill(root, ("apple",)), "has 1 class folders: a classifier needs at least 2"),
+        (lambda root: save(root / "a.png", RED), "has no folders: it needs class folders"),
+        (lambda root: None, "there is no such directory"),
+    ],
+)
+def test_wrong_layouts_are_data_errors(read, tmp_path: Path, make: Callable, message: str) -> None:
+    make(tmp_path / "d")
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "d")
+
+
+# === Unreadable files ===
+
+
+def test_unreadable_files_are_skipped_named_and_counted(read, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "d"
+    fill(root, count=10)
+    whole = (root / "apple" / "3.png").read_bytes()
+    (root / "apple" / "3.png").write_bytes(whole[: len(whole) // 2])
+    (root / "pear" / "0.png").write_bytes(b"")
+    (root / "pear" / "gone.png").symlink_to(tmp_path / "nowhere")
+    Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(root / "pear" / "float.tif")
+    for _ in range(2):  # decoded, then from the cache
+        pool = read(root, max_unreadable=4 / 22)
+        assert pool.train.tolist() == [*range(3), *range(4, 10), *range(11, 20)]
+        assert pool.labels[pool.train].tolist() == [0] * 9 + [1] * 9
+        assert pool.note == "4 of 22 files unreadable and skipped"
+        names = "apple/3.png, pear/0.png, pear/float.tif, pear/gone.png\n"
+        assert capsys.readouterr().err.endswith(names)
+    with pytest.raises(DataError, match=r"4 of 22 image files .* are unreadable: apple/3.png, pear/0.png"):
+        read(root, max_unreadable=4 / 22 - 1e-9)
+
+
+def test_only_ten_unreadable_files_are_named(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d", count=13)
+    for path in (tmp_path / "d" / "pear").iterdir():
+        path.write_bytes(b"?")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "d")
+    assert str(error.value).count(".png") == 10
+    assert "and 3 more" in str(error.value)
+
+
+def test_class_without_readable_images_is_a_data_error(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d", count=1)
+    (tmp_path / "d" / "pear" / "0.png").write_bytes(b"?")
+    with pytest.raises(DataError, match="pear has no readable image"):
+        read(tmp_path / "d", max_unreadable=1.0)
