@@ -78,6 +78,7 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
 
 def check(framework: Framework, experiment: Experiment) -> None:
     """Refuse what this framework or this machine cannot do; raises SystemExit(2)."""
+    _check_files(experiment)
     if framework == "keras" and experiment.augment.kind == "torchvision":
         fail("augment.kind torchvision exists on the Lightning side only: use keras or none")
     available = devices.count_gpus()
@@ -90,6 +91,24 @@ def check(framework: Framework, experiment: Experiment) -> None:
         fail(f"gpus {experiment.gpus}: training uses one device for now: use --gpus 1")
     if framework == "keras":
         resolve_backend(experiment)
+
+
+def _check_files(experiment: Experiment) -> None:
+    # Not the schema's business: a run's config.yaml is read where its data need not be any more.
+    data, model = experiment.data, experiment.model
+    if data.name in ("folder", "npz"):
+        what = "directory of class folders" if data.name == "folder" else ".npz file"
+        if data.root is None:
+            fail(f"data.name {data.name} needs --data.root, a {what}")
+        path = Path(data.root).expanduser()
+        if not (path.is_dir() if data.name == "folder" else path.is_file()):
+            fail(f"data.root {data.root}: there is no such {what}")
+    if (
+        model.name == "vgg16"
+        and model.weights not in ("imagenet", "random")
+        and not Path(model.weights).expanduser().is_file()
+    ):
+        fail(f"model.weights {model.weights}: no such file (or say imagenet, or random)")
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -40,17 +39,6 @@ class Data(Section):
         le=1,
         description="share of unreadable files in a folder above which the run fails",
     )
-
-    @model_validator(mode="after")
-    def _root_exists(self) -> Data:
-        if self.name in ("folder", "npz"):
-            what = "a directory of class folders" if self.name == "folder" else "an .npz file"
-            if self.root is None:
-                raise ValueError(f"data.name {self.name} needs --data.root, {what}")
-            path = Path(self.root).expanduser()
-            if not (path.is_dir() if self.name == "folder" else path.is_file()):
-                raise ValueError(f"data.root {self.root}: there is no such {what.split(' ', 1)[1]}")
-        return self
 
 
 class Augment(Section):
@@ -109,12 +97,6 @@ class Model(Section):
                 f"model.block_dropout has {len(self.block_dropout)} rates for "
                 f"{len(self.filters)} blocks in model.filters: give one rate a block"
             )
-        if (
-            self.name == "vgg16"
-            and self.weights not in ("imagenet", "random")
-            and not Path(self.weights).expanduser().is_file()
-        ):
-            raise ValueError(f"model.weights {self.weights}: no such file (or imagenet, or random)")
         return self
 
 

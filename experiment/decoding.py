@@ -173,13 +173,14 @@ def _decode_chunk(request: dict) -> list[int]:
     failed = []
     for row, path in enumerate(request["paths"], start=request["start"]):
         try:
-            images[row] = _decode(path, images.shape[1])
+            images[row] = decode(path, images.shape[1])
         except Exception:  # decoders raise whatever a damaged file leads them into
             failed.append(row)
     return failed
 
 
-def _decode(path: str, size: int) -> np.ndarray:
+def decode(path: str | Path, size: int) -> np.ndarray:
+    """One image file as uint8 (size, size, 3), as `decode_files` makes it; raises what its decoder raises."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith(("F", "I")):  # convert() would clip at 255

@@ -112,16 +112,20 @@ def _list_images(folder: Path) -> list[tuple[str, Path]]:
         raise DataError(f"{folder} has {len(names)} class folders: a classifier needs at least 2")
     listed = []
     for name in names:
-        found = []
-        for parent, folders, files in os.walk(folder / name):
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            found += [
-                Path(parent, f) for f in files if not f.startswith(".") and f.lower().endswith(SUFFIXES)
-            ]
+        found = images_below(folder / name)
         if not found:
             raise DataError(f"class folder {folder / name} has no images ({' '.join(SUFFIXES)})")
-        listed += [(name, path) for path in sorted(found)]
+        listed += [(name, path) for path in found]
     return listed
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Every image file in a folder and the folders in it, sorted; hidden ones are passed over."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        found += [Path(parent, f) for f in files if not f.startswith(".") and f.lower().endswith(SUFFIXES)]
+    return sorted(found)
 
 
 def _content_digest(root: Path, files: list[Path]) -> str:

@@ -129,9 +129,9 @@ def draw_samples(session: Session, augmented: np.ndarray | None) -> None:
     )
 
 
-def use_best(session: Session) -> bool:
+def use_best(experiment: Experiment) -> bool:
     """Whether the model that training leaves is the best epoch's, not the last's."""
-    stopping = session.experiment.training.early_stopping
+    stopping = experiment.training.early_stopping
     return stopping.patience is not None and stopping.restore_best_weights
 
 
@@ -163,7 +163,7 @@ def finish(
         "monitor": recorder.training.monitor,
         "best_epoch": int(best["epoch"]),
         "stopped_epoch": int(rows[-1]["epoch"]),
-        "weights_of_epoch": int((best if use_best(session) else rows[-1])["epoch"]),
+        "weights_of_epoch": int((best if use_best(session.experiment) else rows[-1])["epoch"]),
         "train_seconds": sum(row["seconds"] for row in rows),
     }
     run.write_arrays("predictions.npz", y_true=labels, probabilities=probabilities)

@@ -118,7 +118,10 @@ class Resume(Callback):
 
 
 class SaveCheckpoints(Callback):
-    """Writes checkpoints/last.keras after every epoch, to resume from, and best.keras after the best."""
+    """Writes checkpoints/last.keras after every epoch, best.keras after the best, and resume.keras.
+
+    The first two are the model alone; the third is what is trained, with its optimizer.
+    """
 
     def __init__(self, recorder: Recorder, classifier: Classifier) -> None:
         super().__init__()
@@ -126,11 +129,12 @@ class SaveCheckpoints(Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         checkpoints = self.recorder.run.checkpoints
+        models = {"last.keras": self.classifier.model, "resume.keras": self.classifier.trained}
         if self.recorder.last_is_best:
-            with replacing(checkpoints / "best.keras") as path:
-                self.classifier.model.save(path)
-        with replacing(checkpoints / "last.keras") as path:
-            self.classifier.trained.save(path)
+            models = {"best.keras": self.classifier.model, **models}
+        for name, model in models.items():
+            with replacing(checkpoints / name) as path:
+                model.save(path)
 
 
 def learning_rate(experiment: Experiment, epoch: int) -> float:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import keras
 import numpy as np
 
@@ -66,10 +64,8 @@ def _train(session: Session) -> int:
         lifecycle.discard(session)
         raise lifecycle.RunError(f"{recorder.message}\nno epoch was finished: nothing is kept")
 
-    if lifecycle.use_best(session):
-        classifier.model.load_weights(run.checkpoints / "best.keras")
-    elif recorder.status != "completed":
-        classifier.trained.load_weights(run.checkpoints / "last.keras")
+    name = "best.keras" if lifecycle.use_best(experiment) else "last.keras"
+    classifier.model.load_weights(run.checkpoints / name)
     scores = classifier.trained.evaluate(data.test, verbose=0, return_dict=True)
     probabilities = np.asarray(classifier.trained.predict(data.test, verbose=0))
     return lifecycle.finish(session, recorder, probabilities, float(scores["loss"]), parameters)
@@ -144,7 +140,7 @@ def describe(session: Session) -> dict[str, object]:
 
 
 def _restore(session: Session, classifier: Classifier, steps: int) -> None:
-    path = session.run.checkpoints / "last.keras"
+    path = session.run.checkpoints / "resume.keras"
     try:
         classifier.trained.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds for a damaged file

@@ -16,10 +16,11 @@ from keras_impl.dropout import SharedDropout
 Dropout = Callable[[float, str], keras.layers.Layer]
 
 
-def build_model(experiment: Experiment, classes: int) -> keras.Model:
+def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -> keras.Model:
     """The configured model with its initial weights.
 
     (N, S, S, 3) images in 0..255 -> (N, classes) probabilities.
+    pretrained: read the weights that a pretrained base starts from; off where others are loaded anyway.
     """
     size = experiment.data.image_size
     dropout = choose_dropout(experiment.training.dropout_masks, experiment.seed)
@@ -30,7 +31,8 @@ def build_model(experiment: Experiment, classes: int) -> keras.Model:
     else:
         model = vgg16(experiment.model, size, classes, l2, dropout)
         initialise(model, experiment.seed, experiment.model.initial_biases)
-        load_base(model, experiment.model.weights, experiment.data.cache)
+        if pretrained:
+            load_base(model, experiment.model.weights, experiment.data.cache)
     return model
 
 

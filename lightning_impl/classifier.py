@@ -22,6 +22,7 @@ class Classifier(pl.LightningModule):
     experiment: the nested plain values of an Experiment (so that checkpoints load with weights_only).
     class_weights: one weight a class for the training loss, or None.
     on_features: train and evaluate the head alone, on the features that a frozen base gave before.
+    pretrained: as in `build_model`.
     """
 
     class_weights: Tensor | None
@@ -32,11 +33,12 @@ class Classifier(pl.LightningModule):
         classes: int,
         class_weights: list[float] | None = None,
         on_features: bool = False,
+        pretrained: bool = True,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.experiment = Experiment.model_validate(experiment)
-        self.network = build_model(self.experiment, classes).to(memory_format=torch.channels_last)
+        self.network = build_model(self.experiment, classes, pretrained).to(memory_format=torch.channels_last)
         self.on_features = on_features
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)

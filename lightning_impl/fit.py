@@ -60,7 +60,7 @@ def _train(session: Session) -> int:
         lifecycle.discard(session)
         raise lifecycle.RunError(f"{recorder.message}\nno epoch was finished: nothing is kept")
 
-    name = "best.ckpt" if lifecycle.use_best(session) else "last.ckpt"
+    name = "best.ckpt" if lifecycle.use_best(experiment) else "last.ckpt"
     state = torch.load(run.checkpoints / name, map_location="cpu", weights_only=True)["state_dict"]
     classifier.load_state_dict(state)
     trainer = build_trainer(experiment, [])
@@ -90,6 +90,7 @@ def build_trainer(experiment: Experiment, callbacks: list[Callback]) -> pl.Train
     # Batches are indexed whole from memory: worker processes would only copy them.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     return pl.Trainer(
         accelerator="gpu" if use_gpu(experiment) else "cpu",
         devices=1,

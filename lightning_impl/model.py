@@ -15,10 +15,11 @@ from lightning_impl.dropout import SharedDropout
 from lightning_impl.keras_semantics import BatchNorm, Flatten
 
 
-def build_model(experiment: Experiment, classes: int) -> nn.Module:
+def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -> nn.Module:
     """The configured model with its initial weights.
 
     (N, 3, S, S) float images in 0..255 -> (N, classes) logits.
+    pretrained: read the weights that a pretrained base starts from; off where others are loaded anyway.
     """
     size = experiment.data.image_size
     if experiment.model.name == "cnn":
@@ -27,7 +28,8 @@ def build_model(experiment: Experiment, classes: int) -> nn.Module:
     else:
         model = vgg16(experiment.model, size, classes)
         initialise(model, experiment.seed, experiment.model.initial_biases)
-        load_base(model, experiment.model.weights, experiment.data.cache)
+        if pretrained:
+            load_base(model, experiment.model.weights, experiment.data.cache)
     if experiment.training.dropout_masks == "shared":
         share_dropout(model, experiment.seed)
     return model
@@ -94,9 +96,16 @@ class Rescaling(nn.Module):
 class CaffePreprocess(nn.Module):
     """VGG16's input convention: RGB to BGR, minus ImageNet's mean colour, on the 0..255 scale."""
 
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # float32 also where the model is float64: so Keras's Normalization keeps it.
+        mean = torch.tensor((103.939, 116.779, 123.68), dtype=torch.float32)
+        self.register_buffer("mean", mean[:, None, None], persistent=False)
+
     def forward(self, input: Tensor) -> Tensor:
-        mean = torch.tensor((103.939, 116.779, 123.68), dtype=input.dtype, device=input.device)
-        return input.flip(1) - mean[:, None, None]
+        return input.flip(1) - self.mean.to(input.dtype)
 
 
 def initialise(model: nn.Module, seed: int, biases: str) -> None:
@@ -149,7 +158,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     statistics = sum(
-        buffer.numel() for name, buffer in model.named_buffers() if not name.endswith("num_batches_tracked")
+        buffer.numel() for name, buffer in model.named_buffers() if name.endswith(("_mean", "_var"))
     )
     return {
         "total": trainable + frozen + statistics,

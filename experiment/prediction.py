@@ -1,0 +1,129 @@
+"""What `predict` reads and prints, the same on both sides."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiment.cli import Framework, read_config
+from experiment.config import Experiment
+from experiment.datasets import DataError
+from experiment.decoding import decode
+from experiment.evaluation import shorten
+from experiment.folder import images_below
+from experiment.lifecycle import RunError
+from experiment.run import Run, replacing
+
+Predict = Callable[["TrainedRun", np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run of one framework, with what is needed to rebuild its model."""
+
+    run: Run
+    experiment: Experiment
+    class_names: list[str]
+
+    @classmethod
+    def open(cls, directory: Path, framework: str) -> TrainedRun:
+        """Read a run record; raises RunError where it is not a finished run of `framework`."""
+        run = Run(directory)
+        if not (directory / "config.yaml").is_file():
+            raise RunError(f"{directory}: not a run directory (no config.yaml)")
+        if not run.finished:
+            raise RunError(f"{directory}: the run is not finished (no metrics.json): --resume it first")
+        environment = run.read_json("environment.json")
+        if environment["framework"] != framework:
+            other = environment["framework"]
+            raise RunError(f"{directory} is a {other} run: use python -m {other}_impl.predict")
+        config = read_config(directory / "config.yaml")
+        return cls(run, config, environment["data"]["class_names"])
+
+
+def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of `python -m <framework>_impl.predict`; exits with 2 on a mistake."""
+    parser = argparse.ArgumentParser(
+        prog=f"{framework}_impl.predict", description="Classify images with a trained run."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image, folder, or .npy array")
+    parser.add_argument("--top", type=int, default=3, help="how many classes to print (default 3)")
+    parser.add_argument("--output", type=Path, help="also write every probability to this .csv file")
+    return parser.parse_args(argv)
+
+
+def main(arguments: argparse.Namespace, framework: str, predict: Predict) -> int:
+    """Classify what the command line names and print a table; returns the exit code.
+
+    Unreadable images are named on stderr and make the code 1. Raises DataError and RunError.
+    """
+    trained = TrainedRun.open(arguments.run, framework)
+    names, images, unreadable = read(arguments.images, trained.experiment.data.image_size)
+    probabilities = predict(trained, images)
+    width = max(len(shorten(name, 40)) for name in names)
+    for name, row in zip(names, probabilities, strict=True):
+        best = np.argsort(-row)[: max(arguments.top, 1)]
+        classes = "  ".join(f"{trained.class_names[i]} {row[i]:.4f}" for i in best)
+        print(f"{shorten(name, 40):<{width}}  {classes}")
+    if arguments.output is not None:
+        _write(arguments.output, names, probabilities, trained.class_names)
+    for name in unreadable:
+        print(f"unreadable: {name}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def read(paths: Sequence[Path], size: int) -> tuple[list[str], np.ndarray, list[str]]:
+    """Images from files, folders and .npy arrays: names, uint8 (N, size, size, 3), and unreadable files.
+
+    An array is uint8 (N, size, size, 3) or one such image. Raises DataError where nothing can be read.
+    """
+    names: list[str] = []
+    images: list[np.ndarray] = []
+    unreadable: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        if path.suffix == ".npy":
+            array = _array(path, size)
+            images += list(array)
+            names += [f"{path.name}[{i}]" for i in range(len(array))]
+            continue
+        for file in images_below(path) if path.is_dir() else [path]:
+            try:
+                images.append(decode(file, size))
+                names.append(str(file))
+            except Exception:  # decoders raise whatever a damaged file leads them into
+                unreadable.append(str(file))
+    if not images:
+        raise DataError(f"no readable image in {', '.join(str(path) for path in paths)}")
+    return names, np.stack(images), unreadable
+
+
+def _array(path: Path, size: int) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as an array ({error})") from error
+    array = array[None] if array.ndim == 3 else array
+    if array.dtype != np.uint8 or array.shape[1:] != (size, size, 3):
+        raise DataError(
+            f"{path} holds {array.dtype} {array.shape}: this run takes uint8 (N, {size}, {size}, 3)"
+        )
+    return array
+
+
+def _write(path: Path, names: list[str], probabilities: np.ndarray, class_names: list[str]) -> None:
+    try:
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *class_names])
+            writer.writerows([name, *map(float, row)] for name, row in zip(names, probabilities, strict=True))
+    except OSError as error:
+        raise DataError(f"--output {path}: cannot be written ({error.strerror})") from error

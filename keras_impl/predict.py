@@ -1,0 +1,48 @@
+"""python -m keras_impl.predict RUN IMAGE...: classify images with a trained run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiment import cli, lifecycle, prediction
+from experiment.prediction import TrainedRun
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = prediction.parse("keras", argv)
+    return cli.guarded(lambda: prediction.main(arguments, "keras", predict))
+
+
+def predict(trained: TrainedRun, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) for uint8 images (N, S, S, 3)."""
+    # Keras chooses its backend when it is imported, from this variable.
+    os.environ["KERAS_BACKEND"] = cli.resolve_backend(trained.experiment)
+    import keras
+
+    from keras_impl.fit import numerics
+
+    with numerics(trained.experiment):
+        return np.asarray(load(trained).predict(images.astype(keras.config.floatx()), verbose="0"))
+
+
+def load(trained: TrainedRun):
+    """The run's model; raises RunError for a damaged checkpoint."""
+    from keras_impl.model import build_model
+
+    name = "best.keras" if lifecycle.use_best(trained.experiment) else "last.keras"
+    path = trained.run.checkpoints / name
+    model = build_model(trained.experiment, len(trained.class_names), pretrained=False)
+    try:
+        model.load_weights(path)
+    except Exception as error:  # h5py and Keras raise many kinds for a damaged file
+        raise lifecycle.RunError(f"{path}: cannot be read ({error})") from error
+    return model
+
+
+if __name__ == "__main__":
+    sys.exit(main())

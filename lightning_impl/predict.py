@@ -1,0 +1,52 @@
+"""python -m lightning_impl.predict RUN IMAGE...: classify images with a trained run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiment import cli, lifecycle, prediction
+from experiment.prediction import TrainedRun
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = prediction.parse("lightning", argv)
+    return cli.guarded(lambda: prediction.main(arguments, "lightning", predict))
+
+
+def predict(trained: TrainedRun, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) for uint8 images (N, S, S, 3)."""
+    import torch
+
+    from lightning_impl.data import to_float
+    from lightning_impl.fit import numerics
+
+    with numerics(trained.experiment), torch.inference_mode():
+        classifier = load(trained)
+        dtype = torch.get_default_dtype()
+        batches = [torch.from_numpy(images[i : i + 256]) for i in range(0, len(images), 256)]
+        return torch.cat([classifier(to_float(batch, dtype)) for batch in batches]).numpy()
+
+
+def load(trained: TrainedRun):
+    """The run's classifier, in evaluation mode, on the CPU; raises RunError for a damaged checkpoint."""
+    import torch
+
+    from lightning_impl.classifier import Classifier
+
+    name = "best.ckpt" if lifecycle.use_best(trained.experiment) else "last.ckpt"
+    path = trained.run.checkpoints / name
+    classifier = Classifier(trained.experiment.model_dump(), len(trained.class_names), pretrained=False)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        classifier.load_state_dict(state)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise lifecycle.RunError(f"{path}: cannot be read ({error})") from error
+    return classifier.to(torch.get_default_dtype()).eval()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
