@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -33,8 +34,15 @@ class Request:
     resume: Path | None = None
 
 
+class PlainParser(argparse.ArgumentParser):
+    """argparse with errors of two lines that name the fault, and exit with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}\n(see: python -m {self.prog} --help)")
+
+
 class Parser(ArgumentParser):
-    """A parser whose errors are one line that names the fault, and exit with 2."""
+    """A parser whose errors are two lines that name the fault, and exit with 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
         message = _one_line(message)
@@ -59,16 +67,19 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(
         prog=f"{framework}_impl.train",
-        description=f"Train the image classifier with {framework.capitalize()}.",
+        description=f"Train the image classifier with {framework.capitalize()}. Two more options stand "
+        "outside the configuration: --resume RUN goes on with a run, and --config FILE reads YAML.",
         exit_on_error=True,
         allow_abbrev=False,
         print_config="--print-config",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
-    parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="continue a run")
     parser.add_class_arguments(Experiment, None)
-    if "--resume" in argv or any(a.startswith("--resume=") for a in argv):
-        return _resume_request(framework, parser, argv)
+    before = PlainParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    before.add_argument("--resume", type=Path)
+    resume, argv = before.parse_known_args(argv)
+    if resume.resume is not None:
+        return _resume_request(framework, parser, resume.resume, argv)
     experiment = _validated(parser.parse_args(argv))
     check(framework, experiment)
     if (problem := occupied(experiment)) is not None:
@@ -136,13 +147,12 @@ def resolve_backend(experiment: Experiment) -> str:
     return backend
 
 
-def _resume_request(framework: Framework, parser: Parser, argv: list[str]) -> Request:
+def _resume_request(framework: Framework, parser: Parser, run: Path, argv: list[str]) -> Request:
     given = parser.parse_args(argv, defaults=False)
-    run = Path(given.resume)
     config = run / "config.yaml"
     if not config.is_file():
         fail(f"--resume {run}: not a run directory (no config.yaml)")
-    changed = {key for key, _ in given.items() if key not in ("config", "resume")}
+    changed = {key for key, _ in given.items() if key != "config"}
     if given.get("config"):
         fail("--resume repeats the configuration of the run: leave --config out")
     if changed - RESUMABLE:
@@ -150,16 +160,14 @@ def _resume_request(framework: Framework, parser: Parser, argv: list[str]) -> Re
             f"--resume cannot change {', '.join(sorted(changed - RESUMABLE))}: only "
             f"{', '.join(sorted(RESUMABLE))} may differ from {config}"
         )
-    overrides = [a for a in argv if a != "--resume" and a != given.resume and not a.startswith("--resume=")]
-    experiment = _validated(parser.parse_args(["--config", str(config), *overrides]))
+    experiment = _validated(parser.parse_args(["--config", str(config), *argv]))
     check(framework, experiment)
     return Request(experiment, run)
 
 
 def _validated(namespace: Namespace) -> Experiment:
     values: dict[str, Any] = namespace.as_dict()
-    for key in ("config", "resume"):
-        values.pop(key, None)
+    values.pop("config", None)
     return experiment_from(values)
 
 
@@ -197,4 +205,13 @@ def _one_line(message: str) -> str:
     message = re.sub(r"\d+ validation errors? for \S+ ", "", message)
     message = re.sub(r" \[type=.*?\] For further information visit \S+", ".", message)
     message = message.replace("Parser key ", "").replace("Expected a typing.Literal", "Expected one of ")
+    # Of a union it names every member's own complaint: what was expected, in any of them, is enough.
+    if "Union subtypes" in message:
+        expected = dict.fromkeys(
+            re.findall(r"- Expected (?:a )?(?!<class 'NoneType)(.*?)(?= - | Given value)", message)
+        )
+        kinds = " or ".join(
+            re.sub(r"<class '(\w+)'>", r"\1", kind) for kind in expected if "NoneType" not in kind
+        )
+        message = f"{message.split(':')[0]}: expected {kinds}, got {message.rsplit('Given value: ')[-1]}"
     return message.replace("..", ".")

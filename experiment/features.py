@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from experiment.config import Experiment
 from experiment.datasets import Dataset, Split
-from experiment.run import replacing
+from experiment.decoding import kept
 
 BATCH = 256
 
@@ -32,40 +33,36 @@ def replace_images(
 ) -> Dataset:
     """The data set with features in the place of images.
 
-    compute: uint8 (N, S, S, 3) -> float (N, F), the frozen base. weights: the base's, which with the data,
-    the precision and the framework name the file in the cache. Each array of images is read in batches
+    compute: uint8 (N, S, S, 3) -> float (N, F), the frozen base. weights: the base's, which with the images,
+    the precision and the framework name the features in the cache. Each array of images is read in batches
     and its features (M, F) are memory-mapped.
     """
-    key = hashlib.sha256(f"{dataset.sha256} {experiment.training.precision} {framework}".encode())
+    key = hashlib.sha256(f"{experiment.training.precision} {framework}".encode())
     for array in weights:
         key.update(np.ascontiguousarray(array).tobytes())
-    folder = Path(experiment.data.cache).expanduser() / "features"
-    folder.mkdir(parents=True, exist_ok=True)
+    cache = Path(experiment.data.cache).expanduser()
     done: dict[int, np.ndarray] = {}
     splits: dict[str, Split] = {}
     for name in ("train", "validation", "test"):
         split: Split = getattr(dataset, name)
         images = split.images
         if id(images) not in done:
-            path = folder / f"{key.hexdigest()[:32]}-{len(done)}.npy"
-            done[id(images)] = _features(images, path, compute)
+            done[id(images)] = _features(images, cache, key.copy(), compute)
         splits[name] = replace(split, images=done[id(images)])
     print(
         f"the base is frozen and nothing is augmented: the head trains on its {done.popitem()[1].shape[1]} "
-        f"features an image, computed once (in {folder})",
+        f"features an image, computed once (in {cache})",
         flush=True,
     )
     return replace(dataset, **splits)
 
 
-def _features(images: np.ndarray, path: Path, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    if not path.exists():
-        parts = [
-            compute(np.ascontiguousarray(images[start : start + BATCH]))
-            for start in tqdm(
-                range(0, len(images), BATCH), desc="features of the base", unit="batch", disable=None
-            )
-        ]
-        with replacing(path) as temporary:
-            np.save(temporary, np.concatenate(parts))
-    return np.load(path, mmap_mode="r")
+def _features(images: np.ndarray, cache: Path, key: Any, compute: Callable) -> np.ndarray:
+    key.update(np.ascontiguousarray(images).data)
+
+    def build(folder: Path) -> None:
+        starts = tqdm(range(0, len(images), BATCH), desc="features of the base", unit="batch", disable=None)
+        parts = [compute(np.ascontiguousarray(images[start : start + BATCH])) for start in starts]
+        np.save(folder / "images.npy", np.concatenate(parts))
+
+    return kept(cache, f"features-{key.hexdigest()}", build)["images"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import evaluation, figures
+from experiment import evaluation, figures, randomness
 from experiment.cli import read_config
 from experiment.config import Experiment
-from experiment.datasets import DataError, Dataset, Split, load
+from experiment.datasets import DataError, Dataset, load
 from experiment.progress import Recorder
 from experiment.run import Run
 
@@ -95,6 +95,8 @@ def _reopen(
             f"{run.directory} ended after {len(rows)} epochs: "
             "give more with --training.epochs, or start a new run"
         )
+    for name in ("metrics.json", "predictions.npz"):  # of the run as it ended before: it goes on
+        (run.directory / name).unlink(missing_ok=True)
     run.write_config(experiment)
     return Session(experiment, dataset, run, weights, rows, resumed=True)
 
@@ -114,14 +116,14 @@ def class_weights(experiment: Experiment, dataset: Dataset) -> list[float] | Non
     return wanted
 
 
-def samples(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The first 25 images of a split and their labels: uint8 (25, S, S, 3), int64 (25,)."""
-    return split.batch(np.arange(min(25, len(split))))
+def samples(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first 25 images that training sees, and their labels: uint8 (25, S, S, 3), int64 (25,)."""
+    return dataset.train.batch(randomness.epoch_order(seed, 0, len(dataset.train))[:25])
 
 
 def draw_samples(session: Session, augmented: np.ndarray | None) -> None:
-    """Write samples.png: `samples` of the training split, and beside each the same image augmented."""
-    images, labels = samples(session.dataset.train)
+    """Write samples.png: `samples`, and beside each the same image augmented (float, in 0..255)."""
+    images, labels = samples(session.dataset, session.experiment.seed)
     if augmented is not None:
         augmented = np.clip(np.rint(augmented), 0, 255).astype(np.uint8)
     figures.samples(
@@ -135,10 +137,11 @@ def use_best(experiment: Experiment) -> bool:
     return stopping.patience is not None and stopping.restore_best_weights
 
 
-def discard(session: Session) -> None:
-    """Remove the record of a run that finished no epoch."""
-    if not session.resumed:
-        shutil.rmtree(session.run.directory, ignore_errors=True)
+def discard(session: Session, recorder: Recorder) -> int:
+    """Remove the record of a run that finished no epoch, say so, and return the command's exit code."""
+    shutil.rmtree(session.run.directory, ignore_errors=True)
+    print(f"{recorder.message}\nno epoch was finished: nothing is kept", file=sys.stderr)
+    return 1
 
 
 def finish(
@@ -167,9 +170,8 @@ def finish(
         "train_seconds": sum(row["seconds"] for row in rows),
     }
     run.write_arrays("predictions.npz", y_true=labels, probabilities=probabilities)
-    history = {key: [row[key] for row in rows] for key in rows[0]}
     title = run.directory.name
-    figures.curves(run.directory / "curves.png", history, int(best["epoch"]), title)
+    figures.curves(run.directory / "curves.png", run.history_columns(), int(best["epoch"]), title)
     matrix = evaluation.confusion(labels, probabilities)
     figures.confusion(run.directory / "confusion.png", matrix, dataset.class_names, title)
     run.write_json("metrics.json", metrics)

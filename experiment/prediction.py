@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.cli import Framework, read_config
+from experiment.cli import Framework, PlainParser, read_config
 from experiment.config import Experiment
 from experiment.datasets import DataError
 from experiment.decoding import decode
@@ -49,9 +49,7 @@ class TrainedRun:
 
 def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line of `python -m <framework>_impl.predict`; exits with 2 on a mistake."""
-    parser = argparse.ArgumentParser(
-        prog=f"{framework}_impl.predict", description="Classify images with a trained run."
-    )
+    parser = PlainParser(prog=f"{framework}_impl.predict", description="Classify images with a trained run.")
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image, folder, or .npy array")
     parser.add_argument("--top", type=int, default=3, help="how many classes to print (default 3)")
@@ -108,7 +106,7 @@ def read(paths: Sequence[Path], size: int) -> tuple[list[str], np.ndarray, list[
 
 def _array(path: Path, size: int) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an array ({error})") from error
     array = array[None] if array.ndim == 3 else array

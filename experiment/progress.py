@@ -9,10 +9,10 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from experiment.config import Experiment
+from experiment.events import EventWriter
 from experiment.run import Run, replacing
 
 REFRESH = 0.25  # seconds between two readings of loss and accuracy, which may cost a device sync
@@ -47,12 +47,11 @@ class Recorder:
         self.training = experiment.training
         self.epochs = experiment.training.epochs
         self.status, self.message = "completed", ""
-        self.step_losses: list[tuple[int, int, float]] | None = [] if experiment.run.record_steps else None
+        self.step_losses = self._earlier_steps() if experiment.run.record_steps else None
         self._interrupted = False
 
     def __enter__(self) -> Recorder:
-        directory = self.run.directory / "tensorboard"
-        self._tensorboard = SummaryWriter(str(directory), purge_step=len(self.rows) + 1, write_to_disk=True)
+        self._tensorboard = EventWriter(self.run.directory / "tensorboard", len(self.rows) + 1)
         self._bar = tqdm(total=self.images, unit=" images", leave=False, disable=None, unit_scale=True)
         self._handler = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._interrupt)
@@ -115,9 +114,8 @@ class Recorder:
         row["images_per_second"] = self._seen / seconds
         self.rows.append(row)
         self.run.write_history(self.rows)
-        for tag, key in TAGS.items():
-            self._tensorboard.add_scalar(tag, row[key], row["epoch"])
-        self._tensorboard.flush()
+        self._write_steps()
+        self._tensorboard.scalars(row["epoch"], {tag: row[key] for tag, key in TAGS.items()})
         self._bar.clear()
         print(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
@@ -151,6 +149,14 @@ class Recorder:
         total = mean * self._seen
         self.step_losses.append((self._epoch + 1, self._step, (total - self._total) / images))
         self._total = total
+
+    def _earlier_steps(self) -> list[tuple[int, int, float]]:
+        path = self.run.directory / "steps.csv"
+        if not path.exists():
+            return []
+        lines = [line.split(",") for line in path.read_text().splitlines()[1:]]
+        steps = [(int(epoch), int(step), float(loss)) for epoch, step, loss in lines]
+        return [step for step in steps if step[0] <= len(self.rows)]
 
     def _write_steps(self) -> None:
         if self.step_losses is None:

@@ -108,6 +108,11 @@ class Run:
                 for row in csv.DictReader(file)
             ]
 
+    def history_columns(self) -> dict[str, list[float]]:
+        """history.csv by column."""
+        rows = self.history()
+        return {key: [row[key] for row in rows] for key in HISTORY}
+
     def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
         with replacing(self.directory / name) as path:
             np.savez_compressed(path, allow_pickle=False, **arrays)

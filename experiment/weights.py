@@ -41,21 +41,23 @@ def _read(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     weights = {}
     try:
         with h5py.File(path) as file:
-            # model.save_weights writes layers/NAME/vars/0 and 1; Keras's own older files NAME/NAME_W_1:0.
+            # Keras 3 writes layers/conv2d_K/vars/0 and 1, K in the order of the layers (none for the first);
+            # Keras's own, older file block1_conv1/block1_conv1_W_1:0.
             root: Any = file.get("layers", file)
-            channels = 3
+            channels, layer = 3, 0
             for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, 1):
                 for number in range(1, convolutions + 1):
                     name = f"block{block}_conv{number}"
-                    kernel, bias = _arrays(root[name])
+                    numbered = f"conv2d_{layer}" if layer else "conv2d"
+                    kernel, bias = _arrays(root[numbered if numbered in root else name])
                     if kernel.shape != (3, 3, channels, filters) or bias.shape != (filters,):
                         raise DataError(
                             f"{path}: {name} holds {kernel.shape} and {bias.shape}, VGG16 has "
                             f"(3, 3, {channels}, {filters}) and ({filters},)"
                         )
                     weights[name] = (kernel, bias)
-                    channels = filters
-    except (OSError, KeyError, ValueError) as error:
+                    channels, layer = filters, layer + 1
+    except (OSError, KeyError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not a Keras weights file of VGG16 without its top ({error})") from error
     return weights
 

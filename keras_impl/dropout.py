@@ -35,7 +35,7 @@ class SharedDropout(keras.layers.Layer):
         count = math.prod(shape) if all(isinstance(n, int) for n in shape) else ops.prod(ops.stack(shape))
         elements = ops.arange(count, dtype="int32")
         stream = hash32(ops.bitwise_xor(hash32(step), self.key))
-        uniform24 = logical_right_shift(hash32(ops.bitwise_xor(hash32(elements), stream)), 8)
+        uniform24 = _logical_right_shift(hash32(ops.bitwise_xor(hash32(elements), stream)), 8)
         return ops.reshape(ops.greater_equal(uniform24, randomness.dropout_threshold(self.rate)), shape)
 
     def compute_output_shape(self, input_shape):
@@ -48,10 +48,10 @@ class SharedDropout(keras.layers.Layer):
 def hash32(values):
     """`experiment.randomness.hash32` on int32 tensors."""
     for shift, factor in zip(randomness.HASH_SHIFTS, (*randomness.HASH_FACTORS, 1), strict=True):
-        values = ops.multiply(ops.bitwise_xor(values, logical_right_shift(values, shift)), factor)
+        values = ops.multiply(ops.bitwise_xor(values, _logical_right_shift(values, shift)), factor)
     return values
 
 
-def logical_right_shift(values, bits):
+def _logical_right_shift(values, bits):
     # Shifting a signed integer repeats its sign: the copies of it are masked away.
     return ops.bitwise_and(ops.right_shift(values, bits), (1 << (32 - bits)) - 1)

@@ -61,8 +61,7 @@ def _train(session: Session) -> int:
             verbose=0,
         )
     if not recorder.rows:
-        lifecycle.discard(session)
-        raise lifecycle.RunError(f"{recorder.message}\nno epoch was finished: nothing is kept")
+        return lifecycle.discard(session, recorder)
 
     name = "best.keras" if lifecycle.use_best(experiment) else "last.keras"
     classifier.model.load_weights(run.checkpoints / name)
@@ -104,11 +103,11 @@ def _refuse_tf32() -> None:
 
 
 def augmented_samples(session: Session) -> np.ndarray | None:
-    """`lifecycle.samples` as the first step augments images: float (25, S, S, 3), or None."""
+    """`lifecycle.samples` augmented as in the first epoch: float (25, S, S, 3), or None."""
     experiment = session.experiment
     if experiment.augment.kind == "none":
         return None
-    images, _ = lifecycle.samples(session.dataset.train)
+    images, _ = lifecycle.samples(session.dataset, experiment.seed)
     generator = randomness.generator(experiment.seed, "augment", 0, 0)
     matrices = draw_matrices(generator, len(images), experiment.augment, experiment.data.image_size)
     images = keras.ops.convert_to_tensor(images.astype(matrices.dtype))

@@ -57,8 +57,7 @@ def _train(session: Session) -> int:
         trainer = build_trainer(experiment, build_callbacks(experiment, recorder))
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     if not recorder.rows:
-        lifecycle.discard(session)
-        raise lifecycle.RunError(f"{recorder.message}\nno epoch was finished: nothing is kept")
+        return lifecycle.discard(session, recorder)
 
     name = "best.ckpt" if lifecycle.use_best(experiment) else "last.ckpt"
     state = torch.load(run.checkpoints / name, map_location="cpu", weights_only=True)["state_dict"]
@@ -112,10 +111,10 @@ def use_gpu(experiment: Experiment) -> bool:
 
 
 def augmented_samples(data: DataModule) -> np.ndarray | None:
-    """`lifecycle.samples` as the first step augments images: float (25, S, S, 3), or None."""
+    """`lifecycle.samples` augmented as in the first epoch: float (25, S, S, 3), or None."""
     if data.augment is None:
         return None
-    images, _ = lifecycle.samples(data.dataset.train)
+    images, _ = lifecycle.samples(data.dataset, data.experiment.seed)
     with torch.random.fork_rng():
         augmented = data.augmented(to_float(torch.from_numpy(images), data.dtype), epoch=0, step=0)
     return augmented.permute(0, 2, 3, 1).numpy()
@@ -130,7 +129,8 @@ def base_features(classifier: Classifier, dataset: Dataset, device: torch.device
         batch = to_float(torch.from_numpy(images).to(device), torch.get_default_dtype())
         return base(batch).cpu().numpy()
 
-    weights = [parameter.detach().cpu().numpy() for parameter in base.parameters()]
+    weights = [parameter.numpy(force=True) for parameter in base.parameters()]
+    base.train()
     return features.replace_images(dataset, weights, compute, classifier.experiment, "lightning")
 
 

@@ -1,0 +1,246 @@
+"""The command line of train: precedence, refusals, resuming, the choice of Keras's backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiment import cli, devices
+from experiment.cli import Framework, read_config, resolve_backend, train_request
+from experiment.config import Experiment
+from experiment.run import Run
+
+PLATEAU_AND_SCHEDULE = ("--training.plateau.patience=2", "--training.schedule.kind=cosine")
+FIVE_BLOCKS = ("--model.filters=[1,1,1,1,1]", "--model.block_dropout=[0,0,0,0,0]")
+
+Refusal = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No GPU, every backend installed, none chosen, an empty working directory."""
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setattr(devices, "count_gpus", lambda: 0)
+    monkeypatch.setattr(devices, "installed", lambda module: True)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Refusal:
+    def refusal(*argv: str, framework: Framework = "lightning") -> str:
+        with pytest.raises(SystemExit) as caught:
+            train_request(framework, argv)
+        said = capsys.readouterr()
+        assert caught.value.code == 2
+        assert said.out == ""
+        assert said.err.startswith("error: ")
+        assert len(said.err.splitlines()) <= 2
+        return said.err
+
+    return refusal
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "some.yaml"
+    path.write_text("seed: 7\ntraining: {epochs: 3, schedule: {kind: step, step_epochs: 2}}\n")
+    return path
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> Path:
+    directory = str(tmp_path / "old")
+    return Run.create(
+        Experiment.model_validate({"seed": 5, "run": {"dir": directory}, "training": {"epochs": 3}}),
+        "lightning",
+        "digits",
+    ).directory
+
+
+def experiment(*argv: str) -> Experiment:
+    return train_request("lightning", argv).experiment
+
+
+# === Precedence ===
+
+
+def test_nothing_said_means_the_defaults() -> None:
+    assert experiment() == Experiment()
+
+
+def test_overrides_beat_the_file_and_the_file_beats_the_defaults(config: Path) -> None:
+    values = experiment("--config", str(config), "--training.epochs", "9", "--model.filters=[8, 16]")
+    expected = {
+        "seed": 7,
+        "training": {"epochs": 9, "schedule": {"kind": "step", "step_epochs": 2}},
+        "model": {"filters": [8, 16]},
+    }
+    assert values == Experiment.model_validate(expected)
+
+
+def test_print_config_fed_back_gives_the_same_experiment(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--config", str(config), "--training.class_weights=[1, 2.5]", "--data.root=/a b", "--gpus=0"]
+    with pytest.raises(SystemExit) as caught:
+        train_request("lightning", [*argv, "--print-config"])
+    assert caught.value.code == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    assert experiment("--config", str(printed)) == experiment(*argv)
+    assert experiment(*argv).training.class_weights == [1.0, 2.5]
+
+
+# === Refusals ===
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--training.epoch=3"], "did you mean --training.epochs?"),
+        (["--bogus"], "--bogus"),
+        (["--training.epochs=x"], "training.epochs"),
+        (["--training.epochs=0"], "training.epochs"),
+        (["--gpus=-1"], "gpus"),
+        (["--augment.kind=bogus"], "'keras', 'torchvision', 'none'"),
+        (["--backend=theano"], "'tensorflow', 'jax', 'torch'"),
+        (["--training.class_weights=even"], "training.class_weights"),
+        (["--config=nowhere.yaml"], "nowhere.yaml"),
+        (PLATEAU_AND_SCHEDULE, "training.plateau and training.schedule"),
+        (["--model.block_dropout=[0.1]"], "model.block_dropout"),
+        (FIVE_BLOCKS, "5 blocks, too many for images of 32 pixels"),
+        (["--model.name=vgg16", "--data.image_size=16"], "data.image_size 16"),
+        (["--data.name=folder"], "needs --data.root, a directory"),
+        (["--data.name=folder", "--data.root=nowhere"], "nowhere"),
+        (["--data.name=npz"], "needs --data.root, a .npz file"),
+        (["--data.name=npz", "--data.root=."], "no such .npz file"),
+        (["--model.name=vgg16", "--model.weights=nowhere.h5"], "model.weights nowhere.h5"),
+        (["--gpus=1"], "Use --gpus 0 (the CPU)."),
+        (["--gpus=2"], "Use --gpus 0 (the CPU)."),
+    ],
+)
+def test_a_mistake_is_named_in_two_lines(refusal: Refusal, argv: list[str], named: str) -> None:
+    assert named in refusal(*argv)
+
+
+def test_weights_file_matters_to_vgg16_alone() -> None:
+    assert experiment("--model.weights=nowhere.h5").model.name == "cnn"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("model: {nme: cnn}", "nme"), ("model: [1", "parsing"), ("sed: 1", "sed")]
+)
+def test_a_mistake_in_the_file_is_named(refusal: Refusal, config: Path, text: str, named: str) -> None:
+    config.write_text(text)
+    assert named in refusal("--config", str(config))
+
+
+def test_torchvision_augmentation_is_refused_by_keras_alone(refusal: Refusal) -> None:
+    assert "augment.kind torchvision" in refusal("--augment.kind=torchvision", framework="keras")
+    assert experiment("--augment.kind=torchvision").augment.kind == "torchvision"
+
+
+def test_gpus_beyond_those_there_and_beyond_one_are_refused(
+    refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "count_gpus", lambda: 2)
+    assert experiment("--gpus=1").gpus == 1
+    assert "use --gpus 1" in refusal("--gpus=2")
+    assert "Use --gpus 2." in refusal("--gpus=3")
+
+
+def test_an_occupied_run_directory_is_refused_and_left_alone(refusal: Refusal, old_run: Path) -> None:
+    assert "--run.overwrite true" in refusal(f"--run.dir={old_run}")
+    assert (old_run / "config.yaml").is_file()
+    assert experiment(f"--run.dir={old_run}", "--run.overwrite=true").run.overwrite
+
+
+def test_read_config_refuses_what_is_no_experiment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    for text, named in (
+        ("training: {epoch: 1}", "training.epoch"),
+        ("a: [", "config.yaml"),
+        ("seed: x", "seed"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SystemExit) as caught:
+            read_config(path)
+        assert caught.value.code == 2
+        assert named in capsys.readouterr().err
+
+
+# === Resuming ===
+
+
+@pytest.mark.parametrize("form", ["--resume {}", "--resume={}"])
+def test_resume_repeats_the_run_with_more_epochs(old_run: Path, form: str) -> None:
+    request = train_request("lightning", [*form.format(old_run).split(), "--training.epochs=8", "--gpus=0"])
+    assert request.resume == old_run
+    assert request.experiment == Experiment.model_validate({"seed": 5, "gpus": 0, "training": {"epochs": 8}})
+
+
+def test_resume_refuses_what_would_make_it_another_run(refusal: Refusal, old_run: Path, config: Path) -> None:
+    resume = f"--resume={old_run}"
+    said = refusal(resume, "--training.batch_size=8", "--seed=2", "--training.epochs=9")
+    assert "seed, training.batch_size" in said
+    assert "--config" in refusal(resume, "--config", str(config))
+    assert "not a run directory" in refusal("--resume=nowhere")
+    assert "needs --data.root" in refusal_of_broken(refusal, old_run)
+
+
+def refusal_of_broken(refusal: Refusal, run: Path) -> str:
+    """What is said where the configuration of the run itself cannot be met any more."""
+    (run / "config.yaml").write_text("data: {name: folder}")
+    return refusal(f"--resume={run}")
+
+
+# === Keras's backend ===
+
+
+def test_backend_option_beats_the_environment_and_that_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "keras_backend", lambda gpus: ["tensorflow", "jax"][gpus])
+    assert resolve_backend(Experiment()) == "tensorflow"
+    assert resolve_backend(Experiment(gpus=1)) == "jax"
+    monkeypatch.setattr(devices, "count_gpus", lambda: 1)
+    assert resolve_backend(Experiment()) == "jax"
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert resolve_backend(Experiment()) == "torch"
+    assert resolve_backend(Experiment(backend="tensorflow")) == "tensorflow"
+
+
+def test_a_backend_that_is_unknown_or_not_installed_is_refused(
+    refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    assert "KERAS_BACKEND=theano" in refusal(framework="keras")
+    assert experiment() == Experiment()
+    monkeypatch.setattr(devices, "installed", lambda module: module != "jax")
+    assert "jax is not installed" in refusal("--backend=jax", framework="keras")
+
+
+# === Errors of a command at work ===
+
+
+def test_guarded_turns_the_users_mistakes_into_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    from experiment.datasets import DataError
+    from experiment.lifecycle import RunError
+
+    def failing(error: BaseException) -> Callable[[], int]:
+        def command() -> int:
+            raise error
+
+        return command
+
+    assert cli.guarded(lambda: 1) == 1
+    for error in (DataError("no data"), RunError("no run")):
+        with pytest.raises(SystemExit) as caught:
+            cli.guarded(failing(error))
+        assert caught.value.code == 2
+        assert capsys.readouterr().err == f"error: {error}\n"
+    assert cli.guarded(failing(KeyboardInterrupt())) == 130
+    with pytest.raises(ZeroDivisionError):
+        cli.guarded(failing(ZeroDivisionError()))

@@ -1,0 +1,86 @@
+"""Bounds, combinations and schedules of an experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from experiment.config import Experiment, Schedule
+
+
+def refusal(**values: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate(values)
+    return str(caught.value)
+
+
+def factors(epochs: int, **settings: Any) -> list[float]:
+    schedule = Schedule.model_validate(settings)
+    return [schedule.factor(epoch, epochs) for epoch in range(epochs)]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"sed": 1}, "sed"),
+        ({"training": {"epoch": 3}}, "training.epoch"),
+        ({"training": {"schedule": {"knd": "step"}}}, "training.schedule.knd"),
+        ({"seed": 2**31}, "seed"),
+        ({"gpus": -1}, "gpus"),
+        ({"data": {"image_size": 7}}, "data.image_size"),
+        ({"data": {"validation_share": 0}}, "data.validation_share"),
+        ({"augment": {"zoom": 1}}, "augment.zoom"),
+        ({"model": {"head_dropout": 1}}, "model.head_dropout"),
+        ({"model": {"block_dropout": [0.2, 1.0]}}, "model.block_dropout"),
+        ({"model": {"filters": [32, 0]}}, "model.filters"),
+        ({"training": {"learning_rate": 0}}, "training.learning_rate"),
+        ({"training": {"precision": "float16"}}, "training.precision"),
+        ({"training": {"class_weights": [1.0, -1.0]}}, "class_weights"),
+    ],
+)
+def test_unknown_keys_and_values_out_of_bounds_are_named(values: dict[str, Any], named: str) -> None:
+    assert named in refusal(**values)
+
+
+def test_two_masters_of_the_learning_rate_are_refused() -> None:
+    plateau = {"patience": 2}
+    assert "training.plateau" in refusal(training={"plateau": plateau, "schedule": {"kind": "step"}})
+    Experiment.model_validate({"training": {"plateau": plateau}})
+    Experiment.model_validate({"training": {"schedule": {"kind": "step"}}})
+
+
+def test_blocks_that_leave_no_pixel_are_refused() -> None:
+    four = {"filters": [4] * 4, "block_dropout": [0.0] * 4}
+    # Two 3x3 convolutions and a pooling: 76 -> 36 -> 16 -> 6 -> 1, and 75 -> 35 -> 15 -> 5 -> 0.
+    Experiment.model_validate({"model": four, "data": {"image_size": 76}})
+    assert "4 blocks" in refusal(model=four, data={"image_size": 75})
+    Experiment.model_validate({"model": {**four, "name": "vgg16"}, "data": {"image_size": 32}})
+    assert "vgg16 needs at least 32" in refusal(model={"name": "vgg16"}, data={"image_size": 31})
+
+
+def test_each_block_of_the_cnn_has_a_dropout_rate() -> None:
+    assert "1 rates for 2 blocks" in refusal(model={"block_dropout": [0.1]})
+
+
+def test_an_experiment_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Experiment().training.epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_cosine_falls_from_one_through_the_middle_to_the_final_factor() -> None:
+    assert factors(5, kind="cosine", final_factor=0.2) == pytest.approx(
+        [1.0, 0.2 + 0.4 * (1 + 0.5**0.5), 0.6, 0.2 + 0.4 * (1 - 0.5**0.5), 0.2], abs=1e-15
+    )
+    assert factors(3, kind="cosine") == pytest.approx([1.0, 0.5, 0.0], abs=1e-15)
+    assert factors(1, kind="cosine") == [1.0]
+    assert Schedule(kind="cosine", final_factor=0.2).factor(9, 5) == pytest.approx(0.2)
+
+
+def test_step_drops_after_every_step_epochs() -> None:
+    assert factors(5, kind="step", step_epochs=2, step_factor=0.5) == [1.0, 1.0, 0.5, 0.5, 0.25]
+
+
+def test_constant_stays_at_one() -> None:
+    assert factors(3, kind="constant", final_factor=0.5, step_epochs=1) == [1.0, 1.0, 1.0]

@@ -1,0 +1,179 @@
+"""What predict reads, prints and writes."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import GREEN, RED, save
+
+from experiment import prediction
+from experiment.config import Experiment
+from experiment.datasets import DataError
+from experiment.lifecycle import RunError
+from experiment.prediction import TrainedRun, parse, read
+from experiment.run import Run
+
+CLASSES = ["red", "green", "blue"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    values = {"run": {"dir": str(tmp_path / "run")}, "data": {"image_size": 16}, "model": {"name": "cnn"}}
+    run = Run.create(Experiment.model_validate(values), "keras", "digits")
+    run.write_json("environment.json", {"framework": "keras", "data": {"class_names": CLASSES}})
+    run.write_json("metrics.json", {})
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    save(folder / "b" / "red.png", RED)
+    save(folder / "a.jpg", GREEN)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def by_colour(trained: TrainedRun, images: np.ndarray) -> np.ndarray:
+    """Stands in for a model: the share of each channel."""
+    channels = images.mean((1, 2), dtype=np.float64)
+    return channels / channels.sum(1, keepdims=True)
+
+
+def predict(run: Run, *argv: object, framework: str = "keras") -> int:
+    arguments = parse("keras", [str(run.directory), *map(str, argv)])
+    return prediction.main(arguments, framework, by_colour)
+
+
+# === Reading ===
+
+
+def test_files_folders_and_arrays_are_read_in_order(pictures: Path, tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "two.npy", stack)
+    np.save(tmp_path / "one.npy", stack[1])
+    red = pictures / "b" / "red.png"
+    names, images, unreadable = read([red, tmp_path / "two.npy", pictures, tmp_path / "one.npy"], 16)
+    assert names == [str(red), "two.npy[0]", "two.npy[1]", str(pictures / "a.jpg"), str(red), "one.npy[0]"]
+    assert unreadable == []
+    assert images.shape == (6, 16, 16, 3)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images[[1, 2, 5]], stack[[0, 1, 1]])
+    assert images[0].tolist() == images[4].tolist() == np.broadcast_to(RED, (16, 16, 3)).tolist()
+    assert abs(images[3].astype(int) - GREEN).max() <= 3
+
+
+def test_what_is_missing_or_holds_no_image_is_refused(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="nowhere: no such file"):
+        read([pictures, tmp_path / "nowhere"], 16)
+    for name in ("empty", "pictures/notes.txt"):
+        with pytest.raises(DataError, match=f"no readable image in .*{name}"):
+            read([tmp_path / name], 16)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 16, 17, 3), np.uint8),
+        np.zeros((2, 16, 16, 1), np.uint8),
+        np.zeros((16, 16), np.uint8),
+        np.zeros((2, 16, 16, 3), np.float32),
+        np.uint8(3),
+    ],
+)
+def test_an_array_of_another_shape_or_kind_is_refused(array: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError, match=r"a\.npy holds .* takes uint8 \(N, 16, 16, 3\)"):
+        read([tmp_path / "a.npy"], 16)
+
+
+def test_arrays_are_read_without_unpickling(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "b.npy").write_bytes(b"no array")
+    for name in ("a.npy", "b.npy"):
+        with pytest.raises(DataError, match=f"{name}: cannot be read as an array"):
+            read([tmp_path / name], 16)
+
+
+# === Runs ===
+
+
+def test_an_open_run_knows_its_settings_and_classes(run: Run) -> None:
+    trained = TrainedRun.open(run.directory, "keras")
+    assert trained.experiment.data.image_size == 16
+    assert trained.class_names == CLASSES
+
+
+def test_runs_that_cannot_predict_are_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is a keras run: use python -m keras_impl\.predict"):
+        TrainedRun.open(run.directory, "lightning")
+    (run.directory / "metrics.json").unlink()
+    with pytest.raises(RunError, match="not finished"):
+        TrainedRun.open(run.directory, "keras")
+    with pytest.raises(RunError, match="not a run directory"):
+        TrainedRun.open(tmp_path, "keras")
+
+
+# === The command ===
+
+
+def test_the_table_names_the_likeliest_classes_first(
+    run: Run, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(run, pictures / "b" / "red.png", "--top=2") == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [f"{shown(said.out)}  red 0.8333  blue 0.1250"]
+    assert said.err == ""
+    predict(run, pictures / "b" / "red.png", "--top=9")
+    assert capsys.readouterr().out.rstrip().endswith("red 0.8333  blue 0.1250  green 0.0417")
+
+
+def shown(line: str) -> str:
+    """The name's column, which shortens a long path and keeps its end."""
+    name = line.split("  ")[0]
+    assert name.endswith("red.png")
+    assert len(name) <= 40
+    return name
+
+
+def test_unreadable_images_are_named_and_the_rest_classified(
+    run: Run, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "torn.png").write_bytes((pictures / "b" / "red.png").read_bytes()[:40])
+    assert predict(run, pictures) == 1
+    said = capsys.readouterr()
+    assert said.err == f"unreadable: {pictures / 'torn.png'}\n"
+    assert len(said.out.splitlines()) == 2
+
+
+def test_output_holds_every_probability_in_full(run: Run, pictures: Path, tmp_path: Path) -> None:
+    assert predict(run, pictures, "--top=1", f"--output={tmp_path / 'p.csv'}") == 0
+    with (tmp_path / "p.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    names, images, _ = read([pictures], 16)
+    assert header == ["image", *CLASSES]
+    assert [row[0] for row in rows] == names
+    expected = by_colour(TrainedRun.open(run.directory, "keras"), images)
+    assert [[float(value) for value in row[1:]] for row in rows] == expected.tolist()
+
+
+def test_an_output_that_cannot_be_written_is_named(run: Run, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--output .*p\.csv: cannot be written"):
+        predict(run, pictures, f"--output={tmp_path / 'no' / 'p.csv'}")
+
+
+def test_the_command_line_names_run_and_images(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = argparse.Namespace(run=Path("r"), images=[Path("a"), Path("b")], top=3, output=None)
+    assert parse("lightning", ["r", "a", "b"]) == expected
+    for argv in (["r"], ["r", "a", "--top=x"]):
+        with pytest.raises(SystemExit) as caught:
+            parse("lightning", argv)
+        assert caught.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 2
+        assert "lightning_impl.predict --help" in lines[1]

@@ -1,0 +1,159 @@
+"""The run directory: whole files, never overwritten unasked, read back as written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiment.cli import read_config
+from experiment.config import Experiment
+from experiment.run import HISTORY, Run, environment, occupied, replacing
+
+
+def experiment(directory: Path | None = None, **values: Any) -> Experiment:
+    run = {"dir": str(directory) if directory else None, **values.pop("run", {})}
+    return Experiment.model_validate({"run": run, **values})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(experiment(tmp_path / "run"), "keras", "digits")
+
+
+# === Whole files ===
+
+
+def test_replacing_shows_the_new_file_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".json"
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_replacing_leaves_nothing_of_a_failed_write(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "a.csv"
+    if before:
+        path.write_text(before)
+
+    def write() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert [p.read_text() for p in tmp_path.iterdir()] == ([before] if before else [])
+
+
+# === Directories ===
+
+
+def test_create_makes_a_run_that_says_how_to_repeat_it(tmp_path: Path) -> None:
+    wanted = experiment(
+        tmp_path / "deep" / "run",
+        seed=7,
+        run={"record_steps": True, "overwrite": True},
+        training={"class_weights": [1.0, 0.1], "learning_rate": 1 / 3},
+        data={"root": "~/ä: b"},
+    )
+    run = Run.create(wanted, "keras", "digits")
+    assert run.checkpoints.is_dir()
+    again = read_config(run.directory / "config.yaml")
+    assert again == wanted.model_copy(update={"run": experiment(run={"record_steps": True}).run})
+
+
+def test_a_directory_that_is_left_out_is_named_for_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
+    names = [str(Run.create(experiment(), "keras", "digits").directory) for _ in range(3)]
+    first = "runs/keras-cnn-digits-20260101-000000"
+    assert names == [first, f"{first}-2", f"{first}-3"]
+
+
+def test_a_run_is_replaced_only_when_asked(run: Run) -> None:
+    (run.directory / "metrics.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"--run\.overwrite true"):
+        Run.create(experiment(run.directory), "keras", "digits")
+    assert run.finished
+    Run.create(experiment(run.directory, run={"overwrite": True}), "keras", "digits")
+    assert not run.finished
+    assert sorted(os.listdir(run.directory)) == ["checkpoints", "config.yaml"]
+
+
+def test_occupied_names_the_reason(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").touch()
+
+    def reason(name: str, overwrite: bool = True) -> str | None:
+        return occupied(experiment(tmp_path / name, run={"overwrite": overwrite}))
+
+    assert occupied(experiment()) is None
+    assert reason("new", overwrite=False) is None
+    assert reason("empty", overwrite=False) is None
+    assert reason("run") is None
+    assert "exists" in (reason("run", overwrite=False) or "")
+    assert "is a file" in (reason("file") or "")
+    assert "no run record" in (reason("thesis") or "")
+    with pytest.raises(FileExistsError):
+        Run.create(experiment(tmp_path / "thesis", run={"overwrite": True}), "keras", "digits")
+    assert (tmp_path / "thesis" / "chapter1.tex").exists()
+
+
+# === Contents ===
+
+
+def test_history_comes_back_exactly(run: Run) -> None:
+    assert run.history() == []
+    values = np.random.default_rng(0).random((3, len(HISTORY))) * [[1e-300], [1 / 3], [1e300]]
+    rows = [{**dict(zip(HISTORY, row.tolist(), strict=True)), "epoch": i} for i, row in enumerate(values, 1)]
+    rows[2]["val_loss"] = math.inf
+    run.write_history(rows)
+    assert run.history() == rows
+    assert [type(row["epoch"]) for row in run.history()] == [int] * 3
+    with (run.directory / "history.csv").open() as file:
+        header = next(csv.reader(file))
+    expected = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds,images_per_second"
+    assert ",".join(header) == expected
+
+
+def test_json_and_arrays_come_back(run: Run) -> None:
+    run.write_json("metrics.json", {"test_loss": 0.1 + 0.2, "message": "é"})
+    assert run.read_json("metrics.json") == {"test_loss": 0.1 + 0.2, "message": "é"}
+    assert run.finished
+    probabilities = np.random.default_rng(0).random((4, 3))
+    run.write_arrays("predictions.npz", y_true=np.arange(4), probabilities=probabilities)
+    with np.load(run.directory / "predictions.npz") as file:
+        assert sorted(file) == ["probabilities", "y_true"]
+        np.testing.assert_array_equal(file["probabilities"], probabilities)
+        assert file["y_true"].dtype == np.int64
+
+
+def test_environment_names_what_design_asks_for() -> None:
+    data = {"name": "digits", "sha256": "ab"}
+    facts = environment("keras", "cpu", 3, 7, data, backend="jax")
+    given = {"framework": "keras", "device": "cpu", "threads": 3, "seed": 7, "data": data, "backend": "jax"}
+    assert given.items() <= facts.items()
+    others = {"cpu", "cores", "python", "platform", "versions", "git_revision", "utc"}
+    assert set(facts) == set(given) | others
+    assert facts["versions"]["numpy"] == np.__version__
+    assert facts["cores"] == os.cpu_count()
+    assert facts["utc"].endswith("+00:00")
+    assert json.loads(json.dumps(facts)) == facts

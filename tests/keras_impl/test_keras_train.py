@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from small_runs import SMALL, kill_after, probabilities, rows
+
+from experiment.config import Data
+from experiment.datasets import load
+from experiment.run import Run
+from keras_impl.train import main
+
+EVENTS = ("--training.plateau.patience=1", "--training.plateau.min_delta=0.5", "--training.epochs=5")
+
+
+def train(directory: Path, *arguments: str) -> Run:
+    assert main([*SMALL, f"--run.dir={directory}", *arguments]) == 0
+    return Run(directory)
+
+
+def test_run_record_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = train(tmp_path / "run", "--training.epochs=2", "--run.record_steps=true")
+    assert capsys.readouterr().out.splitlines()[-1] == str(run.directory)
+    names = {path.name for path in run.directory.iterdir()}
+    assert names == {
+        "config.yaml",
+        "environment.json",
+        "history.csv",
+        "steps.csv",
+        "metrics.json",
+        "predictions.npz",
+        "curves.png",
+        "confusion.png",
+        "samples.png",
+        "checkpoints",
+        "tensorboard",
+    }
+    assert {path.name for path in run.checkpoints.iterdir()} == {"best.keras", "last.keras", "resume.keras"}
+    metrics, history = run.read_json("metrics.json"), run.history()
+    assert metrics["status"] == "completed"
+    assert len(history) == 2
+    labels = np.load(run.directory / "predictions.npz")["y_true"]
+    found = probabilities(run)
+    assert found.shape == (359, 10)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    assert metrics["test_accuracy"] == pytest.approx((found.argmax(1) == labels).mean())
+    assert metrics["test_loss"] == pytest.approx(-np.log(found[np.arange(359), labels]).mean(), rel=1e-5)
+    steps = np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)
+    first = steps[steps[:, 0] == 1][:, 2]
+    assert len(first) == 8  # 360 images in batches of 50, the last of 10
+    assert np.average(first, weights=[50] * 7 + [10]) == pytest.approx(history[0]["loss"], rel=1e-5)
+
+
+def test_same_seed_same_run_and_other_seed_another(tmp_path: Path) -> None:
+    first, second = train(tmp_path / "a", "--training.epochs=1"), train(tmp_path / "b", "--training.epochs=1")
+    other = train(tmp_path / "c", "--training.epochs=1", "--seed=2")
+    assert rows(first) == rows(second)
+    assert rows(first) != rows(other)
+
+
+def test_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", *EVENTS)
+    cut = tmp_path / "cut"
+    kill_after(2, ["-m", "keras_impl.train", *SMALL, *EVENTS, f"--run.dir={cut}"])
+    assert len(Run(cut).history()) < 5
+    assert main([f"--resume={cut}"]) == 0
+    assert rows(Run(cut)) == rows(whole)
+    assert len({row["learning_rate"] for row in whole.history()}) > 1  # the plateau acted
+    assert (probabilities(Run(cut)) == probabilities(whole)).all()
+    ends = [arrays(directory / "checkpoints/resume.keras") for directory in (cut, whole.directory)]
+    assert ends[0].keys() == ends[1].keys()
+    assert any("optimizer" in name for name in ends[0])
+    for name, array in ends[0].items():
+        np.testing.assert_array_equal(array, ends[1][name], err_msg=name)
+
+
+def test_finished_run_resumes_only_for_more_epochs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    longer = train(tmp_path / "longer", "--training.epochs=2")
+    run = train(tmp_path / "run", "--training.epochs=1")
+    with pytest.raises(SystemExit) as refused:
+        main([f"--resume={run.directory}"])
+    assert refused.value.code == 2
+    assert "--training.epochs" in capsys.readouterr().err
+    assert main([f"--resume={run.directory}", "--training.epochs=2"]) == 0
+    assert rows(run) == rows(longer)
+
+
+def test_early_stopping_restores_the_best_weights(tmp_path: Path) -> None:
+    run = train(
+        tmp_path / "run",
+        "--training.epochs=12",
+        "--training.early_stopping.patience=2",
+        "--training.early_stopping.min_delta=0.3",
+    )
+    metrics = run.read_json("metrics.json")
+    assert metrics["stopped_epoch"] == metrics["best_epoch"] + 2 < 12
+    assert metrics["weights_of_epoch"] == metrics["best_epoch"]
+    best, last = (arrays(run.checkpoints / f"{name}.keras") for name in ("best", "last"))
+    assert any((best[name] != last[name]).any() for name in best)
+    test = load(Data(name="digits", limit=400), seed=1).test
+    images, _ = test.batch(np.arange(len(test)))
+    # The file is a plain Keras model: it loads without this project's code.
+    model = keras.saving.load_model(run.checkpoints / "best.keras")
+    np.testing.assert_allclose(model.predict(images, verbose=0), probabilities(run), atol=1e-5)
+
+
+def test_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch) -> None:
+    from keras_impl import fit
+
+    class Poison(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            if epoch == 1:
+                self.model.optimizer.learning_rate = float("nan")
+
+    honest = fit.build_callbacks
+    monkeypatch.setattr(fit, "build_callbacks", lambda *arguments: [Poison(), *honest(*arguments)])
+    assert main([*SMALL, f"--run.dir={tmp_path / 'run'}", "--training.epochs=3"]) == 1
+    run = Run(tmp_path / "run")
+    assert len(run.history()) == 1
+    metrics = run.read_json("metrics.json")
+    assert metrics["status"] == "non_finite"
+    assert "epoch 2" in metrics["message"]
+    assert np.isfinite(probabilities(run)).all()
+
+
+def test_run_without_a_finished_epoch_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*SMALL, f"--run.dir={tmp_path / 'run'}", "--training.l2=1e38"]) == 1
+    assert "the loss became" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+def test_precisions(tmp_path: Path, precision: str) -> None:
+    run = train(tmp_path / "run", "--training.epochs=1", f"--training.precision={precision}")
+    assert probabilities(run).dtype == (np.float64 if precision == "float64" else np.float32)
+    np.testing.assert_allclose(probabilities(run).sum(1), 1, atol=1e-6)
+
+
+def test_vgg16_head_trains_on_cached_features(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = (
+        "--model.name=vgg16",
+        "--model.weights=random",
+        "--data.limit=60",
+        f"--data.cache={tmp_path}",
+        "--training.epochs=2",
+    )
+    cached = train(tmp_path / "cached", *arguments, "--augment.kind=none")
+    assert "computed once" in capsys.readouterr().out
+    assert cached.read_json("metrics.json")["parameters"] == {
+        "total": 14_714_688 + 512 * 16 + 16 + 16 * 10 + 10,
+        "trainable": 512 * 16 + 16 + 16 * 10 + 10,
+        "non_trainable": 14_714_688,
+    }
+    # An augmentation that moves nothing takes the long way, through the base at every step.
+    still = (
+        "--augment.rotation=0",
+        "--augment.width_shift=0",
+        "--augment.height_shift=0",
+        "--augment.zoom=0",
+    )
+    whole = train(tmp_path / "whole", *arguments, *still, "--augment.horizontal_flip=false")
+    np.testing.assert_allclose(rows(cached), rows(whole), rtol=1e-5)
+    np.testing.assert_allclose(probabilities(cached), probabilities(whole), atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_train_the_same_model(tmp_path: Path, backend: str) -> None:
+    arguments = ("--training.epochs=1", "--training.dropout_masks=shared", "--run.record_steps=true")
+    reference = train(tmp_path / "tensorflow", *arguments)
+    other = tmp_path / backend
+    command = [sys.executable, "-m", "keras_impl.train", *SMALL, *arguments, f"--run.dir={other}"]
+    subprocess.run([*command, f"--backend={backend}"], check=True, capture_output=True)
+    assert Run(other).read_json("environment.json")["backend"] == backend
+    # Float32 alone parts the backends: at ties in max-pooling their rounding decides where gradients go.
+    np.testing.assert_allclose(losses(Run(other))[0], losses(reference)[0], rtol=1e-5)
+    np.testing.assert_allclose(losses(Run(other)), losses(reference), rtol=0.2)
+
+
+def losses(run: Run) -> np.ndarray:
+    return np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2]
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a .keras file, the optimizer's too."""
+    found: dict[str, np.ndarray] = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+        file.visititems(keep)
+    return found

@@ -1,0 +1,45 @@
+"""Small training runs on scikit-learn's digits, for the tests of both sides."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from experiment.run import Run
+
+# A small network on few images: seconds on a CPU, and every feature of a run in it.
+SMALL = (
+    "--data.name=digits",
+    "--data.limit=400",
+    "--model.filters=[8,8]",
+    "--model.dense_units=16",
+    "--training.batch_size=50",
+    "--gpus=0",
+)
+COMPARED = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+def rows(run: Run) -> list[list[float]]:
+    """What a history holds beside times."""
+    return [[row[key] for key in COMPARED] for row in run.history()]
+
+
+def probabilities(run: Run) -> np.ndarray:
+    return np.load(run.directory / "predictions.npz")["probabilities"]
+
+
+def kill_after(epoch: int, command: list[str]) -> None:
+    """Start a training command and kill it, without warning, soon after it has reported an epoch."""
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"epoch {epoch:>3}/"):
+            time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
