@@ -182,7 +182,7 @@ def finish(
         f"({parameters['trainable']:,} trainable)"
     )
     if recorder.message:
-        print(f"{recorder.status}: {recorder.message}", file=sys.stderr)
+        print(recorder.message, file=sys.stderr)
     if recorder.status == "interrupted":
         print(f"go on with: --resume {run.directory}", file=sys.stderr)
     print(run.directory, flush=True)

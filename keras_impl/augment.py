@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
@@ -20,10 +23,20 @@ class KerasAugment(keras.layers.Layer):
 
     def call(self, images, matrices, training=False):
         images = ops.cast(images, self.compute_dtype)
-        return affine(images, matrices) if training else images
+        return fused(affine)(images, matrices) if training else images
 
     def compute_output_shape(self, images_shape, matrices_shape=None):
         return images_shape
+
+
+@functools.cache
+def fused(function: Callable) -> Callable:
+    """The function compiled by XLA where TensorFlow would run each of its operations over the whole batch."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True)
 
 
 def affine(images, matrices):
@@ -38,20 +51,22 @@ def affine(images, matrices):
     # Positions stay in the matrices' precision: half-precision images must not blur the grid.
     inputs = ops.matmul(matrices, ops.cast(outputs, matrices.dtype))
     inputs = ops.clip(inputs, 0, size - 1)
-    low = ops.floor(inputs)
+    low = ops.minimum(ops.floor(inputs), size - 2)
     weight = ops.cast(inputs - low, images.dtype)[..., None]
     low = ops.cast(low, "int32")
-    high = ops.minimum(low + 1, size - 1)
-    flat = ops.reshape(images, (-1, size * size, channels))
+    # Rows of one flat array are gathered, which is several times faster than gathering in each image.
+    image = ops.arange(ops.shape(images)[0], dtype="int32")[:, None]
+    corner = (image * size + low[:, 1]) * size + low[:, 0]
+    flat = ops.reshape(images, (-1, channels))
 
-    def pixels(rows, columns):
-        return ops.take_along_axis(flat, (rows * size + columns)[..., None], axis=1)
+    def pixels(offset):
+        return ops.take(flat, corner + offset, axis=0)
 
     def blend(first, second, share):
         return first + (second - first) * share
 
-    top = blend(pixels(low[:, 1], low[:, 0]), pixels(low[:, 1], high[:, 0]), weight[:, 0])
-    bottom = blend(pixels(high[:, 1], low[:, 0]), pixels(high[:, 1], high[:, 0]), weight[:, 0])
+    top = blend(pixels(0), pixels(1), weight[:, 0])
+    bottom = blend(pixels(size), pixels(size + 1), weight[:, 0])
     return ops.reshape(blend(top, bottom, weight[:, 1]), (-1, size, size, channels))
 
 

@@ -112,7 +112,9 @@ class DataModule(pl.LightningDataModule):
         arrays = {self._key(split): split.images for split in splits}
         free, _ = torch.cuda.mem_get_info(device)
         if sum(array.nbytes for array in arrays.values()) <= RESIDENT_SHARE * free:
-            self.resident = {key: torch.from_numpy(array[:]).to(device) for key, array in arrays.items()}
+            self.resident = {
+                key: torch.from_numpy(np.array(array)).to(device) for key, array in arrays.items()
+            }
 
     @staticmethod
     def _key(split: Split) -> int:

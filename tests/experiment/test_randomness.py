@@ -109,7 +109,7 @@ def test_epoch_order_is_a_permutation() -> None:
 
 def test_augmentation_fills_its_ranges_evenly() -> None:
     drawn = draws(rotation=20, width_shift=0.1, height_shift=0.3, zoom=0.25)
-    # tx comes from the height range: ImageDataGenerator's swap (DESIGN 4.6).
+    # tx comes from the height range: ImageDataGenerator's swap.
     middles_and_limits = {"theta": (0, 20), "tx": (0, 15), "ty": (0, 5), "zx": (1, 0.25), "zy": (1, 0.25)}
     for name, (middle, limit) in middles_and_limits.items():
         values = drawn[name] - middle
