@@ -136,10 +136,19 @@ def guarded(command: Callable[[], int]) -> int:
         return 130
 
 
+def use_device(framework: Framework, experiment: Experiment) -> None:
+    """Hold the framework that is imported next to the configured device, and Keras to its backend."""
+    if experiment.gpus == 0:
+        devices.hide_gpus()
+    if framework == "keras":
+        # Keras chooses its backend when it is imported, from this variable.
+        os.environ["KERAS_BACKEND"] = resolve_backend(experiment)
+
+
 def resolve_backend(experiment: Experiment) -> str:
     """Keras's backend: --backend, else KERAS_BACKEND, else by device; SystemExit(2) if not installed."""
-    gpus = devices.count_gpus() if experiment.gpus is None else experiment.gpus
-    backend = experiment.backend or os.environ.get("KERAS_BACKEND") or devices.keras_backend(gpus)
+    fitting = devices.keras_backend(devices.wanted(experiment.gpus))
+    backend = experiment.backend or os.environ.get("KERAS_BACKEND") or fitting
     if backend not in ("tensorflow", "jax", "torch"):
         fail(f"KERAS_BACKEND={backend}: must be tensorflow, jax or torch")
     if not devices.installed(backend):

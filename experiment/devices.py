@@ -22,6 +22,11 @@ def count_gpus() -> int:
     return count.value
 
 
+def wanted(gpus: int | None) -> int:
+    """How many GPUs to use: as configured, else all that are there."""
+    return count_gpus() if gpus is None else gpus
+
+
 def hide_gpus() -> None:
     """Keep every framework that is imported from here on off the GPUs."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

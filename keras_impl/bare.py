@@ -7,7 +7,6 @@ the images per second of each epoch.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +18,12 @@ from experiment.config import Experiment
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     request = cli.train_request("keras", argv)
-    os.environ["KERAS_BACKEND"] = cli.resolve_backend(request.experiment)
-    print(json.dumps({"images_per_second": measure(request.experiment)}))
+    cli.use_device("keras", request.experiment)
+    return cli.guarded(lambda: report(measure(request.experiment)))
+
+
+def report(speeds: list[float]) -> int:
+    print(json.dumps({"images_per_second": speeds}))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from experiment import devices
 from experiment.config import Experiment
 from keras_impl.augment import KerasAugment
 from keras_impl.model import build_model
@@ -50,4 +51,5 @@ def compile_model(model: keras.Model, experiment: Experiment) -> None:
 
 def use_xla(experiment: Experiment) -> bool | str:
     """Keras's own choice, but for TensorFlow, where XLA on a CPU is slower than oneDNN."""
-    return False if keras.backend.backend() == "tensorflow" and experiment.gpus in (0, None) else "auto"
+    on_cpu = devices.wanted(experiment.gpus) == 0
+    return False if on_cpu and keras.backend.backend() == "tensorflow" else "auto"

@@ -126,11 +126,10 @@ def base_features(classifier: Classifier, dataset: Dataset) -> Dataset:
 
 def describe(session: Session) -> dict[str, object]:
     """Where the run happens, for environment.json."""
-    gpus = devices.count_gpus() if session.experiment.gpus is None else session.experiment.gpus
     backend = keras.backend.backend()
     return environment(
         "keras",
-        f"cuda:{backend}" if gpus else "cpu",
+        f"cuda:{backend}" if devices.wanted(session.experiment.gpus) else "cpu",
         os.cpu_count() or 1,
         session.experiment.seed,
         session.data_facts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -20,8 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(trained: TrainedRun, images: np.ndarray) -> np.ndarray:
     """Probabilities (N, classes) for uint8 images (N, S, S, 3)."""
-    # Keras chooses its backend when it is imported, from this variable.
-    os.environ["KERAS_BACKEND"] = cli.resolve_backend(trained.experiment)
+    cli.use_device("keras", trained.experiment)
     import keras
 
     from keras_impl.fit import numerics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -12,10 +11,7 @@ from experiment import cli
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     request = cli.train_request("keras", argv)
-    # Keras chooses its backend when it is imported, from this variable.
-    os.environ["KERAS_BACKEND"] = cli.resolve_backend(request.experiment)
-    if request.experiment.gpus == 0:
-        cli.devices.hide_gpus()
+    cli.use_device("keras", request.experiment)
     # The framework is imported last: a mistake on the command line answers at once.
     from keras_impl.fit import fit
 

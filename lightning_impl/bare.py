@@ -18,7 +18,12 @@ from experiment.config import Experiment
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     request = cli.train_request("lightning", argv)
-    print(json.dumps({"images_per_second": measure(request.experiment)}))
+    cli.use_device("lightning", request.experiment)
+    return cli.guarded(lambda: report(measure(request.experiment)))
+
+
+def report(speeds: list[float]) -> int:
+    print(json.dumps({"images_per_second": speeds}))
     return 0
 
 

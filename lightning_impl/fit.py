@@ -106,8 +106,7 @@ def build_trainer(experiment: Experiment, callbacks: list[Callback]) -> pl.Train
 
 
 def use_gpu(experiment: Experiment) -> bool:
-    gpus = devices.count_gpus() if experiment.gpus is None else experiment.gpus
-    return gpus > 0 and torch.cuda.is_available()
+    return devices.wanted(experiment.gpus) > 0 and torch.cuda.is_available()
 
 
 def augmented_samples(data: DataModule) -> np.ndarray | None:

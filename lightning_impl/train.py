@@ -11,8 +11,7 @@ from experiment import cli
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     request = cli.train_request("lightning", argv)
-    if request.experiment.gpus == 0:
-        cli.devices.hide_gpus()
+    cli.use_device("lightning", request.experiment)
     # The framework is imported last: a mistake on the command line answers at once.
     from lightning_impl.fit import fit
 
