@@ -23,14 +23,14 @@ class KerasAugment(keras.layers.Layer):
 
     def call(self, images, matrices, training=False):
         images = ops.cast(images, self.compute_dtype)
-        return fused(affine)(images, matrices) if training else images
+        return _fused(affine)(images, matrices) if training else images
 
     def compute_output_shape(self, images_shape, matrices_shape=None):
         return images_shape
 
 
 @functools.cache
-def fused(function: Callable) -> Callable:
+def _fused(function: Callable) -> Callable:
     """The function compiled by XLA where TensorFlow would run each of its operations over the whole batch."""
     if keras.backend.backend() != "tensorflow":
         return function
