@@ -167,5 +167,5 @@ class Recorder:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> Any:
         self._interrupted = True
-        signal.signal(signal.SIGINT, self._handler)  # a second Ctrl-C ends at once
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
         tqdm.write("stopping after this step (Ctrl-C again to end at once)")
