@@ -180,7 +180,8 @@ def test_other_backends_train_the_same_model(tmp_path: Path) -> None:
         command += [f"--run.dir={other.directory}", f"--backend={backend}"]
         subprocess.run(command, check=True, capture_output=True)
         assert other.read_json("environment.json")["backend"] == backend
-        # Float32 alone parts the backends: at ties in max-pooling their rounding decides where gradients go.
+        # The first step agrees to rounding. Later ones part in float32, by Adam steps whose sign is that of
+        # a gradient near zero (seen in conv1): the loose bound only catches a backend that trains otherwise.
         np.testing.assert_allclose(losses(other)[0], losses(reference)[0], rtol=1e-5)
         np.testing.assert_allclose(losses(other), losses(reference), rtol=0.2)
 
