@@ -216,9 +216,7 @@ def _one_line(message: str) -> str:
     message = message.replace("Parser key ", "").replace("Expected a typing.Literal", "Expected one of ")
     # Of a union it names every member's own complaint: what was expected, in any of them, is enough.
     if "Union subtypes" in message:
-        expected = dict.fromkeys(
-            re.findall(r"- Expected (?:a )?(?!<class 'NoneType)(.*?)(?= - | Given value)", message)
-        )
+        expected = dict.fromkeys(re.findall(r"- Expected (?:a )?(.*?)(?= - | Given value)", message))
         kinds = " or ".join(
             re.sub(r"<class '(\w+)'>", r"\1", kind) for kind in expected if "NoneType" not in kind
         )

@@ -139,7 +139,8 @@ def use_best(experiment: Experiment) -> bool:
 
 def discard(session: Session, recorder: Recorder) -> int:
     """Remove the record of a run that finished no epoch, say so, and return the command's exit code."""
-    shutil.rmtree(session.run.directory, ignore_errors=True)
+    if not session.resumed:
+        shutil.rmtree(session.run.directory, ignore_errors=True)
     print(f"{recorder.message}\nno epoch was finished: nothing is kept", file=sys.stderr)
     return 1
 

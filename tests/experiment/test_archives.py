@@ -8,7 +8,6 @@ import os
 import pickle
 import struct
 import tarfile
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,6 @@ from loopback import Server, md5
 
 from experiment import download
 from experiment.download import DataError, read_cifar10, read_idx
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
 
 # === CIFAR-10 ===
 

@@ -18,17 +18,6 @@ from experiment.download import DataError, fetch
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
 def refused_url(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as probe:

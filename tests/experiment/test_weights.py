@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -33,17 +31,6 @@ def arrays() -> Arrays:
         name: (random.random((3, 3, *channels), np.float32), random.random(channels[1], np.float32))
         for name, channels in SHAPES.items()
     }
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def legacy(path: Path, arrays: Arrays) -> str:
