@@ -127,3 +127,14 @@ def dropout_mask(key: int, step: int, shape: tuple[int, ...], rate: float) -> np
 
 def _number(purpose: str) -> int:
     return zlib.crc32(purpose.encode())
+
+
+def targets(seed: int, shape: tuple[int, ...], loss: str) -> np.ndarray:
+    """What a traced model of unknown purpose is trained towards: the same on both sides.
+
+    shape: of the model's output. Returns class numbers (N,) int64 for crossentropy, float64 `shape` for mse.
+    """
+    random = generator(seed, "targets")
+    if loss == "crossentropy":
+        return random.integers(shape[-1], size=shape[0])
+    return random.standard_normal(shape)

@@ -7,72 +7,52 @@ from pathlib import Path
 import pytest
 
 from experiment.run import Run
-from parity.whole_run import compare, table, train, train_both
-
-DIGITS = ("--data.name=digits", "--augment.horizontal_flip=false")
-# Both callbacks act and the loss carries every term. No epoch improves by min_delta, so that training
-# stops after 23. The learning rate is low because two correct runs part exponentially: from 1e-14 at the
-# first step, at 1e-3 and with batches of 24, to 1e-9 after some 100 steps.
-EVENTS = (
-    "--training.epochs=30",
-    "--training.batch_size=48",
-    "--training.learning_rate=3e-4",
-    "--training.plateau.patience=2",
-    "--training.plateau.factor=0.8",
-    "--training.plateau.min_learning_rate=1e-4",
-    "--training.early_stopping.patience=22",
-    "--training.early_stopping.min_delta=9",
-    "--training.early_stopping.restore_best_weights=false",
-    "--training.l2=1e-4",
-    "--training.label_smoothing=0.1",
-    "--training.class_weights=balanced",
-)
-SMALL = ("--model.filters=[8,16]", "--model.dense_units=32", "--data.limit=700")
+from parity.checks import table
+from parity.whole_run import CNN, VGG16_HEAD, compare_runs, step_losses, train, train_both
 
 
 @pytest.fixture(scope="module")
 def cnn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    return train_both(tmp_path_factory.mktemp("cnn"), [*DIGITS, *SMALL, *EVENTS])
+    return train_both(tmp_path_factory.mktemp("cnn"), CNN)
 
 
 def test_cnn_trains_the_same(cnn: dict[str, Run]) -> None:
-    differences = compare(cnn["keras"], cnn["lightning"])
-    assert all(d.passed for d in differences), table(differences)
+    checks = compare_runs(cnn["keras"], cnn["lightning"])
+    assert all(check.passed for check in checks), table(checks)
+    assert {"weights", "statistics", "momentums", "velocities"} <= {check.quantity for check in checks}
     rows = cnn["keras"].history()
-    steps = len((cnn["keras"].directory / "steps.csv").read_text().splitlines()) - 1
-    assert steps >= 300
+    assert len(step_losses(cnn["keras"])) >= 300
     assert len({row["learning_rate"] for row in rows}) >= 2, "the plateau was to act"
     assert len(rows) == 23, "early stopping was to act"
 
 
 def test_vgg16_head_trains_the_same(tmp_path: Path) -> None:
-    runs = train_both(
-        tmp_path,
-        [
-            "--data.name=digits",
-            "--data.limit=60",
-            f"--data.cache={tmp_path}",
-            "--model.name=vgg16",
-            "--model.weights=random",
-            "--augment.kind=none",
-            "--training.epochs=20",
-            "--training.batch_size=12",
-        ],
-    )
-    differences = compare(runs["keras"], runs["lightning"])
-    assert all(d.passed for d in differences), table(differences)
+    runs = train_both(tmp_path, [*VGG16_HEAD, f"--data.cache={tmp_path}"])
+    checks = compare_runs(runs["keras"], runs["lightning"])
+    assert all(check.passed for check in checks), table(checks)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
         "--training.dropout_masks=own",
-        "--augment.zoom=0.2001",
-        "--training.l2=0.000101",
-        "--training.plateau.patience=3",
+        pytest.param("--augment.zoom=0.2001", marks=pytest.mark.slow),
+        pytest.param("--training.l2=0.000101", marks=pytest.mark.slow),
     ],
 )
 def test_a_difference_is_caught(cnn: dict[str, Run], tmp_path: Path, fault: str) -> None:
-    faulty = train("lightning", tmp_path / "run", [*DIGITS, *SMALL, *EVENTS, fault])
-    failed = {d.quantity for d in compare(cnn["keras"], faulty) if not d.passed}
-    assert {"step loss", "predictions"} <= failed
+    faulty = train("lightning", tmp_path / "run", [*CNN, fault])
+    failed = {check.quantity for check in compare_runs(cnn["keras"], faulty) if not check.passed}
+    assert {"step loss", "predictions", "weights"} <= failed
+
+
+@pytest.mark.parametrize(
+    ("mutation", "quantities"),
+    [("plateau", {"learning_rate"}), ("early_stopping", {"stopped_epoch", "step loss"})],
+)
+def test_a_callback_that_is_one_epoch_off_is_caught(
+    cnn: dict[str, Run], tmp_path: Path, mutation: str, quantities: set[str]
+) -> None:
+    faulty = train("lightning", tmp_path / "run", CNN, mutation=mutation)
+    failed = {check.quantity for check in compare_runs(cnn["keras"], faulty) if not check.passed}
+    assert quantities <= failed

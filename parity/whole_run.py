@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from experiment.run import Run
+from parity import sides
+from parity.checks import Check, compare
 from parity.tolerances import WHOLE_RUN
 
 SIDES = ("keras", "lightning")
@@ -22,73 +22,113 @@ IDENTITY = (
     "--training.dropout_masks=shared",
     "--model.initial_biases=uniform",
     "--run.record_steps=true",
-    "--gpus=0",
+)
+
+DIGITS = ("--data.name=digits", "--augment.horizontal_flip=false")
+# Both callbacks act and the loss carries every term. No epoch improves by min_delta, so that training
+# stops after 23. The learning rate is low because two correct runs part exponentially: from 1e-14 at the
+# first step, at 1e-3 and with batches of 24, to 1e-9 after some 100 steps.
+EVENTS = (
+    "--training.epochs=30",
+    "--training.batch_size=48",
+    "--training.learning_rate=3e-4",
+    "--training.plateau.patience=2",
+    "--training.plateau.factor=0.8",
+    "--training.plateau.min_learning_rate=1e-4",
+    "--training.early_stopping.patience=22",
+    "--training.early_stopping.min_delta=9",
+    "--training.early_stopping.restore_best_weights=false",
+    "--training.l2=1e-4",
+    "--training.label_smoothing=0.1",
+    "--training.class_weights=balanced",
+)
+SMALL = ("--model.filters=[8,16]", "--model.dense_units=32", "--data.limit=700")
+CNN = (*DIGITS, *SMALL, *EVENTS)
+# A folder of real images, CIFAR-10 among them: 320 steps.
+IMAGES = (*SMALL, "--data.limit=2134", *EVENTS, "--training.epochs=8")
+VGG16_HEAD = (
+    "--data.name=digits",
+    "--data.limit=60",
+    "--model.name=vgg16",
+    "--model.weights=random",
+    "--augment.kind=none",
+    "--training.epochs=20",
+    "--training.batch_size=12",
 )
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The largest difference found in one quantity, and how large it may be."""
-
-    quantity: str
-    largest: float
-    tolerance: float
-    where: str
-
-    @property
-    def passed(self) -> bool:
-        return self.largest <= self.tolerance  # false for NaN, too
+def train_both(folder: Path, options: Sequence[str], device: str = "cpu") -> dict[str, Run]:
+    """Run both `train` commands with `IDENTITY` and `options`; raises SideError where one fails."""
+    return {side: train(side, folder / side, options, device) for side in SIDES}
 
 
-def train_both(folder: Path, options: Sequence[str]) -> dict[str, Run]:
-    """Run both `train` commands with `IDENTITY` and `options`; raises RuntimeError where one fails."""
-    return {side: train(side, folder / side, options) for side in SIDES}
+def train(
+    side: str, directory: Path, options: Sequence[str], device: str = "cpu", mutation: str | None = None
+) -> Run:
+    """Run one side's `train` command with `IDENTITY` and `options`, and write its weights beside the record.
 
-
-def train(side: str, directory: Path, options: Sequence[str]) -> Run:
-    """Run one side's `train` command with `IDENTITY` and `options`.
-
-    Raises RuntimeError, with what the command said, where it fails.
+    mutation: an alignment that is off, on the Lightning side. Raises SideError, with what the command said,
+    where it fails.
     """
-    command = [sys.executable, "-m", f"{side}_impl.train", *IDENTITY, *options, "--run.dir", str(directory)]
+    gpus = "--gpus=1" if device == "cuda" else "--gpus=0"
+    arguments = [*IDENTITY, gpus, *options, "--run.dir", str(directory)]
     if side == "keras":
-        command += ["--backend", "tensorflow"]  # the others compute parts of float64 in float32
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        arguments += ["--backend", "tensorflow"]  # the others compute parts of float64 in float32
+    if mutation is None:
+        sides.start(f"{side}_impl.train", arguments, device)
+    else:
+        sides.start("lightning_impl.mutations", [mutation, "train", *arguments], device)
+    sides.start(f"{side}_impl.convert", ["export", str(directory), str(directory / "weights")], device)
+    # The checkpoints are large, and the arrays hold what is in them.
+    shutil.rmtree(directory / "checkpoints")
     return Run(directory)
 
 
-def compare(one: Run, other: Run) -> list[Difference]:
+def compare_runs(one: Run, other: Run) -> list[Check]:
     """Every quantity of two run records that must agree; a differing length counts as infinitely far."""
-    steps = [np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1) for run in (one, other)]
     histories = [run.history_columns() for run in (one, other)]
     metrics = [run.read_json("metrics.json") for run in (one, other)]
     arrays = [np.load(run.directory / "predictions.npz") for run in (one, other)]
-    pairs = {"step loss": tuple(table[:, 2] for table in steps)}
+    pairs = {"step loss": (step_losses(one), step_losses(other))}
     for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-        pairs[name] = tuple(np.array(history[name]) for history in histories)
+        pairs[name] = (np.array(histories[0][name]), np.array(histories[1][name]))
     for name in ("test_loss", "best_epoch", "stopped_epoch"):
-        pairs[name] = tuple(np.array([m[name]], dtype=float) for m in metrics)
-    pairs["predictions"] = tuple(a["probabilities"] for a in arrays)
-    pairs["parameters"] = tuple(np.array([*m["parameters"].values()], dtype=float) for m in metrics)
-    return [_difference(name, *pair) for name, pair in pairs.items()]
+        pairs[name] = (np.array([float(metrics[0][name])]), np.array([float(metrics[1][name])]))
+    pairs["predictions"] = (arrays[0]["probabilities"], arrays[1]["probabilities"])
+    counts = [np.array([*m["parameters"].values()], dtype=float) for m in metrics]
+    pairs["parameters"] = (counts[0], counts[1])
+    checks = [compare(name, *pair, WHOLE_RUN[name]) for name, pair in pairs.items()]
+    return [*checks, *_weights(one, other)]
 
 
-def _difference(quantity: str, one: np.ndarray, other: np.ndarray) -> Difference:
-    tolerance = WHOLE_RUN[quantity]
-    if one.shape != other.shape:
-        return Difference(quantity, np.inf, tolerance, f"shapes {one.shape} and {other.shape}")
-    distances = np.abs(one - other)
-    beyond = np.argwhere(~(distances <= tolerance))
-    where = f"first beyond it at {tuple(map(int, beyond[0]))}" if len(beyond) else ""
-    return Difference(quantity, float(distances.max()), tolerance, where)
+def step_losses(run: Run) -> np.ndarray:
+    """The training loss of every step: (steps,)."""
+    return np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2]
 
 
-def table(differences: Sequence[Difference]) -> str:
-    """The differences as aligned text, one a line."""
-    lines = []
-    for d in differences:
-        verdict = "passed" if d.passed else "FAILED"
-        lines.append(f"{d.quantity:<14} {d.largest:.1e} of {d.tolerance:.0e}  {verdict}  {d.where}")
-    return "\n".join(lines)
+def _weights(one: Run, other: Run) -> list[Check]:
+    """The largest difference in the last epoch's weights, BatchNorm statistics and Adam moments."""
+    found = [np.load(run.directory / "weights" / "last.npz") for run in (one, other)]
+    names = [sorted(name for name in arrays.files if "/" in name) for arrays in found]
+    if names[0] != names[1]:
+        odd = set(names[0]) ^ set(names[1])
+        return [
+            Check("weights", np.inf, WHOLE_RUN["weights"], f"only one side has {', '.join(sorted(odd)[:3])}")
+        ]
+    checks = []
+    for kind in ("weights", "statistics", "momentums", "velocities"):
+        mine = [name for name in names[0] if _kind(name) == kind]
+        each = [compare(f"{kind}", found[0][name], found[1][name], WHOLE_RUN[kind]) for name in mine]
+        if each:
+            worst = max(range(len(each)), key=lambda i: each[i].largest)
+            largest, passed = each[worst].largest, each[worst].passed
+            checks.append(
+                Check(kind, largest, WHOLE_RUN[kind], "" if passed else f"{mine[worst]} is furthest")
+            )
+    return checks
+
+
+def _kind(name: str) -> str:
+    if name.endswith(("moving_mean", "moving_variance")):
+        return "statistics"
+    return name.split("/", 1)[0]

@@ -1,0 +1,75 @@
+"""python -m keras_impl.augmented REQUEST.npz OUT.npz: images augmented here, and by ImageDataGenerator."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiment import augmentation, randomness
+from experiment.augmentation import Parameters
+from experiment.config import Augment, Experiment
+from experiment.datasets import DataError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = augmentation.parse("keras", argv)
+    return augmentation.run(arguments, replay, stock_pixels, stock_draws)
+
+
+def replay(images: np.ndarray, parameters: Parameters) -> np.ndarray:
+    """The images (N, S, S, 3) as this side's training augments them under the parameters.
+
+    Raises DataError for float64 where the backend computes parts of it in float32.
+    """
+    import keras
+
+    from keras_impl.augment import KerasAugment
+    from keras_impl.fit import numerics
+
+    backend = keras.backend.backend()
+    if images.dtype == np.float64 and backend != "tensorflow":
+        raise DataError(f"Keras on {backend} computes float64 in part in float32: use --backend tensorflow")
+    with numerics(Experiment.model_validate({"training": {"precision": images.dtype.name}})):
+        floats = keras.config.floatx()
+        matrices = randomness.affine_matrices(parameters, images.shape[1]).astype(floats)
+        augmented = KerasAugment(dtype=floats)(images, matrices, training=True)
+        return keras.ops.convert_to_numpy(augmented)
+
+
+def stock_pixels(images: np.ndarray, parameters: Parameters) -> np.ndarray:
+    """The images (N, S, S, 3) as ImageDataGenerator.apply_transform leaves them, in their own precision."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1, dtype=images.dtype.name)
+    pixels = np.empty_like(images)
+    for i, image in enumerate(images):
+        transform = {name: float(parameters[name][i]) for name in ("theta", "tx", "ty", "zx", "zy")}
+        flip = bool(parameters["flip"][i])
+        pixels[i] = generator.apply_transform(image, {**transform, "flip_horizontal": flip})
+    return pixels
+
+
+def stock_draws(settings: Augment, count: int, size: int, seed: int) -> Parameters:
+    """What ImageDataGenerator.get_random_transform draws for `count` images of `size` pixels."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    generator = ImageDataGenerator(
+        rotation_range=settings.rotation,
+        width_shift_range=settings.width_shift,
+        height_shift_range=settings.height_shift,
+        zoom_range=settings.zoom,
+        horizontal_flip=settings.horizontal_flip,
+    )
+    np.random.seed(seed)  # noqa: NPY002  ImageDataGenerator draws from numpy's global generator
+    drawn = [generator.get_random_transform((size, size, 3)) for _ in range(count)]
+    found = {
+        name: np.array([one[name] for one in drawn], float) for name in ("theta", "tx", "ty", "zx", "zy")
+    }
+    return {**found, "flip": np.array([one["flip_horizontal"] for one in drawn], bool)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Weights and checkpoints as plain arrays, in Keras's layout and under the layers' names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from experiment import features, lifecycle
+from experiment.config import Experiment
+from experiment.datasets import Dataset
+from experiment.exchange import Arrays
+from experiment.lifecycle import RunError, Session
+from experiment.prediction import TrainedRun
+from experiment.progress import Recorder
+from experiment.run import replacing
+from keras_impl.callbacks import build_callbacks, learning_rate
+from keras_impl.classifier import Classifier
+from keras_impl.data import DataModule
+from keras_impl.model import count_parameters, named_layers
+
+
+def weights(model: keras.Model) -> Arrays:
+    """Every weight and moving statistic by `LAYER/NAME`, such as conv1/kernel or bn1/moving_mean.
+
+    Kernels are (height, width, in, out) or (in, out); dtypes are the model's.
+    """
+    return {name: _array(variable) for name, variable in _variables(model).items()}
+
+
+def load(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """Give a model what `weights` found; raises RunError where names or shapes differ."""
+    variables = _variables(model)
+    if odd := sorted(variables.keys() ^ arrays.keys()):
+        raise RunError(f"the model and the arrays differ in {', '.join(odd)}")
+    for name, variable in variables.items():
+        _assign(variable, arrays[name], name)
+
+
+def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
+    """The run's best and last checkpoint, as `experiment.exchange` has them; RunError for a damaged file."""
+    classifier = _classifier(trained.experiment, len(trained.class_names))
+    _load_weights(classifier.model, trained, "best.keras")
+    best = weights(classifier.model)
+    _load_weights(classifier.model, trained, "last.keras")
+    _load_weights(classifier.trained, trained, "resume.keras")
+    last = weights(classifier.model)
+    return {
+        "best": {f"weights/{name}": array for name, array in best.items()},
+        "last": {f"weights/{name}": array for name, array in last.items()}
+        | {name: _array(variable) for name, variable in _progress(classifier).items()},
+    }
+
+
+def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[str, Arrays]) -> None:
+    """Write the files that `fit` would have left, from what `read_checkpoints` of either side found."""
+    classifier = _classifier(session.experiment, len(session.dataset.class_names))
+    for name in ("best", "last"):
+        found = checkpoints[name].items()
+        load(classifier.model, {k.removeprefix("weights/"): v for k, v in found if k.startswith("weights/")})
+        _save(classifier.model, session, f"{name}.keras")
+    for name, variable in _progress(classifier).items():
+        _assign(variable, checkpoints["last"][name], name)
+    # The learning rate is made from the record again: Keras keeps it in the precision of the run, and the
+    # other side does not.
+    batches = DataModule(session.dataset, session.experiment).train
+    classifier.trained.optimizer.learning_rate = learning_rate(session.experiment, len(session.rows) - 1)
+    callbacks = build_callbacks(session.experiment, recorder, classifier, batches)
+    keras.callbacks.CallbackList(callbacks, model=classifier.trained).on_train_begin()
+    _save(classifier.trained, session, "resume.keras")
+
+
+def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, dict[str, int]]:
+    """Probabilities (N, classes) on the test split, the loss on it, and the numbers of parameters."""
+    classifier = _classifier(trained.experiment, len(trained.class_names), on_features=False)
+    name = "best.keras" if lifecycle.use_best(trained.experiment) else "last.keras"
+    _load_weights(classifier.model, trained, name)
+    test = DataModule(dataset, trained.experiment).test
+    scores = classifier.trained.evaluate(test, verbose="0", return_dict=True)
+    probabilities = np.asarray(classifier.trained.predict(test, verbose="0"))
+    return probabilities, float(scores["loss"]), count_parameters(classifier.model)
+
+
+def _classifier(experiment: Experiment, classes: int, on_features: bool | None = None) -> Classifier:
+    # All weights are loaded: none need to be fetched.
+    model = experiment.model.model_copy(update={"weights": "random"})
+    on_features = features.usable(experiment) if on_features is None else on_features
+    return Classifier(experiment.model_copy(update={"model": model}), classes, on_features)
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    return {
+        f"{name}/{variable.name}": variable
+        for name, layer in named_layers(model).items()
+        for variable in layer.weights
+    }
+
+
+def _progress(classifier: Classifier) -> dict[str, keras.Variable]:
+    """What Adam keeps, by the names of the exchange."""
+    optimizer = classifier.trained.optimizer
+    names = {id(variable): name for name, variable in _variables(classifier.model).items()}
+    progress = {"iterations": optimizer.iterations, "learning_rate": optimizer.learning_rate}
+    for kind in ("momentum", "velocity"):
+        # They stand in the order of the weights that they belong to.
+        moments = [variable for variable in optimizer.variables if variable.name.endswith(f"_{kind}")]
+        for weight, moment in zip(classifier.trained.trainable_variables, moments, strict=True):
+            plural = {"momentum": "momentums", "velocity": "velocities"}[kind]
+            progress[f"{plural}/{names[id(weight)]}"] = moment
+    return progress
+
+
+def _array(variable: keras.Variable) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def _assign(variable: keras.Variable, array: np.ndarray, name: str) -> None:
+    if tuple(variable.shape) != array.shape:
+        raise RunError(f"{name} is {tuple(variable.shape)} in the model and {array.shape} in the arrays")
+    variable.assign(array)
+
+
+def _load_weights(model: keras.Model, trained: TrainedRun, name: str) -> None:
+    path = trained.run.checkpoints / name
+    try:
+        model.load_weights(path)
+    except Exception as error:  # h5py and Keras raise many kinds for a damaged file
+        raise RunError(f"{path}: cannot be read ({error})") from error
+
+
+def _save(model: keras.Model, session: Session, name: str) -> None:
+    with replacing(session.run.checkpoints / name) as path:
+        model.save(path)

@@ -1,0 +1,210 @@
+"""Weights and checkpoints as plain arrays, in Keras's layout and under the layers' names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch import Tensor, nn
+
+from experiment import features
+from experiment.datasets import Dataset
+from experiment.exchange import Arrays
+from experiment.lifecycle import RunError, Session
+from experiment.prediction import TrainedRun
+from experiment.progress import Recorder
+from lightning_impl import predict
+from lightning_impl.callbacks import LearningRateScheduler, build_callbacks
+from lightning_impl.classifier import Classifier
+from lightning_impl.data import DataModule
+from lightning_impl.fit import build_trainer, use_gpu
+from lightning_impl.keras_semantics import BatchNorm, ReduceLROnPlateau
+from lightning_impl.model import count_parameters
+
+# By kind of layer: torch's names, Keras's, and the axes of torch's array in Keras's order.
+LAYOUTS: dict[type[nn.Module], dict[str, tuple[str, tuple[int, ...]]]] = {
+    nn.Conv2d: {"weight": ("kernel", (2, 3, 1, 0)), "bias": ("bias", (0,))},
+    nn.Linear: {"weight": ("kernel", (1, 0)), "bias": ("bias", (0,))},
+    BatchNorm: {
+        "weight": ("gamma", (0,)),
+        "bias": ("beta", (0,)),
+        "running_mean": ("moving_mean", (0,)),
+        "running_var": ("moving_variance", (0,)),
+    },
+}
+MOMENTS = {"momentums": "exp_avg", "velocities": "exp_avg_sq"}
+
+
+def weights(model: nn.Module) -> Arrays:
+    """Every weight and moving statistic by `LAYER/NAME`, such as conv1/kernel or bn1/moving_mean.
+
+    Kernels are (height, width, in, out) or (in, out); dtypes are the model's.
+    """
+    return {name: _array(tensor.permute(axes)) for name, (tensor, axes) in _tensors(model).items()}
+
+
+def load(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Give a model what `weights` found; raises RunError where names or shapes differ."""
+    tensors = _tensors(model)
+    if odd := sorted(tensors.keys() ^ arrays.keys()):
+        raise RunError(f"the model and the arrays differ in {', '.join(odd)}")
+    for name, (tensor, axes) in tensors.items():
+        _assign(tensor.permute(axes), arrays[name], name)
+
+
+def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
+    """The run's best and last checkpoint, as `experiment.exchange` has them; RunError for a damaged file."""
+    classifier = Classifier(trained.experiment.model_dump(), len(trained.class_names), pretrained=False)
+    _load_state(classifier, trained, "best.ckpt")
+    best = weights(classifier.network)
+    optimizer_state = _load_state(classifier, trained, "last.ckpt")["optimizer_states"][0]
+    last = weights(classifier.network)
+    optimizer = classifier.configure_optimizers()
+    optimizer.load_state_dict(optimizer_state)
+    group = optimizer.param_groups[0]
+    return {
+        "best": {f"weights/{name}": array for name, array in best.items()},
+        "last": {f"weights/{name}": array for name, array in last.items()}
+        | {"iterations": np.array(group["steps"]), "learning_rate": np.array(group["learning_rate"])}
+        | {name: _array(moment) for name, moment in _moments(classifier, optimizer).items()},
+    }
+
+
+def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[str, Arrays]) -> None:
+    """Write the files that `fit` would have left, from what `read_checkpoints` of either side found."""
+    experiment, dataset = session.experiment, session.dataset
+    classifier = Classifier(
+        experiment.model_dump(),
+        len(dataset.class_names),
+        session.class_weights,
+        features.usable(experiment),
+        pretrained=False,
+    )
+    data = DataModule(dataset, experiment, torch.device("cpu"), torch.get_default_dtype())
+    callbacks = build_callbacks(experiment, recorder)
+    trainer = build_trainer(experiment, [*callbacks, _Retrace(recorder, checkpoints, callbacks)])
+    trainer.fit(classifier, data)
+
+
+def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, dict[str, int]]:
+    """Probabilities (N, classes) on the test split, the loss on it, and the numbers of parameters."""
+    classifier = predict.load(trained)
+    device = torch.device("cuda" if use_gpu(trained.experiment) else "cpu")
+    data = DataModule(dataset, trained.experiment, device, torch.get_default_dtype())
+    trainer = build_trainer(trained.experiment, [])
+    [scores] = trainer.test(classifier, data, verbose=False)
+    batches: Any = trainer.predict(classifier, data)
+    return torch.cat(batches).cpu().numpy(), scores["test_loss"], count_parameters(classifier.network)
+
+
+class _Retrace(Callback):
+    """Brings a Trainer to where it stood after each recorded epoch, and saves there; trains nothing.
+
+    A Trainer whose `fit` has begun has all that a checkpoint holds, in the form that its Lightning writes.
+    """
+
+    def __init__(self, recorder: Recorder, checkpoints: dict[str, Arrays], callbacks: list[Callback]) -> None:
+        self.recorder, self.checkpoints = recorder, checkpoints
+        kinds = (LearningRateScheduler, ReduceLROnPlateau, EarlyStopping)
+        self.counting = [callback for callback in callbacks if isinstance(callback, kinds)]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        rows, folder = self.recorder.rows, self.recorder.run.checkpoints
+        for epoch, row in enumerate(rows):
+            _advance(trainer, epoch)
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in row.items()})
+            for callback in self.counting:
+                callback.on_train_epoch_start(trainer, pl_module)
+            if row is rows[-1]:
+                _load_moments(pl_module, trainer.optimizers[0], self.checkpoints["last"])
+            for callback in self.counting:
+                callback.on_train_epoch_end(trainer, pl_module)
+            if row is self.recorder.best_row:
+                load(pl_module.network, _weights(self.checkpoints["best"]))
+                trainer.save_checkpoint(folder / "best.ckpt", weights_only=True)
+        load(pl_module.network, _weights(self.checkpoints["last"]))
+        trainer.save_checkpoint(folder / "last.ckpt")
+        trainer.should_stop = True
+
+
+def _advance(trainer: pl.Trainer, epoch: int) -> None:
+    """Set a Trainer's counts to those at the end of an epoch, counted from 0."""
+    fit, steps = trainer.fit_loop, int(trainer.num_training_batches)
+    for count in (fit.epoch_progress.total, fit.epoch_progress.current):
+        _fill(count, epoch + 1)
+        count.completed = epoch  # until the hooks of its end are done
+    trained = fit.epoch_loop.batch_progress
+    adam = fit.epoch_loop.automatic_optimization.optim_progress.optimizer
+    for progress in (trained, adam.step, adam.zero_grad):
+        _fill(progress.total, steps * (epoch + 1))
+        _fill(progress.current, steps)
+    fit.epoch_loop._batches_that_stepped = trained.total.completed
+    validated = fit.epoch_loop.val_loop.batch_progress
+    for count in (validated.total, validated.current):
+        _fill(count, int(trainer.num_val_batches[0]))
+    trained.is_last_batch = validated.is_last_batch = True
+
+
+def _fill(count: Any, number: int) -> None:
+    for name in vars(count):
+        setattr(count, name, number)
+
+
+def _load_moments(classifier: Classifier, optimizer: Any, last: Arrays) -> None:
+    [group] = optimizer.param_groups
+    group["steps"] = int(last["iterations"]) - 1
+    for parameter in group["params"]:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # of nothing: torch makes its state
+    optimizer.zero_grad()
+    for parameter in group["params"]:
+        optimizer.state[parameter]["step"].fill_(group["steps"])
+    for name, moment in _moments(classifier, optimizer).items():
+        _assign(moment, last[name], name)
+
+
+def _moments(classifier: Classifier, optimizer: Any) -> dict[str, Tensor]:
+    """What Adam keeps of each weight, by the names of the exchange and in Keras's layout."""
+    return {
+        f"{kind}/{name}": optimizer.state[tensor][key].permute(axes)
+        for kind, key in MOMENTS.items()
+        for name, (tensor, axes) in _tensors(classifier.network).items()
+        if tensor in optimizer.state
+    }
+
+
+def _tensors(model: nn.Module) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+    return {
+        f"{path.rsplit('.', 1)[-1]}/{name}": (getattr(layer, torch_name), axes)
+        for path, layer in model.named_modules()
+        for torch_name, (name, axes) in LAYOUTS.get(type(layer), {}).items()
+    }
+
+
+def _weights(checkpoint: Arrays) -> Arrays:
+    return {k.removeprefix("weights/"): v for k, v in checkpoint.items() if k.startswith("weights/")}
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.array(tensor.numpy(force=True), order="C")
+
+
+@torch.no_grad()
+def _assign(tensor: Tensor, array: np.ndarray, name: str) -> None:
+    if tuple(tensor.shape) != array.shape:
+        raise RunError(f"{name} is {tuple(tensor.shape)} in the model and {array.shape} in the arrays")
+    tensor.copy_(torch.from_numpy(array))
+
+
+def _load_state(classifier: Classifier, trained: TrainedRun, name: str) -> dict[str, Any]:
+    path = trained.run.checkpoints / name
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        classifier.load_state_dict(checkpoint["state_dict"])
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise RunError(f"{path}: cannot be read ({error})") from error
+    return checkpoint

@@ -1,0 +1,207 @@
+"""Each alignment with Keras switched off, one at a time: what a migration by hand gets wrong.
+
+    python -m lightning_impl.mutations NAME[,NAME...] trace REQUEST.json OUT     # OUT/NAME for each
+    python -m lightning_impl.mutations NAME train [options of train]
+
+`parity` runs these to show that its checks can fail, and to measure what each alignment is worth. Nothing of
+this acts in a run that is not started here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from experiment import cli, randomness, tracing
+from lightning_impl import augment, callbacks, classifier, data, fit, keras_semantics, model
+from lightning_impl.trace import trace
+
+Parameters = dict[str, np.ndarray]
+
+
+class UnbiasedVariance(keras_semantics.BatchNorm):
+    forward = nn.BatchNorm2d.forward
+
+
+class EpsilonAfterCorrection(keras_semantics.Adam):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["steps"] += 1
+            group["lr"], group["eps"] = _rounded_betas(group), group["epsilon"]
+        return torch.optim.Adam.step(self, closure)
+
+
+class ExactBetas(keras_semantics.Adam):
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["steps"] += 1
+            group["lr"] = group["learning_rate"]
+            group["eps"] = group["epsilon"] / (1 - group["betas"][1] ** group["steps"]) ** 0.5
+        return torch.optim.Adam.step(self, closure)
+
+
+class StockAdam(keras_semantics.Adam):
+    """torch.optim.Adam as it comes, with a learning rate that the callbacks can set."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr, epsilon=1e-8)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["lr"], group["eps"] = group["learning_rate"], group["epsilon"]
+        return torch.optim.Adam.step(self, closure)
+
+
+class LatePlateau(keras_semantics.ReduceLROnPlateau):
+    """Acts when more than `patience` epochs brought nothing, as torch's does."""
+
+    def __init__(self, patience: int, *arguments: Any) -> None:
+        super().__init__(patience + 1, *arguments)
+
+
+def _rounded_betas(group: dict[str, Any]) -> float:
+    t = group["steps"]
+    exact = [1 - beta**t for beta in group["betas"]]
+    rounded = [1 - float(np.float32(beta)) ** t for beta in group["betas"]]
+    return group["learning_rate"] * (rounded[1] / exact[1]) ** 0.5 / (rounded[0] / exact[0])
+
+
+def _parameters(change: Callable[[Parameters], Parameters]) -> Any:
+    """`randomness.affine_matrices` of changed augmentation parameters."""
+    original = randomness.affine_matrices
+
+    def changed(parameters: Parameters, size: int) -> np.ndarray:
+        return original({**parameters, **change(parameters)}, size)
+
+    return patch.object(augment.randomness, "affine_matrices", changed)
+
+
+def _flip_first() -> Any:
+    original = randomness.affine_matrices
+
+    def changed(parameters: Parameters, size: int) -> np.ndarray:
+        flip = parameters["flip"]
+        matrices = original({**parameters, "flip": np.zeros_like(flip)}, size)
+        matrices[flip, 0] *= -1
+        matrices[flip, 0, 2] += size - 1
+        return matrices
+
+    return patch.object(augment.randomness, "affine_matrices", changed)
+
+
+def _sampling(**changed: Any) -> Any:
+    return patch.object(augment.F, "grid_sample", partial_over(F.grid_sample, changed))
+
+
+def partial_over(function: Callable, changed: dict[str, Any]) -> Callable:
+    """The function with arguments that stand above those of its caller."""
+    return lambda *args, **kwargs: function(*args, **{**kwargs, **changed})
+
+
+def _other_order() -> Any:
+    original = randomness.epoch_order
+    return patch.object(data.randomness, "epoch_order", lambda seed, *rest: original(seed + 1, *rest))
+
+
+def _no_last_batch() -> Any:
+    return patch.object(data.EpochOrder, "__len__", lambda self: self.count // self.batch_size)
+
+
+def _half_l2() -> Any:
+    original = classifier.Classifier._kernels
+    return patch.object(
+        classifier.Classifier, "_kernels", lambda self: [kernel * 0.5**0.5 for kernel in original(self)]
+    )
+
+
+def _weights_by_their_sum() -> Any:
+    def loss(self: Any, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        total = original(self, logits, labels, class_weights)
+        if class_weights is None:
+            return total
+        plain = original(self, logits, labels, torch.zeros_like(class_weights))
+        return plain + (total - plain) * len(labels) / class_weights[labels].sum()
+
+    original = classifier.Classifier.loss
+    return patch.object(classifier.Classifier, "loss", loss)
+
+
+MUTATIONS: dict[str, Callable[[], Any]] = {
+    "bn_momentum": lambda: patch.object(model, "BatchNorm", partial(model.BatchNorm, momentum=0.9)),
+    "bn_epsilon": lambda: patch.object(model, "BatchNorm", partial(model.BatchNorm, epsilon=1e-5)),
+    "bn_bessel": lambda: patch.object(model, "BatchNorm", UnbiasedVariance),
+    "bn_stock": lambda: patch.object(
+        model, "BatchNorm", partial(UnbiasedVariance, epsilon=1e-5, momentum=0.9)
+    ),
+    "adam_epsilon": lambda: patch.object(classifier, "Adam", EpsilonAfterCorrection),
+    "adam_beta_rounding": lambda: patch.object(classifier, "Adam", ExactBetas),
+    "adam_stock": lambda: patch.object(classifier, "Adam", StockAdam),
+    "flatten_order": lambda: patch.object(model, "Flatten", nn.Flatten),
+    "initial_weights": lambda: patch.object(model, "initialise", lambda *_: torch.manual_seed(0)),
+    "rescaling": lambda: patch.object(model.Rescaling, "forward", lambda self, input: input / 255),
+    "bgr_order": lambda: patch.object(
+        model.CaffePreprocess, "forward", lambda self, input: input - self.mean.to(input.dtype)
+    ),
+    "mean_subtraction": lambda: patch.object(
+        model.CaffePreprocess, "forward", lambda self, input: input.flip(1)
+    ),
+    "zoom_direction": lambda: _parameters(lambda p: {"zx": 1 / p["zx"], "zy": 1 / p["zy"]}),
+    "swapped_shifts": lambda: _parameters(lambda p: {"tx": p["ty"], "ty": p["tx"]}),
+    "rotation_sign": lambda: _parameters(lambda p: {"theta": -p["theta"]}),
+    "flip_order": _flip_first,
+    "zero_fill": lambda: _sampling(padding_mode="zeros"),
+    "nearest": lambda: _sampling(mode="nearest"),
+    "last_batch": _no_last_batch,
+    "shuffle_order": _other_order,
+    "l2_factor": _half_l2,
+    "class_weights": _weights_by_their_sum,
+    "dropout_masks": lambda: patch.object(model, "share_dropout", lambda *_: None),
+    "plateau": lambda: patch.object(callbacks, "ReduceLROnPlateau", LatePlateau),
+    "early_stopping": lambda: patch.object(
+        callbacks,
+        "EarlyStopping",
+        lambda monitor, patience, **more: stopping(monitor, patience=patience + 1, **more),
+    ),
+}
+stopping = callbacks.EarlyStopping
+
+
+@contextmanager
+def mutated(names: Sequence[str]) -> Iterator[None]:
+    """While it is entered, the named alignments are off."""
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(MUTATIONS[name]())
+        yield
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    names, what, *rest = sys.argv[1:] if argv is None else argv
+    if what == "train":
+        request = cli.train_request("lightning", rest)
+        cli.use_device("lightning", request.experiment)
+        with mutated(names.split(",")):
+            return cli.guarded(lambda: fit.fit(request.experiment, request.resume))
+    request = tracing.read(Path(rest[0]))
+    for name in names.split(","):
+        with mutated([name]):
+            tracing.write(Path(rest[1]) / name, *trace(request))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""python -m parity ablation: what each default costs that a migration by hand leaves unmatched.
+
+Trains the Keras side once, then the Lightning side with one alignment off at a time, through the real `train`
+commands. In float64, on every shared draw, it finds the first step whose loss differs; in float32, over seeds
+and with each side's own dropout, what becomes of the test accuracy. Writes OUT/ablation.json, after every row.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from experiment import cli
+from experiment.run import Run, replacing
+from parity import sides, whole_run
+
+THRESHOLD = 1e-6
+# (name, what it is, mutations of the Lightning side, further options of it)
+DEFAULTS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("all aligned", "nothing is switched off", "", ()),
+    ("Adam", "torch.optim.Adam: epsilon 1e-8, after the bias correction; exact betas", "adam_stock", ()),
+    ("Adam's epsilon", "1e-7 as in Keras, but after the bias correction", "adam_epsilon", ()),
+    ("Adam's betas", "not rounded to float32", "adam_beta_rounding", ()),
+    ("BatchNorm", "torch.nn.BatchNorm2d: momentum 0.1, epsilon 1e-5, unbiased variance", "bn_stock", ()),
+    ("BatchNorm's momentum", "torch's 0.1 (0.9 in Keras's terms)", "bn_momentum", ()),
+    ("BatchNorm's epsilon", "torch's 1e-5", "bn_epsilon", ()),
+    ("BatchNorm's variance", "unbiased, as torch has it", "bn_bessel", ()),
+    ("initial weights", "torch's Kaiming uniform, biases too", "initial_weights", ()),
+    ("flatten order", "torch.nn.Flatten: channel first", "flatten_order", ()),
+    ("last batch", "dropped where it is not full", "last_batch", ()),
+    ("L2", "half the penalty, as weight decay counts it", "l2_factor", ()),
+    ("class weights", "the loss divided by their sum, as torch's cross_entropy does", "class_weights", ()),
+    ("plateau", "ReduceLROnPlateau waits one epoch more, as torch's does", "plateau", ()),
+    ("augmentation", "torchvision's stock transforms", "", ("--augment.kind=torchvision",)),
+    (
+        "all of torch's defaults",
+        "Adam, BatchNorm, initial weights, flatten order, class weights, plateau and augmentation",
+        "adam_stock,bn_stock,initial_weights,flatten_order,class_weights,plateau",
+        ("--augment.kind=torchvision",),
+    ),
+)
+
+
+@dataclass
+class Row:
+    """What one unmatched default costs; first_step counts from 1 and is None where no step differs."""
+
+    name: str
+    what: str
+    first_step: int | None
+    loss_difference: float
+    final_loss: float
+    accuracies: list[float] = field(default_factory=list)
+    mean_difference: float | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = cli.PlainParser(prog="parity ablation", description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of the accuracies (default 5; 0: none)")
+    parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where ablation.json goes")
+    arguments = parser.parse_args(argv)
+    console = Console()
+    seeds = range(1, arguments.seeds + 1)
+    rows: list[Row] = []
+    setup = (
+        "cnn on digits, two blocks of 8 and 16 filters; steps in float64 at learning rate 3e-4, compared with Keras "
+        f"on TensorFlow; accuracies in float32 over {len(seeds)} seeds, dropout independent"
+    )
+    try:
+        for row in measure(arguments.out / "ablation", seeds):
+            rows.append(row)
+            console.print(
+                f"{row.name:<24} first step {row.first_step or '-'!s:>4}  last loss off by {row.loss_difference:.1e}"
+                f"  accuracies {' '.join(f'{value:.3f}' for value in row.accuracies)}",
+                highlight=False,
+            )
+            values = {"setup": setup, "threshold": THRESHOLD, "rows": [asdict(row) for row in rows]}
+            with replacing(arguments.out / "ablation.json") as path:
+                path.write_text(json.dumps(values, indent=2) + "\n")
+    except sides.SideError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    console.print(arguments.out / "ablation.json")
+    # Aligned, not one step may differ; were the rest as good, the table would show nothing.
+    return 0 if rows[0].first_step is None and rows[-1].first_step is not None else 1
+
+
+def measure(folder: Path, seeds: Sequence[int]) -> Iterator[Row]:
+    """One row for every default in turn; finished runs in `folder` are not trained again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    keras = _identity(folder / "keras", "keras")
+    reference = [_accuracy(folder / f"keras-{seed}", "keras", seed) for seed in seeds]
+    for number, (name, what, mutations, options) in enumerate(DEFAULTS):
+        run = _identity(folder / f"identity-{number}", "lightning", mutations, options)
+        losses = whole_run.step_losses(keras), whole_run.step_losses(run)
+        count = min(len(one) for one in losses)
+        apart = np.abs(losses[0][:count] - losses[1][:count])
+        beyond = np.flatnonzero(~(apart <= THRESHOLD))
+        first = int(beyond[0]) + 1 if len(beyond) else None
+        if first is None and len(losses[0]) != len(losses[1]):
+            first = count + 1
+        accuracies = [
+            _accuracy(folder / f"accuracy-{number}-{seed}", "lightning", seed, mutations, options)
+            for seed in seeds
+        ]
+        difference = float(np.mean(np.subtract(accuracies, reference))) if accuracies else None
+        yield Row(name, what, first, float(apart[-1]), float(losses[1][-1]), accuracies, difference)
+
+
+def _identity(directory: Path, side: str, mutations: str = "", options: Sequence[str] = ()) -> Run:
+    run = Run(directory)
+    if run.finished:
+        return run
+    arguments = [*whole_run.CNN, "--run.overwrite=true", *options]
+    return whole_run.train(side, directory, arguments, mutation=mutations or None)
+
+
+def _accuracy(
+    directory: Path, side: str, seed: int, mutations: str = "", options: Sequence[str] = ()
+) -> float:
+    run = Run(directory)
+    if not run.finished:
+        arguments = [*whole_run.CNN, "--training.learning_rate=1e-3", *options, f"--seed={seed}", "--gpus=0"]
+        arguments += ["--run.dir", str(directory), "--run.overwrite=true"]
+        if mutations:
+            sides.start("lightning_impl.mutations", [mutations, "train", *arguments])
+        else:
+            sides.start(f"{side}_impl.train", arguments)
+    return run.read_json("metrics.json")["test_accuracy"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The rungs that two traces decide: from the structure of a model to a first few steps of its training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment.config import Experiment
+from parity.checks import Check, compare
+from parity.matching import Matching, match
+from parity.tolerances import TRACE
+
+# Settings that change a model's numbers. Padding is left out: a padding layer before may do the same.
+COMPARED = (
+    "strides",
+    "dilation",
+    "groups",
+    "epsilon",
+    "momentum",
+    "pool_size",
+    "rate",
+    "negative_slope",
+    "approximate",
+)
+
+
+class Trace:
+    """What one side's `trace` command wrote; arrays are read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        structure = json.loads((folder / "structure.json").read_text())
+        self.layers: list[dict[str, Any]] = structure["layers"]
+        self.parameters: dict[str, int] = structure["parameters"]
+        self.unused: list[str] = structure["unused"]
+        self._arrays = np.load(folder / "arrays.npz")
+        self.keys = list(self._arrays.files)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self._arrays[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
+    def layer(self, name: str) -> dict[str, Any]:
+        return next(layer for layer in self.layers if layer["name"] == name)
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        """Every array `prefix/...`, by the rest of its name."""
+        return {k.removeprefix(f"{prefix}/"): self[k] for k in self.keys if k.startswith(f"{prefix}/")}
+
+
+@dataclass
+class Pair:
+    """Two traces and whose layer is whose: `names` leads from Keras's layers to torch's, in their order."""
+
+    keras: Trace
+    torch: Trace
+    matching: Matching
+    experiment: Experiment
+
+    @classmethod
+    def of(
+        cls, keras: Path, torch: Path, experiment: Experiment, given: dict[str, str] | None = None
+    ) -> Pair:
+        """Read two traces and match their layers; raises MatchError where that would be guessing."""
+        one, other = Trace(keras), Trace(torch)
+        return cls(one, other, match(one.layers, other.layers, given or {}), experiment)
+
+    @property
+    def precision(self) -> str:
+        return self.experiment.training.precision
+
+    @property
+    def names(self) -> dict[str, str]:
+        both = {**self.matching.weighted, **self.matching.plain}
+        turned = {keras: torch for torch, keras in both.items()}
+        return {
+            layer["name"]: turned[layer["name"]] for layer in self.keras.layers if layer["name"] in turned
+        }
+
+    def both(self, stage: str, layer: str, weight: str = "") -> tuple[np.ndarray, np.ndarray] | None:
+        """One array of both sides, by the name of Keras's layer; None where neither has it, empty where one."""
+        tail = f"/{weight}" if weight else ""
+        keys = f"{stage}/{layer}{tail}", f"{stage}/{self.names[layer]}{tail}"
+        if keys[0] not in self.keras and keys[1] not in self.torch:
+            return None
+        # What only one side has differs in shape, and so is infinitely far.
+        nothing = np.empty(0)
+        one = self.keras[keys[0]] if keys[0] in self.keras else nothing
+        return one, self.torch[keys[1]] if keys[1] in self.torch else nothing
+
+    def weights(self, layer: str) -> Iterable[str]:
+        return self.keras.layer(layer)["weights"]
+
+
+def structure(pair: Pair) -> list[Check]:
+    """Kinds, order, shapes, weights and settings of the matched layers, and the parameter counts."""
+    checks = [
+        _same(f"parameters, {name}", pair.keras.parameters[name], pair.torch.parameters[name])
+        for name in pair.keras.parameters
+    ]
+    for keras_name, torch_name in pair.names.items():
+        keras, torch = pair.keras.layer(keras_name), pair.torch.layer(torch_name)
+        wrong = [
+            f"{what} {torch[what]} for Keras's {keras[what]}"
+            for what in ("kind", "shape", "weights", "trainable")
+            if keras[what] != torch[what] and keras["shape"] is not None
+        ]
+        ours, theirs = torch["settings"], keras["settings"]
+        wrong += [
+            f"{setting} {_short(ours[setting])} for Keras's {_short(theirs[setting])}"
+            for setting in COMPARED
+            if setting in ours and setting in theirs and not _equal(ours[setting], theirs[setting])
+        ]
+        checks.append(Check(keras_name, float(len(wrong)), 0.0, "; ".join(wrong)))
+    unmatched = [*pair.matching.unmatched_keras, *pair.matching.unmatched_torch]
+    alone = [name for name in unmatched if _holds_weights(pair, name)]
+    checks.append(Check("layers without a counterpart", float(len(alone)), 0.0, ", ".join(alone)))
+    unused = [*pair.keras.unused, *pair.torch.unused]
+    checks.append(Check("layers that no input reaches", float(len(unused)), 0.0, ", ".join(unused)))
+    return checks
+
+
+def initial_weights(pair: Pair) -> list[Check]:
+    """Every weight before training."""
+    return _of_weights(pair, "initial", "initial weights", scaled=False)
+
+
+def preprocessing(pair: Pair) -> list[Check]:
+    """Order, sizes and content of two epochs' batches, and what the first layer makes of the first one."""
+    tolerance = TRACE["preprocessing"][pair.precision]
+    checks = []
+    for key in pair.keras.keys:
+        if key.startswith("data/epoch"):
+            exact = key.endswith(("sizes", "labels"))
+            checks.append(
+                compare(
+                    key.removeprefix("data/").replace("/", ", "),
+                    pair.keras[key],
+                    pair.torch[key],
+                    0.0 if exact else tolerance,
+                    scaled=not exact,
+                )
+            )
+    first = pair.keras.layers[0]["name"]
+    found = pair.both("eval", first)
+    assert found is not None
+    return [*checks, compare(f"{first}'s output", *found, tolerance, scaled=True)]
+
+
+def augmentation(pair: Pair) -> list[Check]:
+    """The first batch as it is trained on."""
+    arrays = pair.keras["data/augmented"], pair.torch["data/augmented"]
+    return [compare("the first batch", *arrays, TRACE["augmentation"][pair.precision], scaled=True)]
+
+
+def forward(pair: Pair) -> list[Check]:
+    """Every layer's output on the first batch, evaluating and training, and the model's."""
+    tolerance = TRACE["forward"][pair.precision]
+    checks = []
+    for mode in ("eval", "train"):
+        for name in pair.names:
+            found = pair.both(mode, name)
+            if found is not None:
+                checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
+    outputs = pair.keras["outputs"], pair.torch["outputs"]
+    return [*checks, compare("the model's outputs", *outputs, tolerance, scaled=True)]
+
+
+def gradients(pair: Pair) -> list[Check]:
+    """The loss of the first batch and every weight's gradient, as shares of the layer's largest."""
+    tolerance = TRACE["loss and gradients"][pair.precision]
+    return [
+        compare("loss", pair.keras["loss"], pair.torch["loss"], tolerance, scaled=True),
+        *_of_weights(pair, "gradient", "loss and gradients", scaled=True),
+    ]
+
+
+def one_step(pair: Pair) -> list[Check]:
+    """After one step: every weight and statistic, and Adam's two moments.
+
+    In float32 a weight counts where its gradient is at least `FIRM` of its layer's largest: Adam divides a
+    gradient by its own size, and of the others that leaves the sign of rounding noise.
+    """
+    checks = _of_weights(pair, "step", "one step", scaled=False, firm=pair.precision == "float32")
+    for moment in ("momentums", "velocities"):
+        checks += _of_weights(pair, moment, "one step", scaled=True, label=f"{moment} of ")
+    return checks
+
+
+def trajectory(pair: Pair) -> list[Check]:
+    """The loss of every traced step, and the weights after the last."""
+    tolerance = TRACE["trajectory"][pair.precision]
+    losses = compare("step loss", pair.keras["losses"], pair.torch["losses"], tolerance)
+    return [losses, *_of_weights(pair, "final", "trajectory", scaled=False, label="final ")]
+
+
+RUNGS: dict[str, Callable[[Pair], list[Check]]] = {
+    "structure": structure,
+    "initial weights": initial_weights,
+    "preprocessing": preprocessing,
+    "augmentation": augmentation,
+    "forward": forward,
+    "loss and gradients": gradients,
+    "one step": one_step,
+    "trajectory": trajectory,
+}
+FIRM = 1e-2
+
+# Those that a user's pair has: its weights are handed over, its data are one array.
+USERS = ("structure", "forward", "loss and gradients", "one step", "trajectory")
+
+
+def _of_weights(
+    pair: Pair, stage: str, rung: str, scaled: bool, label: str = "", firm: bool = False
+) -> list[Check]:
+    tolerance, checks = TRACE[rung][pair.precision], []
+    for layer in pair.names:
+        found = {weight: pair.both(stage, layer, weight) for weight in pair.weights(layer)}
+        arrays = {weight: both for weight, both in found.items() if both is not None}
+        largest = max((float(np.abs(keras).max()) for keras, _ in arrays.values()), default=0.0)
+        for weight, (keras, torch) in arrays.items():
+            # A bias before BatchNorm has a gradient that cancels: its share is of the layer's largest.
+            scale = largest if scaled and largest else 1.0
+            gradient = pair.keras[key] if (key := f"gradient/{layer}/{weight}") in pair.keras else None
+            if firm and gradient is not None and keras.shape == torch.shape:
+                counted = np.abs(gradient) >= FIRM * np.abs(gradient).max()
+                keras, torch = keras[counted], torch[counted]
+            checks.append(compare(f"{label}{layer}/{weight}", keras / scale, torch / scale, tolerance))
+    return checks
+
+
+def _same(quantity: str, keras: Any, torch: Any) -> Check:
+    equal = keras == torch
+    return Check(quantity, 0.0 if equal else 1.0, 0.0, "" if equal else f"{torch} for Keras's {keras}")
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        return abs(one - other) < 1e-9
+    return one == other
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _holds_weights(pair: Pair, name: str) -> bool:
+    layers = [*pair.keras.layers, *pair.torch.layers]
+    return any(layer["name"] == name and layer["weights"] for layer in layers)

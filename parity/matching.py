@@ -1,0 +1,246 @@
+"""Which layer of a torch model is which of a Keras model's, from what both `trace` commands say of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Layer = Mapping[str, Any]
+Layers = Mapping[str, Layer]
+
+# Kinds of layers with weights that both sides write alike.
+KNOWN = {
+    *(f"Conv{n}D{transposed}" for n in (1, 2, 3) for transposed in ("", "Transpose")),
+    *("Dense", "Embedding", "BatchNormalization", "LayerNormalization", "GroupNormalization"),
+}
+WAY_OUT = "give both the same names, or say --map torch_name=keras_name, once for each"
+
+
+class MatchError(Exception):
+    """Layers cannot be matched without guessing; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Layers by the names of the two sides, torch's first; notes say which are not compared by themselves."""
+
+    weighted: dict[str, str]
+    plain: dict[str, str]
+    unmatched_keras: list[str] = field(default_factory=list)
+    unmatched_torch: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def match(
+    keras_layers: Iterable[Layer], torch_layers: Iterable[Layer], given: Mapping[str, str] | None = None
+) -> Matching:
+    """Match the layers of two structures, as structure.json lists them.
+
+    Layers with weights go by name where both sides have the same ones, else by order where kinds and shapes
+    are the same all along, else by kind, shapes and the layers that their inputs come from, where these leave
+    one choice. Layers without weights go by name, else by kind, shape and inputs; those left over are no error.
+    given: torch names with Keras's, before all else. Raises MatchError.
+    """
+    keras = {layer["name"]: layer for layer in keras_layers}
+    torch = {layer["name"]: layer for layer in torch_layers}
+    given = dict(given or {})
+    _check_given(given, keras, torch)
+    _check_kinds(keras, "Keras")
+    _check_kinds(torch, "torch")
+    weighted = _weighted(keras, torch, {t: k for t, k in given.items() if torch[t]["weights"]})
+    plain = _plain(keras, torch, weighted, {t: k for t, k in given.items() if t not in weighted})
+    matched = weighted | plain
+    alone = {
+        "Keras": [layer for name, layer in keras.items() if name not in matched.values()],
+        "torch": [layer for name, layer in torch.items() if name not in matched],
+    }
+    notes = [
+        f"not compared by {'itself' if len(some) == 1 else 'themselves'}: {side}'s {_listed(some)}"
+        for side, some in alone.items()
+        if some
+    ]
+    names = {side: [layer["name"] for layer in some] for side, some in alone.items()}
+    return Matching(weighted, plain, names["Keras"], names["torch"], notes)
+
+
+def _check_given(given: Mapping[str, str], keras: Layers, torch: Layers) -> None:
+    for torch_name, keras_name in given.items():
+        for side, name, layers in (("torch", torch_name, torch), ("Keras", keras_name, keras)):
+            if name not in layers:
+                raise MatchError(
+                    f"--map {torch_name}={keras_name}: the {side} model runs no layer {name!r}.\n"
+                    f"It runs {', '.join(layers)}."
+                )
+        if _shapes(torch[torch_name])[1] != _shapes(keras[keras_name])[1]:
+            raise MatchError(
+                f"--map {torch_name}={keras_name}: weights of other shapes, "
+                f"{_full(torch[torch_name])} for Keras's {_full(keras[keras_name])}."
+            )
+    if twice := [name for name, count in Counter(given.values()).items() if count > 1]:
+        raise MatchError(f"--map gives Keras's {twice[0]} to more than one torch layer.")
+
+
+def _check_kinds(layers: Layers, side: str) -> None:
+    for layer in layers.values():
+        if layer["weights"] and layer["kind"] not in KNOWN:
+            raise MatchError(
+                f"the {side} layer {layer['name']} is of a kind that is not covered: {_full(layer)}.\n"
+                f"Covered are {', '.join(sorted(KNOWN))}, and every layer without weights."
+            )
+
+
+# === Layers with weights ===
+
+
+def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, str]:
+    ours = {n: layer for n, layer in torch.items() if layer["weights"] and n not in given}
+    theirs = {n: layer for n, layer in keras.items() if layer["weights"] and n not in given.values()}
+    if ours.keys() == theirs.keys() and all(_shapes(ours[name]) == _shapes(theirs[name]) for name in ours):
+        return given | {name: name for name in ours}
+    ordered = None
+    if [_shapes(layer) for layer in ours.values()] == [_shapes(layer) for layer in theirs.values()]:
+        ordered = given | dict(zip(ours, theirs, strict=True))
+        if all(
+            _sources(torch, t, ordered, "torch") == _sources(keras, k, _itself(ordered), "Keras")
+            for t, k in ordered.items()
+        ):
+            return ordered
+    found = _narrowed(keras, torch, ours, theirs, given)
+    if len(found) == len(given) + len(ours) == len(given) + len(theirs):
+        return found
+    if ordered is not None:  # the inputs speak against it, or are not known: the forward rung will tell
+        return ordered
+    raise MatchError(_problem({n: layer for n, layer in ours.items() if n not in found}, theirs, found))
+
+
+def _narrowed(
+    keras: Layers, torch: Layers, ours: Layers, theirs: Layers, given: dict[str, str]
+) -> dict[str, str]:
+    """Pairs of layers that nothing else resembles, the found ones narrowing down the others."""
+    found = dict(given)
+
+    def flow(layers: Layers, name: str, known: Mapping[str, str], side: str) -> Hashable:
+        return _shapes(layers[name]), _sources(layers, name, known, side)
+
+    def shapes(layers: Layers, name: str, known: Mapping[str, str], side: str) -> Hashable:
+        return _shapes(layers[name])
+
+    def pair(alike: Callable[[Layers, str, Mapping[str, str], str], Hashable]) -> bool:
+        torch_left = {n: alike(torch, n, found, "torch") for n in ours if n not in found}
+        keras_left = {n: alike(keras, n, _itself(found), "Keras") for n in theirs if n not in found.values()}
+        for name, what in torch_left.items():
+            fitting = [n for n, other in keras_left.items() if other == what]
+            if len(fitting) == 1 and [*torch_left.values()].count(what) == 1:
+                found[name] = fitting[0]
+                return True
+        return False
+
+    while pair(flow) or pair(shapes):
+        pass
+    return found
+
+
+def _problem(ours: Layers, theirs: Layers, found: Mapping[str, str]) -> str:
+    """What to tell of the first layers that are left over."""
+    left = {name: layer for name, layer in theirs.items() if name not in found.values()}
+    for name, layer in ours.items():
+        fitting = [n for n, other in left.items() if _shapes(other) == _shapes(layer)]
+        if fitting:
+            more = f" ({len(ours)} layers in all)" if len(ours) > 1 else ""
+            return (
+                f"the torch layer {name}, {_full(layer)}, may be Keras's {' or '.join(fitting)}{more}.\n"
+                f"Names and order differ: {WAY_OUT}."
+            )
+    side, other, alone = ("torch", "Keras", ours) if ours else ("Keras", "torch", left)
+    layer = next(iter(alone.values()))
+    among = [one for one in (left if ours else {}).values() if one["kind"] == layer["kind"]]
+    near = f": left there {'is' if len(among) == 1 else 'are'} {_listed(among, _full)}" if among else ""
+    return (
+        f"the {side} layer {layer['name']}, {_full(layer)}, has no counterpart in the {other} model{near}.\n"
+        "The two must have the same layers with weights, of the same shapes."
+    )
+
+
+# === Layers without weights ===
+
+
+def _plain(
+    keras: Layers, torch: Layers, weighted: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    found = dict(given)
+    left = {n: one for n, one in keras.items() if not one["weights"] and n not in given.values()}
+
+    def fits(ours: Layer, theirs: Layer, needed: tuple[str, ...]) -> bool:
+        known = {**weighted, **found}
+        facts = {
+            "kind": ours["kind"] == theirs["kind"],
+            "shape": ours["shape"] == theirs["shape"],
+            "inputs": _sources(torch, ours["name"], known, "torch")
+            == _sources(keras, theirs["name"], _itself(known), "Keras"),
+            "role": _role(ours) == _role(theirs) != "",
+        }
+        # Two layers of one name may differ in one thing: that is then a finding.
+        named = ours["name"] == theirs["name"] and sum(facts[w] for w in ("kind", "shape", "inputs")) > 1
+        return named or all(facts[what] for what in needed)
+
+    # Last, an activation in the place of another, so that the two can be told to differ.
+    for needed in (("kind", "shape", "inputs"), ("role", "shape", "inputs")):
+        for name, layer in torch.items():
+            if layer["weights"] or name in weighted or name in found:
+                continue
+            twin = _other_call(name, weighted)
+            candidates = sorted(left, key=lambda n: (n != name, n in torch)) if twin is None else [twin]
+            fitting = (n for n in candidates if n in left and (twin or fits(layer, left[n], needed)))
+            if (one := next(fitting, None)) is not None:
+                found[name] = one
+                del left[one]
+    return found
+
+
+def _other_call(name: str, weighted: Mapping[str, str]) -> str | None:
+    """Keras's name for a further call of a layer with weights."""
+    layer, _, number = name.rpartition("@")
+    return f"{weighted[layer]}@{number}" if layer in weighted else None
+
+
+def _role(layer: Layer) -> str:
+    kind = layer["kind"]
+    return "activation" if kind[0].islower() else "pooling" if "Pooling" in kind else ""
+
+
+# === What is said of a layer ===
+
+
+def _sources(layers: Layers, name: str, known: Mapping[str, str], side: str) -> tuple[str, ...]:
+    """The matched layers that a layer's inputs come from, through those without weights that are not matched.
+
+    The model's own inputs are "". A layer with weights that is not matched resembles none.
+    """
+    found: set[str] = set()
+    for source in layers[name].get("inputs", ()):
+        if source in known:
+            found.add(known[source])
+        elif source in layers and not layers[source]["weights"]:
+            found.update(_sources(layers, source, known, side))
+        else:
+            found.add(f"{side} {source}" if source in layers else "")
+    return tuple(sorted(found))
+
+
+def _itself(matched: Mapping[str, str]) -> dict[str, str]:
+    return {name: name for name in matched.values()}
+
+
+def _shapes(layer: Layer) -> tuple[str, tuple]:
+    return layer["kind"], tuple(sorted((name, tuple(shape)) for name, shape in layer["weights"].items()))
+
+
+def _full(layer: Layer) -> str:
+    shapes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in layer["weights"].items())
+    return f"{layer['kind']} ({', '.join(shapes) or 'no weights'})"
+
+
+def _listed(layers: Iterable[Layer], said: Callable[[Layer], str] = lambda layer: layer["kind"]) -> str:
+    return ", ".join(f"{layer['name']} ({said(layer)})" for layer in layers)

@@ -1,0 +1,25 @@
+"""Whether an explanation gives the numbers that were found."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# A cause, and the evidence for it.
+Explanation = tuple[str, str] | None
+LEFT = 1e-3  # of the difference, where an explanation holds
+
+
+def explains(keras: np.ndarray, torch: np.ndarray, candidate: np.ndarray) -> bool:
+    """Whether `candidate` is what torch has, but for a thousandth of what parts torch from Keras."""
+    if not keras.shape == torch.shape == candidate.shape:
+        return False
+    apart = float(np.abs(torch - keras).max())
+    return apart > 0 and float(np.abs(torch - candidate).max()) <= LEFT * apart
+
+
+def ratio_of(keras: np.ndarray, torch: np.ndarray) -> float | None:
+    """The factor other than 1 between two arrays where it is the same everywhere, else None."""
+    if keras.shape != torch.shape or not np.abs(keras).max():
+        return None
+    factor = float((keras * torch).sum() / np.square(keras).sum())
+    return factor if explains(keras, torch, factor * keras) else None

@@ -1,0 +1,225 @@
+"""The ladder as a command: climbs it, shows it while it does, and writes the report."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from experiment import cli, devices
+from experiment.run import replacing
+from parity import mutations, report, sides, suite, whole_run
+from parity.checks import Rung
+from parity.ladder import Pair
+from parity.matching import MatchError
+from parity.suite import COMBINATIONS, Findings, Place
+from parity.tolerances import REASONS
+from parity.wording import margin
+
+PAIRS = ("cnn", "vgg16")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = parse(argv)
+    return cli.guarded(lambda: prove(arguments, ["python", "-m", "parity", *argv]))
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line; exits with 2 on a mistake."""
+    parser = cli.PlainParser(
+        prog="parity",
+        description="Prove that two models are the same, from structure to whole training runs. Other commands: "
+        "accuracy, ablation, mutations, convert, doctor, report.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
+    own = parser.add_argument_group("this project's models")
+    own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default both)")
+    own.add_argument(
+        "--backends", nargs="+", choices=("tensorflow", "jax", "torch"), help="of Keras (default all)"
+    )
+    own.add_argument("--quick", action="store_true", help="leave out whole runs and mutations")
+    own.add_argument("--no-mutations", action="store_true", help="leave out the mutations")
+    own.add_argument(
+        "--data.root",
+        dest="root",
+        type=Path,
+        metavar="FOLDER",
+        help="one more whole run, on a folder of images",
+    )
+    users = parser.add_argument_group("your own pair")
+    users.add_argument("--keras", metavar="PKG.MOD:BUILD", help="builds the Keras model (or a .keras file)")
+    users.add_argument("--torch", metavar="PKG.MOD:BUILD", help="builds the torch module")
+    users.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="of one input, channels last")
+    users.add_argument("--inputs", type=Path, metavar="FILE.npy", help="inputs instead, batch first")
+    users.add_argument("--loss", choices=("auto", "crossentropy", "mse"), default="auto")
+    users.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
+    users.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam where none is configured")
+    users.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="TORCH=KERAS",
+        help="whose layer is whose (may be repeated)",
+    )
+    arguments = parser.parse_args(argv)
+    if bool(arguments.keras) != bool(arguments.torch):
+        parser.error("a pair needs both --keras and --torch")
+    if arguments.keras and not (arguments.input_shape or arguments.inputs):
+        parser.error("give --input-shape (such as 32 32 3), or --inputs FILE.npy")
+    if any("=" not in one for one in arguments.map):
+        parser.error("--map takes TORCH_LAYER=KERAS_LAYER")
+    if arguments.steps < 1:
+        parser.error("--steps must be at least 1")
+    if arguments.inputs and not arguments.inputs.is_file():
+        parser.error(f"--inputs {arguments.inputs}: no such file")
+    if arguments.root and not arguments.root.is_dir():
+        parser.error(f"--data.root {arguments.root}: no such folder")
+    if arguments.device == "cuda" and not devices.count_gpus():
+        parser.error("--device cuda: this machine shows no CUDA GPUs")
+    return arguments
+
+
+def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    """Climb the ladder and write results.json and report.html; returns 0 where every rung passed."""
+    console = Console()
+    started = time.perf_counter()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    findings, mutated = Findings(), None
+    console.print(f"{'rung':<20}{'pair':<22}{'backend':<12}{'precision':<11}{'verdict':<10}worst")
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        place = Place(Path(folder), arguments.device, lambda rung: _show(console, rung))
+        try:
+            if arguments.keras:
+                users_pair(arguments, place, findings)
+            else:
+                mutated = own(arguments, place, findings, console)
+        except (sides.SideError, MatchError) as error:
+            cli.fail(str(error))
+    for found in findings.diagnoses:
+        console.print(
+            f"\n{found['pair']}, {found['rung']}, {found['layer']}: {found['cause']}\n  {found['evidence']}"
+        )
+    for note in findings.notes:
+        console.print(note, style="dim", highlight=False)
+    passed = findings.passed and (mutated is None or mutations.score(mutated) == 1)
+    values = {
+        "verdict": "passed" if passed else "failed",
+        "command": shlex.join(command),
+        "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": time.perf_counter() - started,
+        "rungs": [rung.as_json() for rung in findings.rungs],
+        "reasons": REASONS,
+        "diagnoses": findings.diagnoses,
+        "trajectories": findings.trajectories,
+        "layers": findings.layers,
+        "mutations": None if mutated is None else [outcome.as_json() for outcome in mutated],
+        "environment": findings.environment,
+    }
+    with replacing(arguments.out / "results.json") as path:
+        path.write_text(json.dumps(values, indent=1) + "\n")
+    page = report.write(arguments.out)
+    console.print(
+        f"\n{values['verdict']} in {values['seconds']:.0f} s", style="green" if passed else "red bold"
+    )
+    console.print(page)
+    return 0 if passed else 1
+
+
+def own(
+    arguments: argparse.Namespace, place: Place, findings: Findings, console: Console
+) -> list[mutations.Outcome] | None:
+    """This project's two models, on every backend; whole runs and mutations unless left out."""
+    combinations = [one for one in COMBINATIONS if not arguments.backends or one[0] in arguments.backends]
+    suite.own_pairs(arguments.pairs, combinations, place, findings)
+    outcomes = None
+    if not arguments.quick:
+        suite.whole_runs(_runs(arguments), place, findings)
+        if not arguments.no_mutations:
+            console.print("\nmutations: each alignment off in turn")
+            outcomes = mutations.run(
+                place.folder / "mutations", place.device, lambda o: _show_outcome(console, o)
+            )
+            console.print(f"mutation score {mutations.score(outcomes):.0%}")
+    if place.device == "cpu":
+        for _ in suite.unproven(arguments.pairs, findings):
+            pass
+        console.print(suite.UNPROVEN if not devices.count_gpus() else "unproven on CUDA: give --device cuda")
+    return outcomes
+
+
+def users_pair(arguments: argparse.Namespace, place: Place, findings: Findings) -> None:
+    """A user's two models, from structure to a few steps; raises SideError and MatchError."""
+    inputs = place.folder / "inputs.npy"
+    np.save(inputs, _inputs(arguments))
+    experiment = {"training": {"precision": "float64", "learning_rate": arguments.learning_rate}}
+    common = {
+        "experiment": experiment,
+        "inputs_file": str(inputs),
+        "steps": arguments.steps,
+        "loss_name": arguments.loss,
+    }
+    given = dict(one.split("=", 1) for one in arguments.map)
+    started = time.perf_counter()
+    keras = sides.trace(
+        "keras", place.folder / "pair", {**common, "build": arguments.keras}, place.device, "tensorflow"
+    )
+    request = {**common, "build": arguments.torch, "weights": str(keras / "arrays.npz")}
+    alone = sides.trace(
+        "lightning", place.folder / "alone", {**request, "steps": 0, "weights": None}, place.device, ""
+    )
+    matching = Pair.of(keras, alone, cli.experiment_from(experiment), given).matching
+    request["layers"] = matching.weighted
+    torch = sides.trace("lightning", place.folder / "pair", request, place.device, "")
+    pair = Pair.of(keras, torch, cli.experiment_from(experiment), given)
+    name = arguments.torch.split(":")[0].rsplit(".", 1)[-1]
+    suite.climb(name, pair, "tensorflow", place, findings, seconds=time.perf_counter() - started)
+
+
+def _inputs(arguments: argparse.Namespace) -> np.ndarray:
+    if arguments.inputs:
+        try:
+            return np.load(arguments.inputs, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            cli.fail(f"--inputs {arguments.inputs}: cannot be read as an array ({error})")
+    count = 8 * arguments.steps
+    return np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
+
+
+def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
+    runs: dict[str, Sequence[str]] = {}
+    if "cnn" in arguments.pairs:
+        runs["cnn, digits"] = whole_run.CNN
+        if arguments.root:
+            data = ("--data.name=folder", f"--data.root={arguments.root}")
+            runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)
+    if "vgg16" in arguments.pairs:
+        runs["vgg16's head, digits"] = whole_run.VGG16_HEAD
+    return runs
+
+
+def _show(console: Console, rung: Rung) -> None:
+    worst = rung.worst
+    text = f"{rung.name:<20}{rung.pair[:20]:<22}{rung.backend:<12}{rung.precision:<11}"
+    colour = "green" if rung.status == "passed" else "red bold"
+    console.print(text, end="", highlight=False)
+    console.print(f"{rung.status:<10}", style=colour, end="")
+    console.print("" if worst is None else f"{worst.quantity}: {margin(worst)}", highlight=False)
+
+
+def _show_outcome(console: Console, outcome: mutations.Outcome) -> None:
+    fine = outcome.caught and outcome.diagnosed
+    verdict = "caught and named" if fine else "caught, not named" if outcome.caught else "NOT CAUGHT"
+    console.print(f"{outcome.name:<20}{outcome.mutation.rung:<22}", end="", highlight=False)
+    console.print(verdict, style="green" if fine else "red bold")

@@ -1,0 +1,223 @@
+"""Climbs the ladder: traces both sides of a pair, compares them rung by rung, and keeps all that was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment import cli
+from experiment.run import Run
+from parity import augmentation, photos, setups, sides, whole_run
+from parity.checks import Check, Rung
+from parity.diagnosis import diagnose
+from parity.ladder import RUNGS, USERS, Pair
+from parity.tolerances import REASONS, TRACE, WHOLE_RUN
+
+# TensorFlow computes in float64 throughout and is the reference; the others round parts of it to float32.
+COMBINATIONS = (
+    ("tensorflow", "float64"),
+    ("tensorflow", "float32"),
+    ("jax", "float32"),
+    ("torch", "float32"),
+)
+UNPROVEN = "unproven on CUDA: no GPU here"
+Watch = Callable[[Rung], None]
+
+
+@dataclass
+class Findings:
+    """What the report shows; every list is plain values but for the rungs."""
+
+    rungs: list[Rung] = field(default_factory=list)
+    diagnoses: list[dict[str, Any]] = field(default_factory=list)
+    trajectories: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        proved = [rung for rung in self.rungs if not rung.skipped]
+        return bool(proved) and all(rung.status == "passed" for rung in proved)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a ladder is climbed: files go to `folder`, `watch` is told of every rung."""
+
+    folder: Path
+    device: str
+    watch: Watch
+
+
+def own_pairs(
+    names: Sequence[str], combinations: Sequence[tuple[str, str]], place: Place, findings: Findings
+) -> None:
+    """Climb from structure to a few steps with this project's models; raises SideError where a side fails."""
+    place.folder.mkdir(parents=True, exist_ok=True)
+    data, cache = photos.write(place.folder / "photos.npz"), place.folder / "cache"
+    for name in names:
+        traced: dict[str, Path] = {}
+        for backend, precision in combinations:
+            folder = place.folder / name / precision
+            values = setups.setup(name, str(data), str(cache), precision)
+            request = {"experiment": values, "steps": setups.STEPS}
+            started = time.perf_counter()
+            if precision not in traced:
+                traced[precision] = sides.trace("lightning", folder, request, place.device, backend)
+            keras = sides.trace("keras", folder, request, place.device, backend)
+            pair = Pair.of(keras, traced[precision], cli.experiment_from(values))
+            climb(name, pair, backend, place, findings, tuple(RUNGS), time.perf_counter() - started)
+            if name == names[0]:
+                _images(pair, name, backend, place, findings)
+
+
+def climb(
+    name: str,
+    pair: Pair,
+    backend: str,
+    place: Place,
+    findings: Findings,
+    rungs: Sequence[str] = USERS,
+    seconds: float = 0.0,
+) -> None:
+    """Compare two traces rung by rung; the first rung that fails is diagnosed. seconds: what tracing took."""
+    told = False
+    for rung in rungs:
+        started = time.perf_counter()
+        checks = RUNGS[rung](pair)
+        took = time.perf_counter() - started + seconds / len(rungs)
+        note = REASONS[rung]
+        findings.rungs.append(Rung(rung, name, backend, pair.precision, place.device, checks, "", took))
+        place.watch(findings.rungs[-1])
+        found = None if told else diagnose(rung, checks, pair)
+        if found is not None:
+            findings.diagnoses.append(
+                {"pair": name, "backend": backend, "precision": pair.precision, **asdict(found)}
+            )
+            told = True
+        del note
+    findings.layers.append(_by_layer(name, pair, backend))
+    findings.notes += [f"{name}: {text}" for text in pair.matching.notes if text not in findings.notes]
+
+
+def _by_layer(name: str, pair: Pair, backend: str) -> dict[str, Any]:
+    checks = {
+        check.quantity: check.largest
+        for rung in ("forward", "loss and gradients")
+        for check in RUNGS[rung](pair)
+    }
+
+    def gradient(layer: str) -> float | None:
+        found = [largest for quantity, largest in checks.items() if quantity.startswith(f"{layer}/")]
+        return max(found, default=None)
+
+    return {
+        "pair": name,
+        "backend": backend,
+        "precision": pair.precision,
+        "tolerance": TRACE["forward"][pair.precision],
+        "names": list(pair.names),
+        "eval": [checks.get(f"{layer} (eval)") for layer in pair.names],
+        "train": [checks.get(f"{layer} (train)") for layer in pair.names],
+        "gradient": [gradient(layer) for layer in pair.names],
+    }
+
+
+def _images(pair: Pair, name: str, backend: str, place: Place, findings: Findings) -> None:
+    """The augmentation rung's second half: both sides against ImageDataGenerator, on the traced images."""
+    started = time.perf_counter()
+    epochs = [pair.keras[f"data/epoch{epoch}/{which}"] for epoch in (0, 1) for which in ("first", "last")]
+    images = np.concatenate(epochs).astype(np.uint8)
+    images = np.resize(images, (64, *images.shape[1:]))
+    folder = place.folder / "augmentation" / f"{backend}-{pair.precision}"
+    folder.mkdir(parents=True, exist_ok=True)
+    checks = augmentation.check(images, backend, pair.precision, place.device, folder)
+    if pair.precision == "float64":
+        checks += augmentation.check_draws(folder)
+    rung = Rung(
+        "augmentation",
+        "ImageDataGenerator",
+        backend,
+        pair.precision,
+        place.device,
+        checks,
+        "against Keras's own ImageDataGenerator",
+        time.perf_counter() - started,
+    )
+    findings.rungs.append(rung)
+    place.watch(rung)
+
+
+def whole_runs(runs: dict[str, Sequence[str]], place: Place, findings: Findings) -> None:
+    """Train both sides as each entry's options say, and compare their records; raises SideError."""
+    for name, options in runs.items():
+        started = time.perf_counter()
+        cache = f"--data.cache={place.folder / 'cache'}"
+        folder = place.folder / "runs" / name.replace(" ", "-").replace(",", "")
+        records = whole_run.train_both(folder, [cache, *options], place.device)
+        checks = whole_run.compare_runs(records["keras"], records["lightning"])
+        took = time.perf_counter() - started
+        steps = {side: whole_run.step_losses(run) for side, run in records.items()}
+        note = f"{len(steps['keras'])} steps"
+        findings.rungs.append(
+            Rung("whole run", name, "tensorflow", "float64", place.device, checks, note, took)
+        )
+        place.watch(findings.rungs[-1])
+        findings.trajectories.append(
+            {
+                "name": f"{name}, {len(steps['keras'])} steps",
+                **{side: losses.tolist() for side, losses in steps.items()},
+                "tolerance": WHOLE_RUN["step loss"],
+                "learning_rate": _learning_rates(records["keras"], len(steps["keras"])),
+            }
+        )
+        if found := learning_rates_diagnosis(checks, records):
+            findings.diagnoses.append(
+                {"pair": name, "backend": "tensorflow", "precision": "float64", **found}
+            )
+        findings.environment |= {side: run.read_json("environment.json") for side, run in records.items()}
+
+
+def learning_rates_diagnosis(checks: Sequence[Check], records: dict[str, Run]) -> dict[str, str] | None:
+    """What a whole run that differs says of its callbacks, or of the first step that differs."""
+    failed = {check.quantity: check for check in checks if not check.passed}
+    if not failed:
+        return None
+    rates = {side: run.history_columns()["learning_rate"] for side, run in records.items()}
+    events = {side: [e for e in range(1, len(r)) if r[e] != r[e - 1]] for side, r in rates.items()}
+    found = {"rung": "whole run", "layer": ""}
+    lengths = {side: len(r) for side, r in rates.items()}
+    if "learning_rate" in failed and events["lightning"][:1] != events["keras"][:1]:
+        first = {side: (e[0] + 1 if e else "never") for side, e in events.items()}
+        cause = (
+            "the learning rate is reduced at another epoch (Keras acts at `wait >= patience`, torch after it)"
+        )
+        return found | {
+            "cause": cause,
+            "evidence": f"first at epoch {first['lightning']} for Keras's {first['keras']}",
+        }
+    if lengths["keras"] != lengths["lightning"]:
+        text = f"after {lengths['lightning']} epochs for Keras's {lengths['keras']}"
+        return found | {"cause": "early stopping acts at another epoch", "evidence": text}
+    step = failed.get("step loss")
+    return found | {"cause": "no known pattern", "evidence": step.where if step else ", ".join(failed)}
+
+
+def _learning_rates(run: Run, steps: int) -> list[float]:
+    rows = run.history_columns()["learning_rate"]
+    return list(np.repeat(rows, steps // len(rows)))
+
+
+def unproven(names: Sequence[str], findings: Findings) -> Iterator[Rung]:
+    """The rungs that only a GPU could decide, as skipped ones."""
+    for name in names:
+        for rung in (*RUNGS, "whole run"):
+            found = Rung(rung, name, "all", "float64", "cuda", note=UNPROVEN, skipped=True)
+            findings.rungs.append(found)
+            yield found
