@@ -111,7 +111,7 @@ def epoch(number: int, batches: list[tuple[np.ndarray, np.ndarray]]) -> Arrays:
 
 
 def changed(weights: Arrays, arrays: Arrays) -> Arrays:
-    """Those `stage/layer/weight` that are not as the array `initial/layer/weight` was: frozen ones take space."""
+    """Those `stage/layer/weight` that are no longer as `initial/layer/weight` was: frozen ones take space."""
     return {
         key: array
         for key, array in weights.items()

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import layers
 
+Pixels = Sequence[Sequence[int]]  # before and after each axis of space
+
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D, *DEPTHWISE, *SEPARABLE)
@@ -56,7 +58,7 @@ def kind(layer: Any) -> str:
 def settings(
     layer: Any,
     input_shape: Sequence[int] = (),
-    padded: Sequence[Sequence[int]] = (),
+    padded: Pixels = (),
     depthwise: bool = False,
 ) -> dict[str, Any]:
     """What of a layer's settings changes its numbers, pixels added to or cut from each side among them.
@@ -82,13 +84,16 @@ def settings(
     if isinstance(layer, (*DEPTHWISE, *SEPARABLE)) and input_shape:
         found["groups"] = input_shape[-1]
     if isinstance(layer, (*CONVOLUTIONS, *POOLS)) and input_shape:
-        pairs = _padding(layer, input_shape)
-        before = padded or [[0, 0]] * len(pairs)
-        found["padding"] = [[a + c, b + d] for (a, b), (c, d) in zip(pairs, before, strict=True)]
+        found["padding"] = _sum(_padding(layer, input_shape), padded)
     return found
 
 
-def _padding(layer: Any, input_shape: Sequence[int]) -> list[list[int]]:
+def _sum(pairs: Pixels, padded: Pixels) -> Pixels:
+    """What a layer adds to each side, and what was added before it."""
+    return [[a + c, b + d] for (a, b), (c, d) in zip(pairs, padded or [[0, 0]] * len(pairs), strict=True)]
+
+
+def _padding(layer: Any, input_shape: Sequence[int]) -> Pixels:
     """What `same` adds before and after each axis, the odd pixel behind; `causal` adds all of it before."""
     if layer.padding == "causal":
         return [[reach - 1, 0] for reach in _reach(layer)]
@@ -101,7 +106,7 @@ def _padding(layer: Any, input_shape: Sequence[int]) -> list[list[int]]:
     return pairs
 
 
-def _cropping(layer: Any) -> list[list[int]]:
+def _cropping(layer: Any) -> Pixels:
     """What a transposed convolution cuts off before and after each axis; below zero, what it adds."""
     pairs = []
     for reach, stride in zip(_reach(layer), layer.strides, strict=True):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import keras
 import numpy as np
@@ -23,7 +26,7 @@ from keras_impl.recording import Recording, leaves, without_dropout
 
 @dataclass
 class Subject:
-    """A compiled model with batches of (inputs, targets, sample weights); `model` is the part that is traced."""
+    """A compiled model with batches of (inputs, targets, sample weights); `model` is what is traced."""
 
     model: Any
     trained: Any
@@ -44,7 +47,7 @@ class Subject:
 
     def repeatable(self) -> AbstractContextManager[None]:
         """Until it is left, training draws nothing that the other side does not draw, too."""
-        return nullcontext() if self.dropout else without_dropout(self.model)
+        return nullcontext() if self.dropout else _repeatable(self.model)
 
     def set_step(self, index: int) -> None:
         """Dropout masks shared between the sides are those of this step from here on."""
@@ -129,6 +132,44 @@ def unsettle(model: keras.Model, seed: int) -> None:
         for name, variable in canonical.tensors(layer).items():
             value = keras.ops.convert_to_numpy(variable)
             variable.assign(tracing.unsettled(value, seed, f"{layer.name}/{name}"))
+
+
+@contextmanager
+def _repeatable(model: keras.Model) -> Iterator[None]:
+    with without_dropout(model), exact_constants(model):
+        yield
+
+
+@contextmanager
+def exact_constants(model: keras.Model) -> Iterator[None]:
+    """Constants that TensorFlow takes through float32 keep their digits in float64.
+
+    These are the scale of Rescaling, the slope of leaky_relu, the constants of gelu: 1e-7 to 1e-9 that would
+    hide what a float64 trace can show, and that are nothing beside float32's own rounding.
+    """
+    if keras.backend.backend() != "tensorflow" or keras.config.floatx() != "float64":
+        yield
+        return
+    from keras.src.backend import nn
+
+    rescalings = [layer for layer in leaves(model) if isinstance(layer, keras.layers.Rescaling)]
+    with ExitStack() as stack:
+        for layer in rescalings:
+            for name in ("scale", "offset"):
+                stack.enter_context(patch.object(layer, name, np.float64(getattr(layer, name))))
+        stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))
+        stack.enter_context(patch.object(nn, "gelu", _gelu))
+        yield
+
+
+def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
+    return keras.ops.where(x > 0, x, x * negative_slope)
+
+
+def _gelu(x: Any, approximate: bool = True) -> Any:
+    if approximate:
+        return 0.5 * x * (1 + keras.ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
 
 
 def users_model(name: str) -> keras.Model:

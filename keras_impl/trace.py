@@ -125,9 +125,7 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
             owned = (trained.trainable_variables, trained.non_trainable_variables, trained.metrics_variables)
             states = [[v.value for v in variables] for variables in owned]
             adam = [v.value for v in trained.optimizer.variables]
-            (loss, _), gradients = function(
-                *states, x, y, shares, training=True, optimizer_variables=adam
-            )
+            (loss, _), gradients = function(*states, x, y, shares, training=True, optimizer_variables=adam)
             return loss, gradients
         case _:
             outputs = trained(x, training=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+Pixels = Sequence[Sequence[int]]  # before and after each axis of space
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -41,7 +43,7 @@ KINDS: dict[type[nn.Module], str] = {
     nn.Softsign: "softsign",
     nn.Softmax: "softmax",
     nn.LogSoftmax: "log_softmax",
-    nn.ZeroPad2d: "ZeroPadding2D",
+    nn.ConstantPad2d: "ZeroPadding2D",
     nn.Upsample: "UpSampling2D",
     **DROPOUTS,
 }
@@ -95,19 +97,17 @@ def kind(layer: nn.Module) -> str:
     return type(layer).__name__.removeprefix("Shared")
 
 
-def settings(layer: nn.Module, padded: Sequence[Sequence[int]] = ()) -> dict[str, Any]:
+def settings(layer: nn.Module, padded: Pixels = ()) -> dict[str, Any]:
     """What of a layer's settings changes its numbers, under Keras's names and with Keras's meaning.
 
     padded: the zeros that a function or layer before this one put around its input.
     """
     if isinstance(layer, CONVOLUTIONS):
-        pairs = _padding(layer)
-        before = padded or [[0, 0]] * len(pairs)
         return {
             "strides": list(layer.stride),
             "dilation": list(layer.dilation),
             "groups": layer.groups,
-            "padding": [[a + c, b + d] for (a, b), (c, d) in zip(pairs, before, strict=True)],
+            "padding": _sum(_padding(layer), padded),
         }
     if isinstance(layer, TRANSPOSED):
         cut: Any = zip(layer.padding, layer.output_padding, strict=True)
@@ -125,15 +125,8 @@ def settings(layer: nn.Module, padded: Sequence[Sequence[int]] = ()) -> dict[str
     if isinstance(layer, nn.GroupNorm):
         return {"epsilon": layer.eps, "groups": layer.num_groups}
     if isinstance(layer, POOLS):
-        dimensions = int(kind(layer)[-2])
         stride = layer.kernel_size if layer.stride is None else layer.stride
-        pairs = [[p, p] for p in _each(layer.padding, dimensions)]
-        before = padded or [[0, 0]] * dimensions
-        return {
-            "pool_size": _each(layer.kernel_size, dimensions),
-            "strides": _each(stride, dimensions),
-            "padding": [[a + c, b + d] for (a, b), (c, d) in zip(pairs, before, strict=True)],
-        }
+        return _pool(int(kind(layer)[-2]), layer.kernel_size, stride, layer.padding, padded)
     if isinstance(layer, nn.LeakyReLU):
         return {"negative_slope": layer.negative_slope}
     if isinstance(layer, nn.GELU):
@@ -163,7 +156,9 @@ def function_kind(
     return which
 
 
-def function_settings(function: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+def function_settings(
+    function: Callable, args: Sequence[Any], kwargs: dict[str, Any], padded: Pixels = ()
+) -> dict[str, Any]:
     """What of a function's arguments changes its numbers; as `settings`."""
 
     def given(position: int, name: str, default: Any) -> Any:
@@ -178,17 +173,31 @@ def function_settings(function: Callable, args: Sequence[Any], kwargs: dict[str,
             return {"approximate": kwargs.get("approximate", "none") == "tanh"}
         case "max_pool1d" | "max_pool2d" | "avg_pool1d" | "avg_pool2d" as name:
             size = given(1, "kernel_size", None)
-            stride = given(2, "stride", None) or size
-            return {"pool_size": _each(size, int(name[-2])), "strides": _each(stride, int(name[-2]))}
+            return _pool(
+                int(name[-2]), size, given(2, "stride", None) or size, given(3, "padding", 0), padded
+            )
     return {}
 
 
-def _padding(layer: Any) -> list[list[int]]:
+def _padding(layer: Any) -> Pixels:
     """Pixels that a convolution adds before and after each axis; `same` adds the odd one behind."""
     if layer.padding != "same":
         return [[0, 0] if layer.padding == "valid" else [p, p] for p in layer.padding]
     totals = [(k - 1) * d for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
     return [[total // 2, total - total // 2] for total in totals]
+
+
+def _pool(dimensions: int, size: Any, stride: Any, padding: Any, padded: Pixels) -> dict[str, Any]:
+    return {
+        "pool_size": _each(size, dimensions),
+        "strides": _each(stride, dimensions),
+        "padding": _sum([[pixels, pixels] for pixels in _each(padding, dimensions)], padded),
+    }
+
+
+def _sum(pairs: Pixels, padded: Pixels) -> Pixels:
+    """What a layer adds to each side, and what was added before it."""
+    return [[a + c, b + d] for (a, b), (c, d) in zip(pairs, padded or [[0, 0]] * len(pairs), strict=True)]
 
 
 def _each(value: Any, dimensions: int) -> list[int]:

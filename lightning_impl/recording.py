@@ -43,8 +43,8 @@ class Mark:
     """What is known of a tensor.
 
     source: the layer that it comes from. axis: where its channels are; -1 also stands for the last of many.
-    rows: of (N, F) from images, the `flat_rows` that order its features as Keras does. padded: zeros that were
-    just added.
+    rows: of (N, F) from images, the `flat_rows` that order its features as Keras does. padded: zeros
+    that were just added.
     """
 
     source: str = ""
@@ -100,7 +100,7 @@ class Recording(TorchFunctionMode):
             which = function_kind(func, marks[0].axis, shapes, tuple(result.shape))
             if which is not None:
                 self._calls[f"{which}#"] += 1
-                found = function_settings(func, args, kwargs)
+                found = function_settings(func, args, kwargs, marks[0].padded)
                 self._keep(f"{which}#{self._calls[f'{which}#']}", which, result, marks, found)
         return result
 
@@ -217,9 +217,9 @@ def _joined(rows: list[np.ndarray | None], counts: list[int]) -> np.ndarray:
 
 
 def _padding(args: Any, kwargs: Any) -> Sequence[Sequence[int]]:
-    """What F.pad adds before and after height and width; nothing where it does not add zeros to images."""
+    """What F.pad adds before and after height and width; nothing where it pads no images with a constant."""
     given = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | kwargs
-    if len(given["pad"]) != 4 or given.get("mode", "constant") != "constant" or given.get("value"):
+    if len(given["pad"]) != 4 or given.get("mode", "constant") != "constant":
         return ()
     left, right, top, bottom = given["pad"]
     return [[top, bottom], [left, right]]

@@ -1,6 +1,6 @@
 """python -m parity: prove that a Keras model and its torch twin are the same, rung by rung.
 
-Without a command it climbs the ladder with this project's two models; with --keras and --torch, with a user's.
+Without a command it climbs the ladder with this project's two models, or with a user's (--keras and --torch).
 Commands: accuracy, ablation, mutations, convert, doctor, report (each has --help).
 """
 

@@ -1,8 +1,9 @@
 """python -m parity ablation: what each default costs that a migration by hand leaves unmatched.
 
-Trains the Keras side once, then the Lightning side with one alignment off at a time, through the real `train`
-commands. In float64, on every shared draw, it finds the first step whose loss differs; in float32, over seeds
-and with each side's own dropout, what becomes of the test accuracy. Writes OUT/ablation.json, after every row.
+Trains the Keras side once, then the Lightning side with one alignment off at a time, through the real
+`train` commands. In float64, on every shared draw, it finds the first step whose loss differs; in
+float32, over seeds and with each side's own dropout, what becomes of the test accuracy. Writes
+OUT/ablation.json, after every row.
 """
 
 from __future__ import annotations
@@ -70,15 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     seeds = range(1, arguments.seeds + 1)
     rows: list[Row] = []
     setup = (
-        "cnn on digits, two blocks of 8 and 16 filters; steps in float64 at learning rate 3e-4, compared with Keras "
-        f"on TensorFlow; accuracies in float32 over {len(seeds)} seeds, dropout independent"
+        "cnn on digits, two blocks of 8 and 16 filters; steps in float64 at learning rate 3e-4, compared "
+        f"with Keras on TensorFlow; accuracies in float32 over {len(seeds)} seeds, dropout independent"
     )
     try:
         for row in measure(arguments.out / "ablation", seeds):
             rows.append(row)
             console.print(
-                f"{row.name:<24} first step {row.first_step or '-'!s:>4}  last loss off by {row.loss_difference:.1e}"
-                f"  accuracies {' '.join(f'{value:.3f}' for value in row.accuracies)}",
+                f"{row.name:<24} first step {row.first_step or '-'!s:>4}  "
+                f"last loss off by {row.loss_difference:.1e}  accuracies "
+                + " ".join(f"{value:.3f}" for value in row.accuracies),
                 highlight=False,
             )
             values = {"setup": setup, "threshold": THRESHOLD, "rows": [asdict(row) for row in rows]}

@@ -57,10 +57,14 @@ class Rung:
 def _used(check: Check) -> float:
     if np.isnan(check.largest):
         return np.inf
-    return check.largest / check.tolerance if check.tolerance else np.inf * check.largest if check.largest else 0.0
+    if check.tolerance:
+        return check.largest / check.tolerance
+    return np.inf if check.largest else 0.0
 
 
-def compare(quantity: str, one: np.ndarray, other: np.ndarray, tolerance: float, scaled: bool = False) -> Check:
+def compare(
+    quantity: str, one: np.ndarray, other: np.ndarray, tolerance: float, scaled: bool = False
+) -> Check:
     """The largest absolute difference of two arrays; a differing shape counts as infinitely far.
 
     scaled: divided by the largest magnitude of `one` where that is above 0, so that it reads as a share.

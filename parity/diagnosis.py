@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.checks import Check
-from parity.ladder import Pair
+from parity.pair import Pair
 from parity.patterns import Explanation, explains, ratio_of
 from parity.replay import replayed
 from parity.step_causes import of_gradients, of_one_step
@@ -81,7 +81,9 @@ def _preprocessing(first: Check, failed: Sequence[Check], pair: Pair) -> Explana
             return "the last, partial batch is dropped", text
         return "batches of other sizes", text
     means = pair.keras["data/epoch0/means"], pair.torch["data/epoch0/means"]
-    if not np.allclose(*means) and np.allclose(*(np.sort(m, axis=0) for m in means)):
+    if not np.allclose(means[0], means[1]) and np.allclose(
+        np.sort(means[0], axis=0), np.sort(means[1], axis=0)
+    ):
         return "the images come in another order (shuffling)", "the same images, at other places"
     first_layer = pair.keras.layers[0]["name"]
     found = pair.both("eval", first_layer)

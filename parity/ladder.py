@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from experiment.config import Experiment
 from parity.checks import Check, compare
-from parity.matching import Matching, match
+from parity.pair import Pair
 from parity.tolerances import TRACE
 
 # Settings that change a model's numbers. Padding is left out: a padding layer before may do the same.
@@ -27,75 +23,6 @@ COMPARED = (
     "negative_slope",
     "approximate",
 )
-
-
-class Trace:
-    """What one side's `trace` command wrote; arrays are read when they are asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        structure = json.loads((folder / "structure.json").read_text())
-        self.layers: list[dict[str, Any]] = structure["layers"]
-        self.parameters: dict[str, int] = structure["parameters"]
-        self.unused: list[str] = structure["unused"]
-        self._arrays = np.load(folder / "arrays.npz")
-        self.keys = list(self._arrays.files)
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        return self._arrays[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._arrays
-
-    def layer(self, name: str) -> dict[str, Any]:
-        return next(layer for layer in self.layers if layer["name"] == name)
-
-    def under(self, prefix: str) -> dict[str, np.ndarray]:
-        """Every array `prefix/...`, by the rest of its name."""
-        return {k.removeprefix(f"{prefix}/"): self[k] for k in self.keys if k.startswith(f"{prefix}/")}
-
-
-@dataclass
-class Pair:
-    """Two traces and whose layer is whose: `names` leads from Keras's layers to torch's, in their order."""
-
-    keras: Trace
-    torch: Trace
-    matching: Matching
-    experiment: Experiment
-
-    @classmethod
-    def of(
-        cls, keras: Path, torch: Path, experiment: Experiment, given: dict[str, str] | None = None
-    ) -> Pair:
-        """Read two traces and match their layers; raises MatchError where that would be guessing."""
-        one, other = Trace(keras), Trace(torch)
-        return cls(one, other, match(one.layers, other.layers, given or {}), experiment)
-
-    @property
-    def precision(self) -> str:
-        return self.experiment.training.precision
-
-    @property
-    def names(self) -> dict[str, str]:
-        both = {**self.matching.weighted, **self.matching.plain}
-        turned = {keras: torch for torch, keras in both.items()}
-        return {
-            layer["name"]: turned[layer["name"]] for layer in self.keras.layers if layer["name"] in turned
-        }
-
-    def both(self, stage: str, layer: str, weight: str = "") -> tuple[np.ndarray, np.ndarray] | None:
-        """One array of both sides, by the name of Keras's layer; None where neither has it, empty where one."""
-        tail = f"/{weight}" if weight else ""
-        keys = f"{stage}/{layer}{tail}", f"{stage}/{self.names[layer]}{tail}"
-        if keys[0] not in self.keras and keys[1] not in self.torch:
-            return None
-        # What only one side has differs in shape, and so is infinitely far.
-        nothing = np.empty(0)
-        one = self.keras[keys[0]] if keys[0] in self.keras else nothing
-        return one, self.torch[keys[1]] if keys[1] in self.torch else nothing
-
-    def weights(self, layer: str) -> Iterable[str]:
-        return self.keras.layer(layer)["weights"]
 
 
 def structure(pair: Pair) -> list[Check]:
@@ -166,7 +93,9 @@ def forward(pair: Pair) -> list[Check]:
     for mode in ("eval", "train"):
         for name in pair.names:
             found = pair.both(mode, name)
-            if found is not None:
+            # What finishes a model's outputs (a softmax) acts outside of training alone, on torch's side.
+            finishing = mode == "train" and found is not None and not found[1].size
+            if found is not None and not (finishing and not pair.weights(name)):
                 checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
     outputs = pair.keras["outputs"], pair.torch["outputs"]
     return [*checks, compare("the model's outputs", *outputs, tolerance, scaled=True)]
@@ -189,7 +118,8 @@ def one_step(pair: Pair) -> list[Check]:
     """
     checks = _of_weights(pair, "step", "one step", scaled=False, firm=pair.precision == "float32")
     for moment in ("momentums", "velocities"):
-        checks += _of_weights(pair, moment, "one step", scaled=True, label=f"{moment} of ")
+        # Adam's moments after one step are the gradient and its square, times a constant.
+        checks += _of_weights(pair, moment, "loss and gradients", scaled=True, label=f"{moment} of ")
     return checks
 
 

@@ -40,7 +40,7 @@ def match(
 
     Layers with weights go by name where both sides have the same ones, else by order where kinds and shapes
     are the same all along, else by kind, shapes and the layers that their inputs come from, where these leave
-    one choice. Layers without weights go by name, else by kind, shape and inputs; those left over are no error.
+    one choice. Those without weights go by name, else by kind, shape and inputs; what is left is no error.
     given: torch names with Keras's, before all else. Raises MatchError.
     """
     keras = {layer["name"]: layer for layer in keras_layers}

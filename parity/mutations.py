@@ -9,7 +9,8 @@ from pathlib import Path
 from experiment import cli
 from parity import photos, setups, sides, whole_run
 from parity.diagnosis import Diagnosis, diagnose
-from parity.ladder import RUNGS, Pair
+from parity.ladder import RUNGS
+from parity.pair import Pair
 from parity.suite import learning_rates_diagnosis
 
 
@@ -106,17 +107,17 @@ def run(
     outcomes = []
     for pair in ("cnn", "vgg16"):
         names = [name for name, m in MUTATIONS.items() if m.pair == pair and m.rung != "whole run"]
-        for outcome in _on_traces(names, pair, folder, device):
+        for outcome in on_traces(names, pair, folder, device):
             outcomes.append(outcome)
             watch(outcome)
     names = [name for name, m in MUTATIONS.items() if m.rung == "whole run"]
-    for outcome in _on_whole_runs(names, folder / "whole", device):
+    for outcome in on_whole_runs(names, folder / "whole", device):
         outcomes.append(outcome)
         watch(outcome)
     return outcomes
 
 
-def _on_traces(names: Sequence[str], pair: str, folder: Path, device: str):
+def on_traces(names: Sequence[str], pair: str, folder: Path, device: str):
     folder.mkdir(parents=True, exist_ok=True)
     data = photos.write(folder / "photos.npz")
     values = setups.setup(pair, str(data), str(folder / "cache"), "float64")
@@ -136,7 +137,7 @@ def _on_traces(names: Sequence[str], pair: str, folder: Path, device: str):
         yield outcome
 
 
-def _on_whole_runs(names: Sequence[str], folder: Path, device: str):
+def on_whole_runs(names: Sequence[str], folder: Path, device: str):
     keras = whole_run.train("keras", folder / "keras", EVENTS, device)
     for name in names:
         records = {

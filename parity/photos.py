@@ -1,4 +1,4 @@
-"""A small data set of real colour images that needs no download: patches of scikit-learn's two photographs."""
+"""A small data set of colour images that needs no download: patches of scikit-learn's two photographs."""
 
 from __future__ import annotations
 

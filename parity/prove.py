@@ -19,8 +19,8 @@ from experiment import cli, devices
 from experiment.run import replacing
 from parity import mutations, report, sides, suite, whole_run
 from parity.checks import Rung
-from parity.ladder import Pair
 from parity.matching import MatchError
+from parity.pair import Pair
 from parity.suite import COMBINATIONS, Findings, Place
 from parity.tolerances import REASONS
 from parity.wording import margin
@@ -39,8 +39,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line; exits with 2 on a mistake."""
     parser = cli.PlainParser(
         prog="parity",
-        description="Prove that two models are the same, from structure to whole training runs. Other commands: "
-        "accuracy, ablation, mutations, convert, doctor, report.",
+        description="Prove that two models are the same, from structure to whole training runs. Other "
+        "commands: accuracy, ablation, mutations, convert, doctor, report.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")

@@ -11,7 +11,7 @@ from scipy import ndimage
 from experiment import randomness
 
 if TYPE_CHECKING:
-    from parity.ladder import Pair
+    from parity.pair import Pair
 
 Parameters = dict[str, np.ndarray]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 Nested = dict[str, Any]
 
-# Everything in the loss that can differ, unequal shifts (they are easily swapped), a last batch that is not full.
+# All of the loss that can differ, unequal shifts (they are easily swapped), a last batch that is not full.
 _TRAINING = {
     "dropout_masks": "shared",
     "batch_size": 12,

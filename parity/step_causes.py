@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from parity.checks import Check
-from parity.ladder import Pair
+from parity.pair import Pair
 from parity.patterns import Explanation, explains, ratio_of
 
 BETAS = (0.9, 0.999)
@@ -72,7 +72,8 @@ def _statistics(layer: str, pair: Pair) -> Explanation:
     if abs(ratio - 1) > 1e-6:
         causes.append("BatchNorm's momentum differs")
         evidence.append(
-            f"{layer}'s moving mean moves {ratio:.6g} times as far: momentum {1 - share:.6g} for {momentum:.6g}"
+            f"{layer}'s moving mean moves {ratio:.6g} times as far: momentum {1 - share:.6g} "
+            f"for {momentum:.6g}"
         )
     # What each side took for the batch's variance: a move is (1 - momentum) * (variance - before).
     before = pair.keras[f"initial/{layer}/moving_variance"]
@@ -95,7 +96,8 @@ def _adam(pair: Pair) -> Explanation:
             continue
         assert moments[0] is not None
         assert moments[1] is not None
-        if any(np.abs(one - other).max() > 1e-9 * np.abs(one).max() for one, other in moments):
+        both = [one for one in moments if one is not None]
+        if any(np.abs(one - other).max() > 1e-9 * np.abs(one).max() for one, other in both):
             return "Adam's moments differ (its betas, or the gradient)", f"{layer}/{weight}"
         before, after = pair.both("initial", layer, weight), pair.both("step", layer, weight)
         assert before is not None

@@ -1,4 +1,4 @@
-"""Climbs the ladder: traces both sides of a pair, compares them rung by rung, and keeps all that was found."""
+"""Climbs the ladder: traces both sides of a pair, compares them rung by rung, keeps what was found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from experiment.run import Run
 from parity import augmentation, photos, setups, sides, whole_run
 from parity.checks import Check, Rung
 from parity.diagnosis import diagnose
-from parity.ladder import RUNGS, USERS, Pair
+from parity.ladder import RUNGS, USERS
+from parity.pair import Pair
 from parity.tolerances import REASONS, TRACE, WHOLE_RUN
 
 # TensorFlow computes in float64 throughout and is the reference; the others round parts of it to float32.

@@ -18,9 +18,9 @@ REASONS = {
     "initial weights": "drawn from one generator and only copied, so equal",
     "preprocessing": "a few operations on each pixel, as a share; order and sizes are equal",
     "augmentation": "four products a pixel at positions up to the image's size, as a share",
-    "forward": "sums of some thousand products a layer in another order, which BatchNorm over few values enlarges",
+    "forward": "sums of products in another order, which BatchNorm over few values enlarges; as a share",
     "loss and gradients": "as forward, and back through every layer again, as a share",
-    "one step": "Adam divides each gradient by its own size, so small ones' rounding grows (float32: large ones count)",
+    "one step": "Adam divides a gradient by its own size, so rounding grows (float32: large ones count)",
     "trajectory": "rounding carried through a few steps of Adam and BatchNorm",
     "whole run": "rounding carried through some hundred steps of Adam and BatchNorm",
 }

@@ -1,5 +1,6 @@
 """The same convolutions as a torch user migrates them, and the ways in which that goes wrong."""
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,3 +62,23 @@ def build_group_epsilon() -> nn.Module:
     network = MixedNetwork()
     network.norm.eps = 1e-5
     return network
+
+
+class Trained(pl.LightningModule):
+    """The network with torch's Adam as it comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = MixedNetwork()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 10)}
+
+
+def build_stock_adam() -> nn.Module:
+    """Planted: epsilon 1e-8 after the bias correction, for Keras's 1e-7 before it."""
+    return Trained()

@@ -1,6 +1,7 @@
 """The same residual network as a torch user migrates it, and the ways in which that goes wrong."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ class KerasBatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training:
+            assert self.running_mean is not None
+            assert self.running_var is not None
             with torch.no_grad():
                 variance, mean = torch.var_mean(input, (0, 2, 3), correction=0)
                 statistics = mean.lerp(self.running_mean, 0.99), variance.lerp(self.running_var, 0.99)
@@ -66,7 +69,7 @@ class KerasBatchNorm(nn.BatchNorm2d):
         return super().forward(input)
 
 
-def replaced(network: nn.Module, **settings: float) -> nn.Module:
+def replaced(network: nn.Module, **settings: Any) -> nn.Module:
     """The network with every BatchNorm2d made anew by `settings`; without any, with Keras's own."""
     for module in network.modules():
         for name, child in module.named_children():

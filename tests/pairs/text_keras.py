@@ -15,4 +15,14 @@ def build() -> keras.Model:
     x = layers.LayerNormalization()(x)
     x = layers.Flatten()(x)
     x = layers.Dense(8, activation="tanh")(x)
-    return keras.Model(inputs, layers.Dense(4)(x))
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    return model
+
+
+def build_adam() -> keras.Model:
+    """On TensorFlow a word's squared gradients are added up, not its gradients squared."""
+    model = build()
+    model.compile(keras.optimizers.Adam(), model.loss)
+    return model

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 WORDS, LENGTH = 50, 12
 
 
-def network(approximate: str = "none", before: bool = False) -> nn.Module:
+def network(approximate: str = "none", norm_first: bool = False) -> nn.Sequential:
     activation = nn.GELU(approximate)
     norm = nn.LayerNorm(24, eps=1e-3)
     return nn.Sequential(
         nn.Embedding(WORDS, 16),
         nn.LayerNorm(16, eps=1e-3),
         nn.Linear(16, 24),
-        *([norm, activation] if before else [activation, nn.Dropout(0.1), norm]),
+        *([norm, activation] if norm_first else [activation, nn.Dropout(0.1), norm]),
         nn.Flatten(),
         nn.Linear(24 * LENGTH, 8),
         nn.Tanh(),
@@ -22,41 +22,39 @@ def network(approximate: str = "none", before: bool = False) -> nn.Module:
     )
 
 
+class Classifier(pl.LightningModule):
+    def __init__(self, model: nn.Sequential) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
 def build() -> nn.Module:
+    return Classifier(network())
+
+
+def build_plain() -> nn.Module:
+    """Without an optimizer of its own: it is given Keras's Adam."""
     return network()
 
 
 def build_gelu_tanh() -> nn.Module:
     """Planted: GELU in its tanh approximation."""
-    return network("tanh")
+    return Classifier(network("tanh"))
 
 
 def build_swapped() -> nn.Module:
     """Planted: the activation after the normalization, and not before it."""
-    return network(before=True)
-
-
-class Trained(pl.LightningModule):
-    """With an optimizer of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = network()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)
-
-    def configure_optimizers(self) -> dict:
-        return {"optimizer": torch.optim.Adam(self.parameters(), lr=1e-3)}
-
-
-def build_stock_adam() -> nn.Module:
-    """Planted: torch's Adam as it comes, epsilon 1e-8 after the bias correction."""
-    return Trained()
+    return Classifier(network(norm_first=True))
 
 
 class Recurrent(nn.Module):
-    """A layer that the comparison does not cover."""
+    """Has a layer that the comparison does not cover."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +64,7 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, (state, _) = self.lstm(self.embedding(x))
-        return self.head(torch.squeeze(state, 0))
+        return self.head(state.squeeze(0))
 
 
 def build_recurrent() -> nn.Module:

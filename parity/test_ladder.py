@@ -1,0 +1,67 @@
+"""The ladder holds for this project's CNN, and every alignment that is switched off is caught and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from parity import mutations
+from parity.checks import table
+from parity.ladder import RUNGS
+from parity.mutations import MUTATIONS, Outcome
+from parity.suite import Findings, Place, own_pairs
+
+
+def test_every_rung_of_the_cnn_holds_in_float64(tmp_path: Path) -> None:
+    findings = Findings()
+    own_pairs(["cnn"], [("tensorflow", "float64")], Place(tmp_path, "cpu", lambda _: None), findings)
+    for rung in findings.rungs:
+        assert rung.status == "passed", f"{rung.name}\n{table([c for c in rung.checks if not c.passed])}"
+    assert {rung.name for rung in findings.rungs} == set(RUNGS)
+    assert not findings.diagnoses
+    [layers] = findings.layers
+    assert {"conv1", "bn4", "flatten", "dense", "logits"} <= set(layers["names"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("tensorflow", "float32"), ("jax", "float32"), ("torch", "float32")]
+)
+def test_every_rung_of_the_cnn_holds_in_float32(tmp_path: Path, backend: str, precision: str) -> None:
+    findings = Findings()
+    own_pairs(["cnn"], [(backend, precision)], Place(tmp_path, "cpu", lambda _: None), findings)
+    for rung in findings.rungs:
+        assert rung.status == "passed", f"{rung.name}\n{table([c for c in rung.checks if not c.passed])}"
+
+
+@pytest.mark.slow
+def test_every_rung_of_vgg16_holds_in_float64(tmp_path: Path) -> None:
+    findings = Findings()
+    own_pairs(["vgg16"], [("tensorflow", "float64")], Place(tmp_path, "cpu", lambda _: None), findings)
+    for rung in findings.rungs:
+        assert rung.status == "passed", f"{rung.name}\n{table([c for c in rung.checks if not c.passed])}"
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    folder = tmp_path_factory.mktemp("mutations")
+    names = [name for name, m in MUTATIONS.items() if m.pair == "cnn" and m.rung != "whole run"]
+    return {outcome.name: outcome for outcome in mutations.on_traces(names, "cnn", folder, "cpu")}
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, m in MUTATIONS.items() if m.pair == "cnn" and m.rung != "whole run"]
+)
+def test_a_mutation_is_caught_and_named(outcomes: dict[str, Outcome], name: str) -> None:
+    outcome = outcomes[name]
+    assert outcome.caught, f"{MUTATIONS[name].rung} passed; failed: {outcome.failed}"
+    assert outcome.diagnosed, outcome.diagnosis
+
+
+@pytest.mark.slow
+def test_mutations_of_vgg16_are_caught_and_named(tmp_path: Path) -> None:
+    names = [name for name, m in MUTATIONS.items() if m.pair == "vgg16"]
+    found = list(mutations.on_traces(names, "vgg16", tmp_path, "cpu"))
+    assert names
+    assert mutations.score(found) == 1, found
