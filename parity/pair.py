@@ -73,7 +73,7 @@ class Pair:
         }
 
     def both(self, stage: str, layer: str, weight: str = "") -> tuple[np.ndarray, np.ndarray] | None:
-        """One array of both sides, by Keras's name of the layer; empty where one has none, None where both."""
+        """One array of both sides, by Keras's name of the layer; empty where one has none, None if both."""
         tail = f"/{weight}" if weight else ""
         keys = f"{stage}/{layer}{tail}", f"{stage}/{self.names[layer]}{tail}"
         if keys[0] not in self.keras and keys[1] not in self.torch:

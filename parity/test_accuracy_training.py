@@ -10,6 +10,11 @@ import pytest
 from parity.accuracy import judge, main
 from parity.accuracy_runs import jobs, train_all
 
+
+def both(options: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    return {"keras": options, "lightning": options}
+
+
 SMALL = (
     "--config=configs/digits.yaml",
     "--gpus=0",
