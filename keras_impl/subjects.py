@@ -144,8 +144,9 @@ def _repeatable(model: keras.Model) -> Iterator[None]:
 def exact_constants(model: keras.Model) -> Iterator[None]:
     """Constants that TensorFlow takes through float32 keep their digits in float64.
 
-    These are the scale of Rescaling, the slope of leaky_relu, the constants of gelu: 1e-7 to 1e-9 that would
-    hide what a float64 trace can show, and that are nothing beside float32's own rounding.
+    These are the scale of Rescaling, the slope of leaky_relu, the constants of gelu and SGD's momentum: 1e-7
+    to 1e-9 that would hide what a float64 trace can show, and that are nothing beside float32's own rounding.
+    Adam's betas stay: `keras_semantics.Adam`, of the other side, rounds them as well.
     """
     if keras.backend.backend() != "tensorflow" or keras.config.floatx() != "float64":
         yield
@@ -153,10 +154,12 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
     from keras.src.backend import nn
 
     rescalings = [layer for layer in leaves(model) if isinstance(layer, keras.layers.Rescaling)]
+    constants = [(layer, name) for layer in rescalings for name in ("scale", "offset")]
+    if isinstance(model.optimizer, keras.optimizers.SGD):
+        constants.append((model.optimizer, "momentum"))
     with ExitStack() as stack:
-        for layer in rescalings:
-            for name in ("scale", "offset"):
-                stack.enter_context(patch.object(layer, name, np.float64(getattr(layer, name))))
+        for owner, name in constants:
+            stack.enter_context(patch.object(owner, name, np.float64(getattr(owner, name))))
         stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))
         stack.enter_context(patch.object(nn, "gelu", _gelu))
         yield
