@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-Layer = Mapping[str, Any]
-Layers = Mapping[str, Layer]
+from parity.layers import Layer, Layers, full, itself, signature, listed, sources
 
 # Kinds of layers with weights that both sides write alike.
 KNOWN = {
@@ -41,28 +39,25 @@ def match(
     Layers with weights go by name where both sides have the same ones, else by order where kinds and shapes
     are the same all along, else by kind, shapes and the layers that their inputs come from, where these leave
     one choice. Those without weights go by name, else by kind, shape and inputs; what is left is no error.
-    given: torch names with Keras's, before all else. Raises MatchError.
+    given (torch name to Keras's) stands before all. Raises MatchError.
     """
     keras = {layer["name"]: layer for layer in keras_layers}
     torch = {layer["name"]: layer for layer in torch_layers}
-    given = dict(given or {})
-    _check_given(given, keras, torch)
+    _check_given(given := dict(given or {}), keras, torch)
     _check_kinds(keras, "Keras")
     _check_kinds(torch, "torch")
     weighted = _weighted(keras, torch, {t: k for t, k in given.items() if torch[t]["weights"]})
     plain = _plain(keras, torch, weighted, {t: k for t, k in given.items() if t not in weighted})
     matched = weighted | plain
-    alone = {
-        "Keras": [layer for name, layer in keras.items() if name not in matched.values()],
-        "torch": [layer for name, layer in torch.items() if name not in matched],
-    }
-    notes = [
-        f"not compared by {'itself' if len(some) == 1 else 'themselves'}: {side}'s {_listed(some)}"
-        for side, some in alone.items()
-        if some
-    ]
-    names = {side: [layer["name"] for layer in some] for side, some in alone.items()}
-    return Matching(weighted, plain, names["Keras"], names["torch"], notes)
+    alone_keras = [layer for name, layer in keras.items() if name not in matched.values()]
+    alone_torch = [layer for name, layer in torch.items() if name not in matched]
+    notes = []
+    for side, alone in (("Keras", alone_keras), ("torch", alone_torch)):
+        if said := [layer for layer in alone if layer["kind"] != "Identity"]:
+            them = "itself" if len(said) == 1 else "themselves"
+            notes.append(f"not compared by {them}: {side}'s {listed(said)}")
+    one, other = ([layer["name"] for layer in alone] for alone in (alone_keras, alone_torch))
+    return Matching(weighted, plain, one, other, notes)
 
 
 def _check_given(given: Mapping[str, str], keras: Layers, torch: Layers) -> None:
@@ -73,10 +68,10 @@ def _check_given(given: Mapping[str, str], keras: Layers, torch: Layers) -> None
                     f"--map {torch_name}={keras_name}: the {side} model runs no layer {name!r}.\n"
                     f"It runs {', '.join(layers)}."
                 )
-        if _shapes(torch[torch_name])[1] != _shapes(keras[keras_name])[1]:
+        if signature(torch[torch_name])[1] != signature(keras[keras_name])[1]:
             raise MatchError(
                 f"--map {torch_name}={keras_name}: weights of other shapes, "
-                f"{_full(torch[torch_name])} for Keras's {_full(keras[keras_name])}."
+                f"{full(torch[torch_name])} for Keras's {full(keras[keras_name])}."
             )
     if twice := [name for name, count in Counter(given.values()).items() if count > 1]:
         raise MatchError(f"--map gives Keras's {twice[0]} to more than one torch layer.")
@@ -86,7 +81,7 @@ def _check_kinds(layers: Layers, side: str) -> None:
     for layer in layers.values():
         if layer["weights"] and layer["kind"] not in KNOWN:
             raise MatchError(
-                f"the {side} layer {layer['name']} is of a kind that is not covered: {_full(layer)}.\n"
+                f"the {side} layer {layer['name']} is of a kind that is not covered: {full(layer)}.\n"
                 f"Covered are {', '.join(sorted(KNOWN))}, and every layer without weights."
             )
 
@@ -97,13 +92,15 @@ def _check_kinds(layers: Layers, side: str) -> None:
 def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, str]:
     ours = {n: layer for n, layer in torch.items() if layer["weights"] and n not in given}
     theirs = {n: layer for n, layer in keras.items() if layer["weights"] and n not in given.values()}
-    if ours.keys() == theirs.keys() and all(_shapes(ours[name]) == _shapes(theirs[name]) for name in ours):
+    if ours.keys() == theirs.keys() and all(
+        signature(ours[name]) == signature(theirs[name]) for name in ours
+    ):
         return given | {name: name for name in ours}
     ordered = None
-    if [_shapes(layer) for layer in ours.values()] == [_shapes(layer) for layer in theirs.values()]:
+    if [signature(layer) for layer in ours.values()] == [signature(layer) for layer in theirs.values()]:
         ordered = given | dict(zip(ours, theirs, strict=True))
         if all(
-            _sources(torch, t, ordered, "torch") == _sources(keras, k, _itself(ordered), "Keras")
+            sources(torch, t, ordered, "torch") == sources(keras, k, itself(ordered), "Keras")
             for t, k in ordered.items()
         ):
             return ordered
@@ -122,14 +119,14 @@ def _narrowed(
     found = dict(given)
 
     def flow(layers: Layers, name: str, known: Mapping[str, str], side: str) -> Hashable:
-        return _shapes(layers[name]), _sources(layers, name, known, side)
+        return signature(layers[name]), sources(layers, name, known, side)
 
     def shapes(layers: Layers, name: str, known: Mapping[str, str], side: str) -> Hashable:
-        return _shapes(layers[name])
+        return signature(layers[name])
 
     def pair(alike: Callable[[Layers, str, Mapping[str, str], str], Hashable]) -> bool:
         torch_left = {n: alike(torch, n, found, "torch") for n in ours if n not in found}
-        keras_left = {n: alike(keras, n, _itself(found), "Keras") for n in theirs if n not in found.values()}
+        keras_left = {n: alike(keras, n, itself(found), "Keras") for n in theirs if n not in found.values()}
         for name, what in torch_left.items():
             fitting = [n for n, other in keras_left.items() if other == what]
             if len(fitting) == 1 and [*torch_left.values()].count(what) == 1:
@@ -146,19 +143,19 @@ def _problem(ours: Layers, theirs: Layers, found: Mapping[str, str]) -> str:
     """What to tell of the first layers that are left over."""
     left = {name: layer for name, layer in theirs.items() if name not in found.values()}
     for name, layer in ours.items():
-        fitting = [n for n, other in left.items() if _shapes(other) == _shapes(layer)]
+        fitting = [n for n, other in left.items() if signature(other) == signature(layer)]
         if fitting:
             more = f" ({len(ours)} layers in all)" if len(ours) > 1 else ""
             return (
-                f"the torch layer {name}, {_full(layer)}, may be Keras's {' or '.join(fitting)}{more}.\n"
+                f"the torch layer {name}, {full(layer)}, may be Keras's {' or '.join(fitting)}{more}.\n"
                 f"Names and order differ: {WAY_OUT}."
             )
     side, other, alone = ("torch", "Keras", ours) if ours else ("Keras", "torch", left)
     layer = next(iter(alone.values()))
     among = [one for one in (left if ours else {}).values() if one["kind"] == layer["kind"]]
-    near = f": left there {'is' if len(among) == 1 else 'are'} {_listed(among, _full)}" if among else ""
+    near = f": left there {'is' if len(among) == 1 else 'are'} {listed(among, full)}" if among else ""
     return (
-        f"the {side} layer {layer['name']}, {_full(layer)}, has no counterpart in the {other} model{near}.\n"
+        f"the {side} layer {layer['name']}, {full(layer)}, has no counterpart in the {other} model{near}.\n"
         "The two must have the same layers with weights, of the same shapes."
     )
 
@@ -174,19 +171,26 @@ def _plain(
 
     def fits(ours: Layer, theirs: Layer, needed: tuple[str, ...]) -> bool:
         known = {**weighted, **found}
+        came_from = sources(keras, theirs["name"], itself(known), "Keras")
         facts = {
             "kind": ours["kind"] == theirs["kind"],
             "shape": ours["shape"] == theirs["shape"],
-            "inputs": _sources(torch, ours["name"], known, "torch")
-            == _sources(keras, theirs["name"], _itself(known), "Keras"),
+            "inputs": came_from == sources(torch, ours["name"], known, "torch"),
             "role": _role(ours) == _role(theirs) != "",
+            "unknown": "" in came_from and alone(ours, torch) and alone(theirs, left),
         }
         # Two layers of one name may differ in one thing: that is then a finding.
         named = ours["name"] == theirs["name"] and sum(facts[w] for w in ("kind", "shape", "inputs")) > 1
         return named or all(facts[what] for what in needed)
 
+    def alone(layer: Layer, layers: Layers) -> bool:
+        alike = (one for n, one in layers.items() if n not in found and not one["weights"])
+        return sum((one["kind"], one["shape"]) == (layer["kind"], layer["shape"]) for one in alike) == 1
+
+    # Keras's x + y in a layer's own code leaves no trace: what comes after it has inputs that are not known.
     # Last, an activation in the place of another, so that the two can be told to differ.
-    for needed in (("kind", "shape", "inputs"), ("role", "shape", "inputs")):
+    by_inputs = ("kind", "shape", "inputs")
+    for needed in (by_inputs, ("kind", "shape", "unknown"), by_inputs, ("role", "shape", "inputs")):
         for name, layer in torch.items():
             if layer["weights"] or name in weighted or name in found:
                 continue
@@ -208,39 +212,3 @@ def _other_call(name: str, weighted: Mapping[str, str]) -> str | None:
 def _role(layer: Layer) -> str:
     kind = layer["kind"]
     return "activation" if kind[0].islower() else "pooling" if "Pooling" in kind else ""
-
-
-# === What is said of a layer ===
-
-
-def _sources(layers: Layers, name: str, known: Mapping[str, str], side: str) -> tuple[str, ...]:
-    """The matched layers that a layer's inputs come from, through those without weights that are not matched.
-
-    The model's own inputs are "". A layer with weights that is not matched resembles none.
-    """
-    found: set[str] = set()
-    for source in layers[name].get("inputs", ()):
-        if source in known:
-            found.add(known[source])
-        elif source in layers and not layers[source]["weights"]:
-            found.update(_sources(layers, source, known, side))
-        else:
-            found.add(f"{side} {source}" if source in layers else "")
-    return tuple(sorted(found))
-
-
-def _itself(matched: Mapping[str, str]) -> dict[str, str]:
-    return {name: name for name in matched.values()}
-
-
-def _shapes(layer: Layer) -> tuple[str, tuple]:
-    return layer["kind"], tuple(sorted((name, tuple(shape)) for name, shape in layer["weights"].items()))
-
-
-def _full(layer: Layer) -> str:
-    shapes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in layer["weights"].items())
-    return f"{layer['kind']} ({', '.join(shapes) or 'no weights'})"
-
-
-def _listed(layers: Iterable[Layer], said: Callable[[Layer], str] = lambda layer: layer["kind"]) -> str:
-    return ", ".join(f"{layer['name']} ({said(layer)})" for layer in layers)

@@ -237,27 +237,3 @@ def test_a_failed_run_is_told(
     assert len(asked) == 1
     assert asked[0][1:3] == ["-m", "keras_impl.train"]
     assert asked[0][3:8] == ["--data.name=digits", "--gpus", "0", "--seed", "1"]
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (["--seeds", "1"], "at least 2"),
-        (["--margin", "1"], "between 0 and 0.5"),
-        (["--baseline", "11"], "2 to --seeds 10"),
-        (["--seed", "3"], "the seeds are 1 to --seeds"),
-        (["--run.dir=x"], "the runs lie in --out"),
-        (["--training.dropout_masks", "shared"], "cannot be given"),
-        (["--training.epoch", "3"], "did you mean --training.epochs?"),
-    ],
-)
-def test_mistakes_answer_at_once(
-    argv: list[str], said: str, trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as exit:
-        main([*argv, "--out", str(tmp_path)])
-    assert exit.value.code == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert len(error.splitlines()) <= 2
-    assert trained == []

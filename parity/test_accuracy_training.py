@@ -58,3 +58,27 @@ def test_a_tenth_of_the_learning_rate_is_not_equivalent(digits: Path, tmp_path: 
     found = judge(wanted, tmp_path, margin=0.02, alpha=0.05, command="")
     assert found["verdict"] != "equivalent"
     assert found["comparisons"][0]["difference"] < -0.02
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--seeds", "1"], "at least 2"),
+        (["--margin", "1"], "between 0 and 0.5"),
+        (["--baseline", "11"], "2 to --seeds 10"),
+        (["--seed", "3"], "the seeds are 1 to --seeds"),
+        (["--run.dir=x"], "the runs lie in --out"),
+        (["--training.dropout_masks", "shared"], "cannot be given"),
+        (["--training.epoch", "3"], "did you mean --training.epochs?"),
+    ],
+)
+def test_mistakes_answer_at_once(
+    argv: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main([*argv, "--out", str(tmp_path)])
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) <= 2
+    assert not any(tmp_path.iterdir()), "nothing may be trained"
