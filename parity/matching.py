@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from parity.layers import Layer, Layers, full, itself, signature, listed, sources
+from parity.layers import Layer, Layers, full, itself, listed, signature, sources
 
 # Kinds of layers with weights that both sides write alike.
 KNOWN = {
@@ -140,24 +140,33 @@ def _narrowed(
 
 
 def _problem(ours: Layers, theirs: Layers, found: Mapping[str, str]) -> str:
-    """What to tell of the first layers that are left over."""
+    """What to tell of the layers that are left over: a missing one first, else the first with a choice."""
     left = {name: layer for name, layer in theirs.items() if name not in found.values()}
-    for name, layer in ours.items():
-        fitting = [n for n, other in left.items() if signature(other) == signature(layer)]
-        if fitting:
-            more = f" ({len(ours)} layers in all)" if len(ours) > 1 else ""
+
+    def alike(layer: Layer, layers: Layers) -> list[str]:
+        return [name for name, other in layers.items() if signature(other) == signature(layer)]
+
+    for layer in [*ours.values(), *left.values()]:
+        one, other = alike(layer, ours), alike(layer, left)
+        if len(one) != len(other):
+            same = [near for near in {**left, **ours}.values() if near["kind"] == layer["kind"]]
+            others = [near for near in same if signature(near) != signature(layer)]
+            near = f"; without a counterpart is also {listed(others[:1], full)}" if others else ""
+            has = f"the torch model has {_names(one)}, the Keras model {_names(other)}"
             return (
-                f"the torch layer {name}, {full(layer)}, may be Keras's {' or '.join(fitting)}{more}.\n"
-                f"Names and order differ: {WAY_OUT}."
+                f"of {full(layer)} {has}{near}.\n"
+                "The two must have the same layers with weights, of the same shapes."
             )
-    side, other, alone = ("torch", "Keras", ours) if ours else ("Keras", "torch", left)
-    layer = next(iter(alone.values()))
-    among = [one for one in (left if ours else {}).values() if one["kind"] == layer["kind"]]
-    near = f": left there {'is' if len(among) == 1 else 'are'} {listed(among, full)}" if among else ""
+    name, layer = next(iter(ours.items()))
+    more = f" ({len(ours)} layers in all)" if len(ours) > 1 else ""
     return (
-        f"the {side} layer {layer['name']}, {full(layer)}, has no counterpart in the {other} model{near}.\n"
-        "The two must have the same layers with weights, of the same shapes."
+        f"the torch layer {name}, {full(layer)}, may be Keras's {' or '.join(alike(layer, left))}{more}.\n"
+        f"Names and order differ: {WAY_OUT}."
     )
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 # === Layers without weights ===

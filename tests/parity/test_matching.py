@@ -1,0 +1,218 @@
+"""Which layer is whose: by name, by order, by what is alike, and what is said where that is not enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from parity.matching import MatchError, Matching, match
+
+Layers = list[dict[str, Any]]
+
+
+def layer(name: str, kind: str, *inputs: str, shape: list[int] | None = None, **weights: list[int]) -> dict:
+    return {"name": name, "kind": kind, "inputs": list(inputs), "shape": shape or [4], "weights": weights}
+
+
+def dense(name: str, *inputs: str, units: int = 4) -> dict:
+    return layer(name, "Dense", *inputs, shape=[units], kernel=[4, units], bias=[units])
+
+
+def conv(name: str, *inputs: str, size: int = 3) -> dict:
+    return layer(name, "Conv2D", *inputs, shape=[8, 8, 4], kernel=[size, size, 4, 4])
+
+
+def swapped(layers: Layers, one: str, other: str) -> Layers:
+    """The layers with two of them in each other's place."""
+    order = [entry["name"] for entry in layers]
+    i, j = order.index(one), order.index(other)
+    layers = list(layers)
+    layers[i], layers[j] = layers[j], layers[i]
+    return layers
+
+
+# === Layers with weights ===
+
+
+def test_equal_names_are_the_identity_in_any_order() -> None:
+    keras = [dense("a", ""), layer("act", "relu", "a"), dense("b", "act"), layer("drop", "Dropout", "b")]
+    found = match(keras, list(reversed(keras)))
+    assert found.weighted == {"a": "a", "b": "b"}
+    assert found.plain == {"act": "act", "drop": "drop"}
+    assert found.unmatched_keras == found.unmatched_torch == found.notes == []
+
+
+def test_other_names_go_by_order() -> None:
+    keras = [dense("dense", ""), dense("dense_1", "dense"), dense("dense_2", "dense_1")]
+    torch = [dense("net.0", ""), dense("net.1", "net.0"), dense("head", "net.1")]
+    assert match(keras, torch).weighted == {"net.0": "dense", "net.1": "dense_1", "head": "dense_2"}
+
+
+def test_equal_names_with_other_shapes_do_not_match_by_name() -> None:
+    keras = [dense("a", "", units=4), dense("b", "a", units=7)]
+    torch = [dense("b", "", units=4), dense("a", "b", units=7)]
+    assert match(keras, torch).weighted == {"b": "a", "a": "b"}
+
+
+def residual(names: dict[str, str]) -> Layers:
+    """Main path of two convolutions, a shortcut of one, their sum, and one more."""
+    n = names
+    return [
+        conv(n["first"], ""),
+        layer(n["relu"], "relu", n["first"], shape=[8, 8, 4]),
+        conv(n["main"], n["relu"]),
+        conv(n["shortcut"], n["relu"], size=1),
+        layer(n["add"], "Add", n["main"], n["shortcut"], shape=[8, 8, 4]),
+        conv(n["last"], n["add"]),
+    ]
+
+
+KERAS = {key: f"k_{key}" for key in ("first", "relu", "main", "shortcut", "add", "last")}
+TORCH = {key: f"t_{key}" for key in KERAS}
+
+
+def test_a_shortcut_that_runs_earlier_is_found_by_its_shapes_and_inputs() -> None:
+    torch = swapped(residual(TORCH), "t_main", "t_shortcut")
+    found = match(residual(KERAS), torch)
+    assert found.weighted | found.plain == {TORCH[key]: KERAS[key] for key in KERAS}
+
+
+def test_parallel_layers_of_one_shape_follow_their_inputs_and_not_their_order() -> None:
+    keras = [dense("k1", ""), dense("k2", "k1"), dense("ka", "k1"), dense("kb", "k2")]
+    torch = [dense("t1", ""), dense("ta", "t1"), dense("t2", "t1"), dense("tb", "t2")]
+    # By order t2 would be ka; what comes after it says otherwise only where the shapes do.
+    keras[2] = dense("ka", "k1", units=9)
+    torch[1] = dense("ta", "t1", units=9)
+    assert match(keras, torch).weighted == {"t1": "k1", "ta": "ka", "t2": "k2", "tb": "kb"}
+
+
+def test_a_choice_is_named_with_its_candidates_and_the_way_out() -> None:
+    keras = [dense("k1", ""), dense("k2", ""), conv("k3", "k1")]
+    torch = [conv("t3", "t1"), dense("t1", ""), dense("t2", "")]
+    with pytest.raises(MatchError) as error:
+        match(keras, torch)
+    assert str(error.value) == (
+        "the torch layer t1, Dense (kernel 4x4, bias 4), may be Keras's k1 or k2 (2 layers in all).\n"
+        "Names and order differ: give both the same names, or say --map torch_name=keras_name, once for each."
+    )
+    assert match(keras, torch, {"t1": "k2"}).weighted == {"t3": "k3", "t1": "k2", "t2": "k1"}
+
+
+def test_a_missing_layer_is_named() -> None:
+    torch = [dense("t1", ""), conv("t2", "t1")]
+    with pytest.raises(MatchError) as error:
+        match([dense("k1", ""), conv("k2", "k1", size=5)], torch)
+    assert str(error.value) == (
+        "of Conv2D (kernel 3x3x4x4) the torch model has t2, the Keras model none; "
+        "without a counterpart is also k2 (Conv2D (kernel 5x5x4x4)).\n"
+        "The two must have the same layers with weights, of the same shapes."
+    )
+    with pytest.raises(MatchError, match=r"the torch model has none, the Keras model k2\."):
+        match([dense("k1", ""), conv("k2", "k1")], [dense("t1", "")])
+
+
+def test_a_kind_that_is_not_covered_is_named() -> None:
+    lstm = layer("memory", "LSTM", "", kernel=[4, 16], recurrent_kernel=[4, 16])
+    for pair, side in (([lstm], [dense("t", "")]), "Keras"), (([dense("k", "")], [lstm]), "torch"):
+        with pytest.raises(
+            MatchError, match=rf"^the {side} layer memory is of a kind .*: LSTM \(kernel 4x16"
+        ):
+            match(*pair)
+
+
+# === What the user says ===
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"t9": "k1"}, r"--map t9=k1: the torch model runs no layer 't9'\.\nIt runs t1, t2\."),
+        ({"t1": "k9"}, r"--map t1=k9: the Keras model runs no layer 'k9'\.\nIt runs k1, k2\."),
+        ({"t1": "k2"}, r"--map t1=k2: weights of other shapes, Dense .* for Keras's Conv2D"),
+        ({"t1": "k1", "t2": "k1"}, "weights of other shapes|to more than one torch layer"),
+    ],
+)
+def test_a_wrong_map_is_said(given: dict[str, str], said: str) -> None:
+    with pytest.raises(MatchError, match=said):
+        match([dense("k1", ""), conv("k2", "k1")], [dense("t1", ""), conv("t2", "t1")], given)
+
+
+def test_two_torch_layers_cannot_have_one_of_keras() -> None:
+    with pytest.raises(MatchError, match="gives Keras's k1 to more than one torch layer"):
+        match([dense("k1"), dense("k2")], [dense("t1"), dense("t2")], {"t1": "k1", "t2": "k1"})
+
+
+def test_a_map_may_name_layers_without_weights() -> None:
+    keras = [dense("k", ""), layer("mean", "GlobalAveragePooling2D", "k")]
+    torch = [dense("t", ""), layer("pool", "AdaptiveAvgPool2d", "t")]
+    assert match(keras, torch).plain == {}
+    assert match(keras, torch, {"pool": "mean"}).plain == {"pool": "mean"}
+
+
+# === Layers without weights ===
+
+
+def plain(keras: Layers, torch: Layers) -> Matching:
+    return match([dense("k", ""), *keras], [dense("t", ""), *torch])
+
+
+def test_a_functional_softmax_is_keras_activation_layer() -> None:
+    found = plain([layer("probabilities", "softmax", "k")], [layer("softmax#1", "softmax", "t")])
+    assert found.plain == {"softmax#1": "probabilities"}
+
+
+def test_layers_without_a_counterpart_are_passed_through_and_noted() -> None:
+    keras = [layer("drop", "Dropout", "k"), layer("act", "relu", "drop"), layer("soft", "softmax", "act")]
+    torch = [
+        layer("identity", "Identity", "t"),
+        layer("relu#1", "relu", "identity"),
+        layer("scale", "Scale", "relu#1"),
+        layer("soft", "softmax", "scale"),
+    ]
+    found = plain(keras, torch)
+    assert found.plain == {"relu#1": "act", "soft": "soft"}
+    assert found.unmatched_keras == ["drop"]
+    assert found.unmatched_torch == ["identity", "scale"]
+    assert found.notes == [
+        "not compared by itself: Keras's drop (Dropout)",
+        "not compared by itself: torch's scale (Scale)",
+    ]
+
+
+def test_branches_are_told_apart_by_their_inputs() -> None:
+    keras = [dense("k1", ""), dense("k2", ""), layer("a", "relu", "k1"), layer("b", "relu", "k2")]
+    torch = [dense("t1", ""), dense("t2", ""), layer("relu#1", "relu", "t2"), layer("relu#2", "relu", "t1")]
+    assert match(keras, torch).plain == {"relu#1": "b", "relu#2": "a"}
+
+
+def test_another_activation_in_the_same_place_is_matched_so_that_it_is_found() -> None:
+    found = plain([layer("k/activation", "relu", "k")], [layer("gelu#1", "gelu", "t")])
+    assert found.plain == {"gelu#1": "k/activation"}
+    assert plain([layer("flat", "Flatten", "k")], [layer("relu#1", "relu", "t")]).plain == {}
+
+
+def test_an_activation_moved_past_a_layer_with_weights_is_not_matched() -> None:
+    keras = [dense("k1", ""), layer("act", "relu", "k1"), dense("k2", "act")]
+    torch = [dense("t1", ""), dense("t2", "t1"), layer("relu#1", "relu", "t2")]
+    found = match(keras, torch)
+    assert found.weighted == {"t1": "k1", "t2": "k2"}
+    assert found.plain == {}
+
+
+def test_inputs_that_are_not_known_are_made_up_for_where_only_one_layer_fits() -> None:
+    pool = layer("pool", "GlobalAveragePooling2D", "", shape=[3])
+    add = layer("Add#1", "Add", "t")
+    mean = layer("mean#1", "GlobalAveragePooling2D", "Add#1", shape=[3])
+    assert plain([pool], [add, mean]).plain == {"mean#1": "pool"}
+    twice = [mean, {**mean, "name": "mean#2"}]
+    assert plain([pool, {**pool, "name": "pool_1"}], [add, *twice]).plain == {}
+
+
+def test_a_further_call_of_a_layer_with_weights_is_the_others_further_call() -> None:
+    again = [layer("k@2", "Dense", "act"), layer("act", "relu", "k")]
+    found = plain(again, [layer("t@2", "Dense", "relu"), layer("relu", "relu", "t")])
+    assert found.plain == {"t@2": "k@2", "relu": "act"}
+    one_module = [layer("relu", "relu", "t"), layer("relu@2", "relu", "relu")]
+    two_layers = [layer("act", "relu", "k"), layer("act_1", "relu", "act")]
+    assert plain(two_layers, one_module).plain == {"relu": "act", "relu@2": "act_1"}
