@@ -31,7 +31,7 @@ def replace_images(
     experiment: Experiment,
     framework: str,
 ) -> Dataset:
-    """The data set with features in the place of images.
+    """The data set with features in the place of the images that its splits use.
 
     compute: uint8 (N, S, S, 3) -> float (N, F), the frozen base. weights: the base's, which with the images,
     the precision and the framework name the features in the cache. Each array of images is read in batches
@@ -41,28 +41,32 @@ def replace_images(
     for array in weights:
         key.update(np.ascontiguousarray(array).tobytes())
     cache = Path(experiment.data.cache).expanduser()
-    done: dict[int, np.ndarray] = {}
-    splits: dict[str, Split] = {}
-    for name in ("train", "validation", "test"):
-        split: Split = getattr(dataset, name)
-        images = split.images
-        if id(images) not in done:
-            done[id(images)] = _features(images, cache, key.copy(), compute)
-        splits[name] = replace(split, images=done[id(images)])
+    old: dict[str, Split] = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    done: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    new: dict[str, Split] = {}
+    for name, split in old.items():
+        which = id(split.images)
+        if which not in done:
+            # A limit leaves most rows of an array unused.
+            rows = np.unique(np.concatenate([s.indices for s in old.values() if id(s.images) == which]))
+            done[which] = rows, _features(split.images, rows, cache, key.copy(), compute)
+        rows, found = done[which]
+        new[name] = replace(split, images=found, indices=np.searchsorted(rows, split.indices))
     print(
-        f"the base is frozen and nothing is augmented: the head trains on its {done.popitem()[1].shape[1]} "
+        f"the base is frozen and nothing is augmented: the head trains on its {new['train'].images.shape[1]} "
         f"features an image, computed once (in {cache})",
         flush=True,
     )
-    return replace(dataset, **splits)
+    return replace(dataset, **new)
 
 
-def _features(images: np.ndarray, cache: Path, key: Any, compute: Callable) -> np.ndarray:
+def _features(images: np.ndarray, rows: np.ndarray, cache: Path, key: Any, compute: Callable) -> np.ndarray:
     key.update(np.ascontiguousarray(images).data)
+    key.update(rows.tobytes())
 
     def build(folder: Path) -> None:
-        starts = tqdm(range(0, len(images), BATCH), desc="features of the base", unit="batch", disable=None)
-        parts = [compute(np.ascontiguousarray(images[start : start + BATCH])) for start in starts]
+        starts = tqdm(range(0, len(rows), BATCH), desc="features of the base", unit="batch", disable=None)
+        parts = [compute(np.ascontiguousarray(images[rows[start : start + BATCH]])) for start in starts]
         np.save(folder / "images.npy", np.concatenate(parts))
 
     return kept(cache, f"features-{key.hexdigest()}", build)["images"]

@@ -139,8 +139,8 @@ def users(request: Request) -> Subject:
     return subject
 
 
-def users_model(name: str) -> nn.Module:
-    """The model that `package.module:function` builds; raises TraceError."""
+def built(name: str) -> nn.Module:
+    """The torch module that `package.module:function` builds; raises TraceError."""
     try:
         model = user_object(name)()
     except TraceError:
@@ -149,6 +149,12 @@ def users_model(name: str) -> nn.Module:
         raise TraceError(f"{name}: gives no model: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise TraceError(f"{name}: gives {type(model).__name__}, a torch.nn.Module was expected")
+    return model
+
+
+def users_model(name: str) -> nn.Module:
+    """As `built`; TraceError too for weights that no layer holds, since Keras can have none there."""
+    model = built(name)
     for path, module in model.named_modules():
         own = [weight for weight, _ in module.named_parameters(recurse=False)]
         if own and any(True for _ in module.children()):

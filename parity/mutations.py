@@ -62,6 +62,7 @@ EVENTS = (
     "--model.dense_units=8",
     "--training.epochs=8",
     "--training.plateau.patience=2",
+    "--training.plateau.min_delta=9",
     "--training.early_stopping.patience=5",
     "--training.early_stopping.min_delta=9",
     "--training.early_stopping.restore_best_weights=false",

@@ -30,29 +30,14 @@ def test_vgg16_head_trains_the_same(tmp_path: Path) -> None:
     runs = train_both(tmp_path, [*VGG16_HEAD, f"--data.cache={tmp_path}"])
     checks = compare_runs(runs["keras"], runs["lightning"])
     assert all(check.passed for check in checks), table(checks)
+    assert len(step_losses(runs["keras"])) >= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "fault",
-    [
-        "--training.dropout_masks=own",
-        pytest.param("--augment.zoom=0.2001", marks=pytest.mark.slow),
-        pytest.param("--training.l2=0.000101", marks=pytest.mark.slow),
-    ],
+    "fault", ["--training.dropout_masks=own", "--augment.zoom=0.2001", "--training.l2=0.000101"]
 )
 def test_a_difference_is_caught(cnn: dict[str, Run], tmp_path: Path, fault: str) -> None:
     faulty = train("lightning", tmp_path / "run", [*CNN, fault])
     failed = {check.quantity for check in compare_runs(cnn["keras"], faulty) if not check.passed}
     assert {"step loss", "predictions", "weights"} <= failed
-
-
-@pytest.mark.parametrize(
-    ("mutation", "quantities"),
-    [("plateau", {"learning_rate"}), ("early_stopping", {"stopped_epoch", "step loss"})],
-)
-def test_a_callback_that_is_one_epoch_off_is_caught(
-    cnn: dict[str, Run], tmp_path: Path, mutation: str, quantities: set[str]
-) -> None:
-    faulty = train("lightning", tmp_path / "run", CNN, mutation=mutation)
-    failed = {check.quantity for check in compare_runs(cnn["keras"], faulty) if not check.passed}
-    assert quantities <= failed

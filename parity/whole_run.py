@@ -30,7 +30,7 @@ DIGITS = ("--data.name=digits", "--augment.horizontal_flip=false")
 # first step, at 1e-3 and with batches of 24, to 1e-9 after some 100 steps.
 EVENTS = (
     "--training.epochs=30",
-    "--training.batch_size=48",
+    "--training.batch_size=24",
     "--training.learning_rate=3e-4",
     "--training.plateau.patience=2",
     "--training.plateau.factor=0.8",
@@ -42,18 +42,18 @@ EVENTS = (
     "--training.label_smoothing=0.1",
     "--training.class_weights=balanced",
 )
-SMALL = ("--model.filters=[8,16]", "--model.dense_units=32", "--data.limit=700")
+SMALL = ("--model.filters=[8,16]", "--model.dense_units=32", "--data.limit=400")
 CNN = (*DIGITS, *SMALL, *EVENTS)
-# A folder of real images, CIFAR-10 among them: 320 steps.
-IMAGES = (*SMALL, "--data.limit=2134", *EVENTS, "--training.epochs=8")
+# A folder of real images, CIFAR-10 among them: 23 epochs of 15 steps, too.
+IMAGES = (*SMALL, *EVENTS)
 VGG16_HEAD = (
     "--data.name=digits",
     "--data.limit=60",
     "--model.name=vgg16",
     "--model.weights=random",
     "--augment.kind=none",
-    "--training.epochs=20",
-    "--training.batch_size=12",
+    "--training.epochs=12",
+    "--training.batch_size=2",
 )
 
 

@@ -6,11 +6,15 @@ folder or file runs its tests here.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+# Test files run side by side, one to a core (pytest-xdist): threads of their own would only be in their way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 SIDES = (HERE / "keras_impl", HERE / "lightning_impl")
 
 

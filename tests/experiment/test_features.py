@@ -85,6 +85,17 @@ def test_each_array_is_computed_once_in_batches_and_kept_on_disk(dataset: Datase
     assert len(list((tmp_path / "cache" / "arrays").glob("features-*"))) == 2
 
 
+def test_images_that_no_split_uses_are_not_computed(dataset: Dataset, tmp_path: Path) -> None:
+    few = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    few = {name: replace(s, labels=s.labels[:5], indices=s.indices[:5]) for name, s in few.items()}
+    base = Base()
+    replaced = replace_images(replace(dataset, **few), WEIGHTS, base, experiment(tmp_path), "keras")
+    assert base.batches == [10, 5]
+    for name, split in few.items():
+        images, _ = split.batch(np.arange(5))
+        np.testing.assert_array_equal(getattr(replaced, name).batch(np.arange(5))[0], Base()(images))
+
+
 def test_other_weights_precision_data_or_framework_are_computed_anew(
     dataset: Dataset, tmp_path: Path
 ) -> None:
