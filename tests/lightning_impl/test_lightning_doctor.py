@@ -157,7 +157,10 @@ class Module(pl.LightningModule):
         return EarlyStopping("val_loss", patience=7)
 
 
-def test_what_a_lightning_module_configures_and_what_a_pass_shows(users: ModuleType) -> None:
+def test_what_a_lightning_module_configures_and_what_a_pass_shows(
+    users: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     found = findings(users, settled(Module()), input_shape=(12, 12, 4), gpu=True)
     places = {finding.where for finding in found}
     assert places == {
