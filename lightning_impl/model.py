@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ def cnn(config: Model, size: int, classes: int) -> nn.Module:
 def vgg16(config: Model, size: int, classes: int) -> nn.Module:
     """VGG16's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
     base: OrderedDict[str, nn.Module] = OrderedDict()
-    base["preprocess"] = CaffePreprocess()
+    base["flip"] = Flip()
+    base["preprocess"] = Normalization(mean=(103.939, 116.779, 123.68))
     channels = 3
     for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, 1):
         for number in range(1, convolutions + 1):
@@ -93,19 +95,25 @@ class Rescaling(nn.Module):
         return input * self.scale
 
 
-class CaffePreprocess(nn.Module):
-    """VGG16's input convention: RGB to BGR, minus ImageNet's mean colour, on the 0..255 scale."""
+class Flip(nn.Module):
+    """RGB to BGR: the colours of (N, 3, H, W) in the other order."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.flip(1)
+
+
+class Normalization(nn.Module):
+    """Keras's, with a variance of one: (N, C, H, W) minus a mean for each channel."""
 
     mean: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float]) -> None:
         super().__init__()
-        # float32 also where the model is float64: so Keras's Normalization keeps it.
-        mean = torch.tensor((103.939, 116.779, 123.68), dtype=torch.float32)
-        self.register_buffer("mean", mean[:, None, None], persistent=False)
+        # float32 also where the model is float64: so Keras's keeps it.
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None], persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        return input.flip(1) - self.mean.to(input.dtype)
+        return input - self.mean.to(input.dtype)
 
 
 def initialise(model: nn.Module, seed: int, biases: str) -> None:

@@ -152,12 +152,8 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
     "flatten_order": lambda: patch.object(model, "Flatten", nn.Flatten),
     "initial_weights": lambda: patch.object(model, "initialise", lambda *_: torch.manual_seed(0)),
     "rescaling": lambda: patch.object(model.Rescaling, "forward", lambda self, input: input / 255),
-    "bgr_order": lambda: patch.object(
-        model.CaffePreprocess, "forward", lambda self, input: input - self.mean.to(input.dtype)
-    ),
-    "mean_subtraction": lambda: patch.object(
-        model.CaffePreprocess, "forward", lambda self, input: input.flip(1)
-    ),
+    "bgr_order": lambda: patch.object(model.Flip, "forward", lambda self, input: input),
+    "mean_subtraction": lambda: patch.object(model.Normalization, "forward", lambda self, input: input),
     "zoom_direction": lambda: _parameters(lambda p: {"zx": 1 / p["zx"], "zy": 1 / p["zy"]}),
     "swapped_shifts": lambda: _parameters(lambda p: {"tx": p["ty"], "ty": p["tx"]}),
     "rotation_sign": lambda: _parameters(lambda p: {"theta": -p["theta"]}),

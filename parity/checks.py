@@ -47,14 +47,15 @@ class Rung:
     @property
     def worst(self) -> Check | None:
         """The check nearest to its bound, or furthest beyond it."""
-        return max(self.checks, key=_used, default=None)
+        return max(self.checks, key=used, default=None)
 
     def as_json(self) -> dict[str, Any]:
         checks = [{**asdict(check), "passed": check.passed} for check in self.checks]
         return {**asdict(self), "checks": checks, "status": self.status}
 
 
-def _used(check: Check) -> float:
+def used(check: Check) -> float:
+    """How much of its tolerance a check uses: above 1 it fails."""
     if np.isnan(check.largest):
         return np.inf
     if check.tolerance:

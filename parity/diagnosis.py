@@ -85,16 +85,16 @@ def _preprocessing(first: Check, failed: Sequence[Check], pair: Pair) -> Explana
         np.sort(means[0], axis=0), np.sort(means[1], axis=0)
     ):
         return "the images come in another order (shuffling)", "the same images, at other places"
-    first_layer = pair.keras.layers[0]["name"]
-    found = pair.both("eval", first_layer)
-    if found is None:
+    return next(filter(None, (_pixels(name, pair) for name in pair.before_weights)), None)
+
+
+def _pixels(layer: str, pair: Pair) -> Explanation:
+    found = pair.both("eval", layer)
+    if found is None or np.array_equal(*found):
         return None
     keras, torch = found
     if explains(keras, torch, keras[..., ::-1]):
-        return (
-            "the colour channels are reversed (RGB for BGR)",
-            f"{first_layer} agrees with its channels reversed",
-        )
+        return "the colour channels are reversed (RGB for BGR)", f"{layer} agrees with its channels reversed"
     offsets = (torch - keras).reshape(-1, keras.shape[-1])
     if explains(keras, torch, keras + offsets[0]):
         values = ", ".join(f"{value:.3f}" for value in offsets[0])

@@ -59,7 +59,7 @@ def initial_weights(pair: Pair) -> list[Check]:
 
 
 def preprocessing(pair: Pair) -> list[Check]:
-    """Order, sizes and content of two epochs' batches, and what the first layer makes of the first one."""
+    """Order, sizes and content of two epochs' batches, and what the layers before any weight make of it."""
     tolerance = TRACE["preprocessing"][pair.precision]
     checks = []
     for key in pair.keras.keys:
@@ -74,10 +74,10 @@ def preprocessing(pair: Pair) -> list[Check]:
                     scaled=not exact,
                 )
             )
-    first = pair.keras.layers[0]["name"]
-    found = pair.both("eval", first)
-    assert found is not None
-    return [*checks, compare(f"{first}'s output", *found, tolerance, scaled=True)]
+    for name in pair.before_weights:
+        if (found := pair.both("eval", name)) is not None:
+            checks.append(compare(f"{name}'s output", *found, tolerance, scaled=True))
+    return checks
 
 
 def augmentation(pair: Pair) -> list[Check]:

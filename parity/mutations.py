@@ -11,7 +11,6 @@ from parity import photos, setups, sides, whole_run
 from parity.diagnosis import Diagnosis, diagnose
 from parity.ladder import RUNGS
 from parity.pair import Pair
-from parity.suite import learning_rates_diagnosis
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def on_whole_runs(names: Sequence[str], folder: Path, device: str):
         }
         checks = whole_run.compare_runs(records["keras"], records["lightning"])
         outcome = Outcome(name)
-        if (found := learning_rates_diagnosis(checks, records)) is not None:
+        if (found := whole_run.diagnose(checks, records)) is not None:
             outcome.failed.append("whole run")
             outcome.diagnosis = Diagnosis(**found)
         yield outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ class Pair:
         return {
             layer["name"]: turned[layer["name"]] for layer in self.keras.layers if layer["name"] in turned
         }
+
+    @property
+    def before_weights(self) -> list[str]:
+        """Keras's names of the matched layers that come before the first with weights."""
+        return list(takewhile(lambda name: not self.weights(name), self.names))
 
     def both(self, stage: str, layer: str, weight: str = "") -> tuple[np.ndarray, np.ndarray] | None:
         """One array of both sides, by Keras's name of the layer; empty where one has none, None if both."""

@@ -121,10 +121,12 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         "seconds": time.perf_counter() - started,
         "rungs": [rung.as_json() for rung in findings.rungs],
         "reasons": REASONS,
+        "notes": findings.notes,
         "diagnoses": findings.diagnoses,
         "trajectories": findings.trajectories,
         "layers": findings.layers,
         "mutations": None if mutated is None else [outcome.as_json() for outcome in mutated],
+        "stock_augmentation": findings.stock_augmentation,
         "environment": findings.environment,
     }
     with replacing(arguments.out / "results.json") as path:

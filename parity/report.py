@@ -14,9 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from experiment.cli import PlainParser, fail
 from experiment.run import replacing
 from parity import plots, seed_plots, wording
-from parity.checks import Check, Rung
+from parity.checks import Check, Rung, used
 from parity.results import Layers, Results, ResultsError, read
-from parity.wording import UNPROVEN, listed, used
+from parity.wording import UNPROVEN, listed
 
 T = TypeVar("T")
 

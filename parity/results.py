@@ -132,6 +132,15 @@ class Accuracy(BaseModel):
     comparisons: list[Comparison]
 
 
+class StockAugmentation(BaseModel):
+    """`augment.kind: torchvision` beside Keras's, as parity/stock_augmentation.py measures them."""
+
+    difference: dict[str, float]
+    keras: dict[str, float]
+    keras_again: dict[str, float]
+    torchvision: dict[str, float]
+
+
 class Results(BaseModel):
     """All that one run of the suite found; a part that was not run is None."""
 
@@ -148,6 +157,7 @@ class Results(BaseModel):
     mutations: list[Mutation] | None = None
     ablation: Ablation | None = None
     accuracy: Accuracy | None = None
+    stock_augmentation: StockAugmentation | None = None
     environment: dict[str, dict[str, Any]] = {}
 
 

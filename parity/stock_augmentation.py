@@ -20,7 +20,7 @@ def measure(images: np.ndarray, folder: Path, repeats: int = 16) -> dict[str, di
 
     images: uint8 (N, S, S, 3), each augmented `repeats` times. `difference` compares two pictures made from
     the same numbers, as they stand, and turned into what torchvision would have to be given. `keras`,
-    `keras again` (other draws: what chance alone makes) and `torchvision` each hold the share of the picture
+    `keras_again` (other draws: what chance alone makes) and `torchvision` each hold the share of the picture
     that is filled with black, the share of pictures that have any, the spread of zx / zy (standard deviation
     of its logarithm), the mean magnification, the share of shifts by whole pixels, and the pixels' mean and
     standard deviation. Raises SideError where the Lightning side fails.
@@ -46,7 +46,7 @@ def measure(images: np.ndarray, folder: Path, repeats: int = 16) -> dict[str, di
             "numbers turned, largest": float(np.abs(best - keras).max()),
         },
         "keras": _statistics(keras, keras_white, ours, 1 / ours["zx"]),
-        "keras again": _statistics(again, again_white, others, 1 / others["zx"]),
+        "keras_again": _statistics(again, again_white, others, 1 / others["zx"]),
         "torchvision": _statistics(same, stock_white, theirs, theirs["zx"]),
     }
 

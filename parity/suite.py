@@ -12,12 +12,12 @@ import numpy as np
 
 from experiment import cli
 from experiment.run import Run
-from parity import augmentation, photos, setups, sides, whole_run
-from parity.checks import Check, Rung
+from parity import augmentation, photos, setups, sides, stock_augmentation, whole_run
+from parity.checks import Rung
 from parity.diagnosis import diagnose
 from parity.ladder import RUNGS, USERS
 from parity.pair import Pair
-from parity.tolerances import REASONS, TRACE, WHOLE_RUN
+from parity.tolerances import TRACE, WHOLE_RUN
 
 # TensorFlow computes in float64 throughout and is the reference; the others round parts of it to float32.
 COMBINATIONS = (
@@ -39,6 +39,7 @@ class Findings:
     trajectories: list[dict[str, Any]] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stock_augmentation: dict[str, dict[str, float]] | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,7 +76,7 @@ def own_pairs(
             pair = Pair.of(keras, traced[precision], cli.experiment_from(values))
             climb(name, pair, backend, place, findings, tuple(RUNGS), time.perf_counter() - started)
             if name == names[0]:
-                _images(pair, name, backend, place, findings)
+                _images(pair, backend, place, findings)
 
 
 def climb(
@@ -93,7 +94,6 @@ def climb(
         started = time.perf_counter()
         checks = RUNGS[rung](pair)
         took = time.perf_counter() - started + seconds / len(rungs)
-        note = REASONS[rung]
         findings.rungs.append(Rung(rung, name, backend, pair.precision, place.device, checks, "", took))
         place.watch(findings.rungs[-1])
         found = None if told else diagnose(rung, checks, pair)
@@ -102,9 +102,9 @@ def climb(
                 {"pair": name, "backend": backend, "precision": pair.precision, **asdict(found)}
             )
             told = True
-        del note
     findings.layers.append(_by_layer(name, pair, backend))
-    findings.notes += [f"{name}: {text}" for text in pair.matching.notes if text not in findings.notes]
+    notes = [f"{name}: {text}" for text in pair.matching.notes]
+    findings.notes += [note for note in notes if note not in findings.notes]
 
 
 def _by_layer(name: str, pair: Pair, backend: str) -> dict[str, Any]:
@@ -130,29 +130,23 @@ def _by_layer(name: str, pair: Pair, backend: str) -> dict[str, Any]:
     }
 
 
-def _images(pair: Pair, name: str, backend: str, place: Place, findings: Findings) -> None:
-    """The augmentation rung's second half: both sides against ImageDataGenerator, on the traced images."""
+def _images(pair: Pair, backend: str, place: Place, findings: Findings) -> None:
+    """Both sides against ImageDataGenerator, on the traced images; its draws, and torchvision's, once."""
     started = time.perf_counter()
     epochs = [pair.keras[f"data/epoch{epoch}/{which}"] for epoch in (0, 1) for which in ("first", "last")]
     images = np.concatenate(epochs).astype(np.uint8)
-    images = np.resize(images, (64, *images.shape[1:]))
     folder = place.folder / "augmentation" / f"{backend}-{pair.precision}"
     folder.mkdir(parents=True, exist_ok=True)
-    checks = augmentation.check(images, backend, pair.precision, place.device, folder)
+    checked = np.resize(images, (64, *images.shape[1:]))
+    rungs = {"augmentation": augmentation.check(checked, backend, pair.precision, place.device, folder)}
     if pair.precision == "float64":
-        checks += augmentation.check_draws(folder)
-    rung = Rung(
-        "augmentation",
-        "ImageDataGenerator",
-        backend,
-        pair.precision,
-        place.device,
-        checks,
-        "against Keras's own ImageDataGenerator",
-        time.perf_counter() - started,
-    )
-    findings.rungs.append(rung)
-    place.watch(rung)
+        rungs["augmentation draws"] = augmentation.check_draws(folder)
+        findings.stock_augmentation = stock_augmentation.measure(images, folder)
+    for name, checks in rungs.items():
+        took = (time.perf_counter() - started) / len(rungs)
+        against = ("ImageDataGenerator", backend, pair.precision, place.device)
+        findings.rungs.append(Rung(name, *against, checks, "against Keras's own ImageDataGenerator", took))
+        place.watch(findings.rungs[-1])
 
 
 def whole_runs(runs: dict[str, Sequence[str]], place: Place, findings: Findings) -> None:
@@ -178,36 +172,11 @@ def whole_runs(runs: dict[str, Sequence[str]], place: Place, findings: Findings)
                 "learning_rate": _learning_rates(records["keras"], len(steps["keras"])),
             }
         )
-        if found := learning_rates_diagnosis(checks, records):
+        if found := whole_run.diagnose(checks, records):
             findings.diagnoses.append(
                 {"pair": name, "backend": "tensorflow", "precision": "float64", **found}
             )
         findings.environment |= {side: run.read_json("environment.json") for side, run in records.items()}
-
-
-def learning_rates_diagnosis(checks: Sequence[Check], records: dict[str, Run]) -> dict[str, str] | None:
-    """What a whole run that differs says of its callbacks, or of the first step that differs."""
-    failed = {check.quantity: check for check in checks if not check.passed}
-    if not failed:
-        return None
-    rates = {side: run.history_columns()["learning_rate"] for side, run in records.items()}
-    events = {side: [e for e in range(1, len(r)) if r[e] != r[e - 1]] for side, r in rates.items()}
-    found = {"rung": "whole run", "layer": ""}
-    lengths = {side: len(r) for side, r in rates.items()}
-    if "learning_rate" in failed and events["lightning"][:1] != events["keras"][:1]:
-        first = {side: (e[0] + 1 if e else "never") for side, e in events.items()}
-        cause = (
-            "the learning rate is reduced at another epoch (Keras acts at `wait >= patience`, torch after it)"
-        )
-        return found | {
-            "cause": cause,
-            "evidence": f"first at epoch {first['lightning']} for Keras's {first['keras']}",
-        }
-    if lengths["keras"] != lengths["lightning"]:
-        text = f"after {lengths['lightning']} epochs for Keras's {lengths['keras']}"
-        return found | {"cause": "early stopping acts at another epoch", "evidence": text}
-    step = failed.get("step loss")
-    return found | {"cause": "no known pattern", "evidence": step.where if step else ", ".join(failed)}
 
 
 def _learning_rates(run: Run, steps: int) -> list[float]:

@@ -18,7 +18,8 @@ def test_every_rung_of_the_cnn_holds_in_float64(tmp_path: Path) -> None:
     own_pairs(["cnn"], [("tensorflow", "float64")], Place(tmp_path, "cpu", lambda _: None), findings)
     for rung in findings.rungs:
         assert rung.status == "passed", f"{rung.name}\n{table([c for c in rung.checks if not c.passed])}"
-    assert {rung.name for rung in findings.rungs} == set(RUNGS)
+    assert {rung.name for rung in findings.rungs} == {*RUNGS, "augmentation draws"}
+    assert findings.stock_augmentation
     assert not findings.diagnoses
     [layers] = findings.layers
     assert {"conv1", "bn4", "flatten", "dense", "logits"} <= set(layers["names"])

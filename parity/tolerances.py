@@ -18,6 +18,7 @@ REASONS = {
     "initial weights": "drawn from one generator and only copied, so equal",
     "preprocessing": "a few operations on each pixel, as a share; order and sizes are equal",
     "augmentation": "four products a pixel at positions up to the image's size, as a share",
+    "augmentation draws": "two samples of 20,000 draws: the test's critical value at 0.001",
     "forward": "sums of products in another order, which BatchNorm over few values enlarges; as a share",
     "loss and gradients": "as forward, and back through every layer again, as a share",
     "one step": "Adam divides a gradient by its own size, so rounding grows (float32: large ones count)",

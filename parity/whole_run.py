@@ -101,6 +101,31 @@ def compare_runs(one: Run, other: Run) -> list[Check]:
     return [*checks, *_weights(one, other)]
 
 
+def diagnose(checks: Sequence[Check], records: dict[str, Run]) -> dict[str, str] | None:
+    """What a whole run that differs says of its callbacks, or of the first step that differs."""
+    failed = {check.quantity: check for check in checks if not check.passed}
+    if not failed:
+        return None
+    rates = {side: run.history_columns()["learning_rate"] for side, run in records.items()}
+    events = {side: [e for e in range(1, len(r)) if r[e] != r[e - 1]] for side, r in rates.items()}
+    found = {"rung": "whole run", "layer": ""}
+    lengths = {side: len(r) for side, r in rates.items()}
+    if "learning_rate" in failed and events["lightning"][:1] != events["keras"][:1]:
+        first = {side: (e[0] + 1 if e else "never") for side, e in events.items()}
+        cause = (
+            "the learning rate is reduced at another epoch (Keras acts at `wait >= patience`, torch after it)"
+        )
+        return found | {
+            "cause": cause,
+            "evidence": f"first at epoch {first['lightning']} for Keras's {first['keras']}",
+        }
+    if lengths["keras"] != lengths["lightning"]:
+        text = f"after {lengths['lightning']} epochs for Keras's {lengths['keras']}"
+        return found | {"cause": "early stopping acts at another epoch", "evidence": text}
+    step = failed.get("step loss")
+    return found | {"cause": "no known pattern", "evidence": step.where if step else ", ".join(failed)}
+
+
 def step_losses(run: Run) -> np.ndarray:
     """The training loss of every step: (steps,)."""
     return np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2]

@@ -5,19 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from parity.checks import Check, Rung
+from parity.checks import Check, Rung, used
 
 UNPROVEN = "unproven on CUDA"
 DECADES, BEYOND = 8, 2  # of a margin's bar: up to the tolerance, and above it
-
-
-def used(check: Check) -> float:
-    """How much of its tolerance a check uses: above 1 it fails."""
-    if math.isnan(check.largest):
-        return math.inf
-    if check.tolerance:
-        return check.largest / check.tolerance
-    return math.inf if check.largest else 0.0
 
 
 def number(value: float | None) -> str:
