@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -140,6 +141,14 @@ def unsettled(value: np.ndarray, seed: int, name: str) -> np.ndarray:
     return (value + moved).astype(value.dtype)
 
 
+def told(error: Exception) -> str:
+    """What an exception says, on one line: its kind and the first two lines, without a terminal's colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    text = " ".join([f"{type(error).__name__}:", *lines[:2]])
+    return text if len(text) <= 300 else f"{text[:299]}…"
+
+
 def user_object(name: str) -> Callable[[], Any]:
     """The function that `package.module:function` names, looked for from the working directory.
 
@@ -156,7 +165,7 @@ def user_object(name: str) -> Callable[[], Any]:
             f"{name}: {module_name} has no {attribute!r}: write package.module:function"
         ) from error
     except Exception as error:  # whatever the user's module raises when it is imported
-        raise TraceError(f"{name}: importing {module_name} fails: {type(error).__name__}: {error}") from error
+        raise TraceError(f"{name}: importing {module_name} fails: {told(error)}") from error
     if not callable(found):
         raise TraceError(f"{name} is no function that builds a model")
     return found

@@ -97,7 +97,7 @@ def users(request: Request) -> Subject:
     try:
         outputs = model(inputs, training=False)
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"{request.build}: fails on inputs {inputs.shape}: {error}") from error
+        raise TraceError(f"{request.build}: fails on inputs {inputs.shape}: {tracing.told(error)}") from error
     if not hasattr(outputs, "shape"):
         raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
     unsettle(model, request.experiment.seed)
@@ -182,7 +182,7 @@ def users_model(name: str) -> keras.Model:
     except TraceError:
         raise
     except Exception as error:  # whatever the user's function, or Keras of a file, raises
-        raise TraceError(f"{name}: gives no model: {type(error).__name__}: {error}") from error
+        raise TraceError(f"{name}: gives no model: {tracing.told(error)}") from error
     if not isinstance(model, keras.Model):
         raise TraceError(f"{name}: gives {type(model).__name__}, a keras.Model was expected")
     return model

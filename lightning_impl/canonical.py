@@ -45,19 +45,21 @@ def tensors(layer: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def keras_layout(layer: nn.Module, tensor: Tensor, rows: np.ndarray | None = None) -> np.ndarray:
-    """One weight of a layer, or anything of its shape (a gradient, a moment), in Keras's layout."""
-    array = tensor.detach().cpu().numpy()
-    if isinstance(layer, BY_FEATURE) and array.ndim == 1 and rows is not None:
-        return array[rows]
-    if array.ndim < 2 or isinstance(layer, nn.Embedding):
-        return array
+def keras_view(layer: nn.Module, tensor: Tensor) -> Tensor:
+    """One weight of a layer, or anything of its shape (a gradient, a moment), seen in Keras's layout."""
+    if tensor.dim() < 2 or isinstance(layer, nn.Embedding):
+        return tensor
     if isinstance(layer, nn.LayerNorm):  # over (C, H, W)
-        return np.moveaxis(array, 0, -1)
-    if isinstance(layer, nn.Linear):
-        return array.T if rows is None else array.T[rows]
-    # (out, in, space...) and, transposed, (in, out, space...): both are Keras's with the axes turned round.
-    return array.transpose(*range(2, array.ndim), 1, 0)
+        return tensor.movedim(0, -1)
+    # (out, in), (out, in, space...) and, transposed, (in, out, space...): Keras's with the first two turned
+    # round and put last.
+    return tensor.permute(*range(2, tensor.dim()), 1, 0)
+
+
+def keras_layout(layer: nn.Module, tensor: Tensor, rows: np.ndarray | None = None) -> np.ndarray:
+    """As `keras_view`, as an array, with the rows of flattened images in Keras's order."""
+    array = keras_view(layer, tensor).numpy(force=True)
+    return array if rows is None or not _by_row(layer, tensor) else array[rows]
 
 
 @torch.no_grad()
@@ -67,18 +69,17 @@ def load(layer: nn.Module, values: dict[str, np.ndarray], rows: np.ndarray | Non
     if targets.keys() != values.keys():
         raise ValueError(f"it has {_listed(targets)}, the other side's has {_listed(values)}")
     for name, target in targets.items():
-        array = np.asarray(values[name])
-        if rows is not None and (name == "kernel" or isinstance(layer, BY_FEATURE)):
+        view, array = keras_view(layer, target), np.asarray(values[name])
+        if rows is not None and _by_row(layer, target):
             array = array[np.argsort(rows)]
-        if isinstance(layer, nn.Linear):
-            array = array.T
-        elif isinstance(layer, nn.LayerNorm) and array.ndim > 1:
-            array = np.moveaxis(array, -1, 0)
-        elif array.ndim > 2:
-            array = array.transpose(array.ndim - 1, array.ndim - 2, *range(array.ndim - 2))
-        if array.shape != tuple(target.shape):
-            raise ValueError(f"its {name} is {tuple(target.shape)}, the other side's would be {array.shape}")
-        target.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+        if array.shape != tuple(view.shape):
+            raise ValueError(f"its {name} is {tuple(view.shape)}, the other side's is {array.shape}")
+        view.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+
+
+def _by_row(layer: nn.Module, tensor: Tensor) -> bool:
+    """Whether a weight has a row for each feature of flattened images."""
+    return (isinstance(layer, nn.Linear) and tensor.dim() == 2) or isinstance(layer, BY_FEATURE)
 
 
 def flat_rows(shape: Sequence[int], axis: int) -> np.ndarray | None:

@@ -154,7 +154,7 @@ def trainers(model: nn.Module, training: str) -> list[tuple[str, Any]]:
         try:
             given = function(model) if takes_model else function()  # type: ignore[call-arg]
         except Exception as error:  # whatever the user's function raises
-            raise TraceError(f"{training}: fails: {type(error).__name__}: {error}") from error
+            raise TraceError(f"{training}: fails: {tracing.told(error)}") from error
         found += [(training.partition(":")[2], one) for one in _flat(given)]
     for where, thing in list(found):
         if isinstance(thing, pl.Trainer):
@@ -186,7 +186,7 @@ def of_a_pass(model: nn.Module, input_shape: Sequence[int], objects: list[Any]) 
             outputs = model(inputs)
         again = model(inputs)
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"the model fails on inputs {tuple(inputs.shape)}: {error}") from error
+        raise TraceError(f"the model fails on inputs {tuple(inputs.shape)}: {tracing.told(error)}") from error
     if not isinstance(outputs, Tensor):
         raise TraceError(f"the model gives {type(outputs).__name__}, one tensor was expected")
     for name in recording.flattened:

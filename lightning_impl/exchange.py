@@ -19,23 +19,14 @@ from experiment.prediction import TrainedRun
 from experiment.progress import Recorder
 from lightning_impl import predict
 from lightning_impl.callbacks import LearningRateScheduler, build_callbacks
+from lightning_impl.canonical import keras_view
+from lightning_impl.canonical import tensors as canonical_tensors
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule
 from lightning_impl.fit import build_trainer, use_gpu
-from lightning_impl.keras_semantics import BatchNorm, ReduceLROnPlateau
+from lightning_impl.keras_semantics import ReduceLROnPlateau
 from lightning_impl.model import count_parameters
 
-# By kind of layer: torch's names, Keras's, and the axes of torch's array in Keras's order.
-LAYOUTS: dict[type[nn.Module], dict[str, tuple[str, tuple[int, ...]]]] = {
-    nn.Conv2d: {"weight": ("kernel", (2, 3, 1, 0)), "bias": ("bias", (0,))},
-    nn.Linear: {"weight": ("kernel", (1, 0)), "bias": ("bias", (0,))},
-    BatchNorm: {
-        "weight": ("gamma", (0,)),
-        "bias": ("beta", (0,)),
-        "running_mean": ("moving_mean", (0,)),
-        "running_var": ("moving_variance", (0,)),
-    },
-}
 MOMENTS = {"momentums": "exp_avg", "velocities": "exp_avg_sq"}
 
 
@@ -44,7 +35,7 @@ def weights(model: nn.Module) -> Arrays:
 
     Kernels are (height, width, in, out) or (in, out); dtypes are the model's.
     """
-    return {name: _array(tensor.permute(axes)) for name, (tensor, axes) in _tensors(model).items()}
+    return {name: _array(keras_view(*of)) for name, of in _tensors(model).items()}
 
 
 def load(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
@@ -52,8 +43,8 @@ def load(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     tensors = _tensors(model)
     if odd := sorted(tensors.keys() ^ arrays.keys()):
         raise RunError(f"the model and the arrays differ in {', '.join(odd)}")
-    for name, (tensor, axes) in tensors.items():
-        _assign(tensor.permute(axes), arrays[name], name)
+    for name, of in tensors.items():
+        _assign(keras_view(*of), arrays[name], name)
 
 
 def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
@@ -170,18 +161,19 @@ def _load_moments(classifier: Classifier, optimizer: Any, last: Arrays) -> None:
 def _moments(classifier: Classifier, optimizer: Any) -> dict[str, Tensor]:
     """What Adam keeps of each weight, by the names of the exchange and in Keras's layout."""
     return {
-        f"{kind}/{name}": optimizer.state[tensor][key].permute(axes)
+        f"{kind}/{name}": keras_view(layer, optimizer.state[tensor][key])
         for kind, key in MOMENTS.items()
-        for name, (tensor, axes) in _tensors(classifier.network).items()
+        for name, (layer, tensor) in _tensors(classifier.network).items()
         if tensor in optimizer.state
     }
 
 
-def _tensors(model: nn.Module) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+def _tensors(model: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Every layer's weights and statistics, each with its layer."""
     return {
-        f"{path.rsplit('.', 1)[-1]}/{name}": (getattr(layer, torch_name), axes)
+        f"{path.rsplit('.', 1)[-1]}/{name}": (layer, tensor)
         for path, layer in model.named_modules()
-        for torch_name, (name, axes) in LAYOUTS.get(type(layer), {}).items()
+        for name, tensor in canonical_tensors(layer).items()
     }
 
 

@@ -122,7 +122,9 @@ def users(request: Request) -> Subject:
         with torch.no_grad():
             outputs = model.eval()(inputs)  # also gives lazy layers their shapes
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"{request.build}: fails on inputs {tuple(inputs.shape)}: {error}") from error
+        raise TraceError(
+            f"{request.build}: fails on inputs {tuple(inputs.shape)}: {tracing.told(error)}"
+        ) from error
     if not isinstance(outputs, Tensor):
         raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
     shape = tuple(outputs.shape)
@@ -146,7 +148,7 @@ def built(name: str) -> nn.Module:
     except TraceError:
         raise
     except Exception as error:  # whatever the user's function raises
-        raise TraceError(f"{name}: gives no model: {type(error).__name__}: {error}") from error
+        raise TraceError(f"{name}: gives no model: {tracing.told(error)}") from error
     if not isinstance(model, nn.Module):
         raise TraceError(f"{name}: gives {type(model).__name__}, a torch.nn.Module was expected")
     return model
@@ -181,7 +183,7 @@ def configured(model: nn.Module) -> tuple[Any, Any]:
     try:
         given: Any = model.configure_optimizers() if isinstance(model, pl.LightningModule) else None
     except Exception as error:  # whatever the user's function raises
-        raise TraceError(f"configure_optimizers fails: {type(error).__name__}: {error}") from error
+        raise TraceError(f"configure_optimizers fails: {tracing.told(error)}") from error
     schedulers: Any = None
     if isinstance(given, tuple | list) and given and isinstance(given[0], tuple | list):
         given, schedulers = given[0], given[1]  # lists of both

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -126,15 +125,14 @@ def build(run: Run, made: Run, to: str) -> None:
 
 def command(side: str, action: str, run: Run, arrays: Path) -> None:
     """Run one side's `convert`; raises RunError for what it refuses, ConversionError where it breaks."""
-    line = [sys.executable, "-m", f"{side}_impl.convert", action, str(run.directory), str(arrays)]
     device = "cuda" if devices.wanted(config(run).gpus) else "cpu"
-    environment = sides.environment(device, cli.resolve_backend(config(run)))
-    done = subprocess.run(line, capture_output=True, text=True, env=environment)
-    if done.returncode == 2:
-        # The frameworks write to stderr, too, before the error.
-        raise RunError(f"\n{done.stderr}".rpartition("\nerror: ")[2].strip())
-    if done.returncode:
-        raise ConversionError(f"{' '.join(line[1:])} failed:\n{done.stderr[-2000:].strip()}")
+    arguments = [action, str(run.directory), str(arrays)]
+    try:
+        sides.start(f"{side}_impl.convert", arguments, device, cli.resolve_backend(config(run)))
+    except sides.SideError as error:
+        if error.refused:
+            raise RunError(str(error)) from error
+        raise ConversionError(f"{side}_impl.convert {action} failed:\n{error}") from error
 
 
 def verify(run: Run, made: Run) -> None:

@@ -51,6 +51,8 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         "dilation": "dilation differs",
         "groups": "groups differ",
         "pool_size": "pool sizes differ",
+        "approximate": "one GELU is exact, the other approximated by tanh",
+        "takes its input": "the layers act in another order",
     }
     causes = [cause for word, cause in settings.items() if any(word in check.where for check in named)]
     return "; ".join(causes) or "the two models have other layers", where
@@ -132,8 +134,8 @@ def _forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
             "the flattening runs in another order (channel first for channel last)",
             "the same values, reordered",
         )
-    if facts["kind"].startswith("Conv"):
-        return _convolution(layer, pair)
+    if facts["kind"].startswith(("Conv", "MaxPooling", "AveragePooling")):
+        return _padding(layer, pair)
     if facts["kind"] == "BatchNormalization" and mode == "eval":
         variance = pair.keras[f"initial/{layer}/moving_variance"]
         ratio = ratio_of(keras, torch)
@@ -143,15 +145,28 @@ def _forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
                 "BatchNorm's epsilon differs",
                 f"outputs {ratio:.8f} times Keras's: epsilon {other:.3g} for 0.001",
             )
+    return _moved(pair)
+
+
+def _moved(pair: Pair) -> Explanation:
+    """A kind of layer without weights that both sides have, and have no counterpart for."""
+    theirs = {pair.keras.layer(name)["kind"]: name for name in pair.matching.unmatched_keras}
+    for name in pair.matching.unmatched_torch:
+        if (kind := pair.torch.layer(name)["kind"]) in theirs:
+            return (
+                f"{kind} acts at another place",
+                f"torch's {name} has no counterpart, nor has {theirs[kind]}",
+            )
     return None
 
 
-def _convolution(layer: str, pair: Pair) -> Explanation:
+def _padding(layer: str, pair: Pair) -> Explanation:
     ours = pair.torch.layer(pair.names[layer])["settings"].get("padding")
     theirs = pair.keras.layer(layer)["settings"].get("padding")
     if ours is not None and theirs is not None and ours != theirs:
+        what = "pooling" if "Pooling" in pair.keras.layer(layer)["kind"] else "convolution"
         return (
-            "the convolution is padded otherwise (Keras's `same` adds the odd pixel behind)",
+            f"the {what} is padded otherwise (Keras's `same` adds the odd pixel behind)",
             f"{layer} adds {ours} pixels for Keras's {theirs}",
         )
     return None

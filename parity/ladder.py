@@ -26,7 +26,7 @@ COMPARED = (
 
 
 def structure(pair: Pair) -> list[Check]:
-    """Kinds, order, shapes, weights and settings of the matched layers, and the parameter counts."""
+    """Kinds, order, shapes, inputs, weights and settings of the matched layers, and the parameter counts."""
     checks = [
         _same(f"parameters, {name}", pair.keras.parameters[name], pair.torch.parameters[name])
         for name in pair.keras.parameters
@@ -44,6 +44,7 @@ def structure(pair: Pair) -> list[Check]:
             for setting in COMPARED
             if setting in ours and setting in theirs and not _equal(ours[setting], theirs[setting])
         ]
+        wrong += pair.other_inputs(keras_name)
         checks.append(Check(keras_name, float(len(wrong)), 0.0, "; ".join(wrong)))
     unmatched = [*pair.matching.unmatched_keras, *pair.matching.unmatched_torch]
     alone = [name for name in unmatched if _holds_weights(pair, name)]
@@ -94,8 +95,10 @@ def forward(pair: Pair) -> list[Check]:
         for name in pair.names:
             found = pair.both(mode, name)
             # What finishes a model's outputs (a softmax) acts outside of training alone, on torch's side.
-            finishing = mode == "train" and found is not None and not found[1].size
-            if found is not None and not (finishing and not pair.weights(name)):
+            finishing = mode == "train" and found is not None and not found[1].size and not pair.weights(name)
+            # The first half of Keras's SeparableConv2D shows in the output of the second.
+            hidden = pair.keras.layer(name)["shape"] is None
+            if found is not None and not finishing and not hidden:
                 checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
     outputs = pair.keras["outputs"], pair.torch["outputs"]
     return [*checks, compare("the model's outputs", *outputs, tolerance, scaled=True)]

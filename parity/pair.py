@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiment.config import Experiment
+from parity.layers import itself, sources
 from parity.matching import Matching, match
 
 
@@ -36,8 +37,12 @@ class Trace:
         """The array, or an empty one."""
         return self[key] if key in self else np.empty(0)
 
+    @property
+    def by_name(self) -> dict[str, dict[str, Any]]:
+        return {layer["name"]: layer for layer in self.layers}
+
     def layer(self, name: str) -> dict[str, Any]:
-        return next(layer for layer in self.layers if layer["name"] == name)
+        return self.by_name[name]
 
     def under(self, prefix: str) -> dict[str, np.ndarray]:
         """Every array `prefix/...`, by the rest of its name."""
@@ -86,6 +91,16 @@ class Pair:
             return None
         # What only one side has differs in shape, and so is infinitely far.
         return self.keras.get(keys[0]), self.torch.get(keys[1])
+
+    def other_inputs(self, layer: str) -> list[str]:
+        """What a layer takes its inputs from, in words, where that is another layer on the other side."""
+        known = {torch: keras for keras, torch in self.names.items()}
+        theirs = sources(self.keras.by_name, layer, itself(known), "Keras")
+        ours = sources(self.torch.by_name, self.names[layer], known, "torch")
+        # "" stands for the model's inputs, and for what left no trace: x + y in a layer's own code.
+        if ours == theirs or "" in (*ours, *theirs):
+            return []
+        return [f"takes its input from {', '.join(ours)} for Keras's {', '.join(theirs)}"]
 
     def weights(self, layer: str) -> Iterable[str]:
         return self.keras.layer(layer)["weights"]

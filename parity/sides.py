@@ -15,7 +15,11 @@ FLOAT64_BACKENDS = ("tensorflow",)
 
 
 class SideError(Exception):
-    """One side's command failed; the message is what it said."""
+    """One side's command failed; the message is what it said. refused: it was the user's mistake."""
+
+    def __init__(self, message: str, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 def start(module: str, arguments: Sequence[str], device: str = "cpu", backend: str = "tensorflow") -> str:
@@ -33,7 +37,8 @@ def start(module: str, arguments: Sequence[str], device: str = "cpu", backend: s
         said = [line for line in done.stderr.splitlines() if line.strip()]
         errors = [line for line in said if line.startswith("error: ")]
         message = "\n".join(said[said.index(errors[-1]) :]) if errors else "\n".join(said[-12:])
-        raise SideError(message.removeprefix("error: ") or f"{module} ended with {done.returncode}")
+        message = message.removeprefix("error: ") or f"{module} ended with {done.returncode}"
+        raise SideError(message, refused=done.returncode == 2)
     return done.stdout
 
 

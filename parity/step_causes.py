@@ -97,7 +97,13 @@ def _adam(pair: Pair) -> Explanation:
         assert moments[0] is not None
         assert moments[1] is not None
         both = [one for one in moments if one is not None]
-        if any(np.abs(one - other).max() > 1e-9 * np.abs(one).max() for one, other in both):
+        apart = [float(np.abs(one - other).max()) > 1e-9 * float(np.abs(one).max()) for one, other in both]
+        if apart == [False, True] and pair.keras.layer(layer)["kind"] == "Embedding":
+            return (
+                "Keras on TensorFlow adds up the squared gradients of a row that is used more than once",
+                f"{layer}'s second moments differ, its first do not",
+            )
+        if any(apart):
             return "Adam's moments differ (its betas, or the gradient)", f"{layer}/{weight}"
         before, after = pair.both("initial", layer, weight), pair.both("step", layer, weight)
         assert before is not None

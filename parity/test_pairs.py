@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parity.__main__ import main
@@ -18,10 +19,10 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", PAIRS)
 
 
-def climb(out: Path, keras: str, torch: str, *shape: str) -> tuple[int, dict[str, Any], set[str]]:
+def climb(out: Path, keras: str, torch: str, *inputs: str) -> tuple[int, dict[str, Any], set[str]]:
     """The exit code, results.json, and the quantities that failed."""
     names = ["--keras", f"pairs.{keras}", "--torch", f"pairs.{torch}"]
-    code = main([*names, "--input-shape", *shape, "--out", str(out), "--steps", "4"])
+    code = main([*names, *inputs, "--out", str(out), "--steps", "4"])
     results = json.loads((out / "results.json").read_text())
     failed = {c["quantity"] for rung in results["rungs"] for c in rung["checks"] if not c["passed"]}
     assert [rung["name"] for rung in results["rungs"]][:2] == ["structure", "forward"]
@@ -30,35 +31,80 @@ def climb(out: Path, keras: str, torch: str, *shape: str) -> tuple[int, dict[str
     return code, results, failed
 
 
+SHAPES = {"residual": (32, 32, 3), "mixed": (16, 16, 4), "sequential": (12, 12, 3)}
+
+
+def climb_pair(out: Path, torch: str, keras: str = "build") -> tuple[int, dict[str, Any], set[str]]:
+    """Climb with PAIR:BUILDER of tests/pairs, on inputs that fit."""
+    pair, builder = torch.split(":")
+    if pair == "text":
+        words = np.random.default_rng(1).integers(0, 50, size=(32, 12)).astype(np.int32)
+        np.save(out / "words.npy", words)
+        inputs = ["--inputs", str(out / "words.npy")]
+    else:
+        inputs = ["--input-shape", *map(str, SHAPES[pair])]
+    return climb(out, f"{pair}_keras:{keras}", f"{pair}_torch:{builder}", *inputs)
+
+
 def test_a_residual_pair_is_the_same(tmp_path: Path) -> None:
-    code, results, failed = climb(
-        tmp_path, "residual_keras:build", "residual_torch:build_exact", "32", "32", "3"
-    )
+    code, results, failed = climb_pair(tmp_path, "residual:build_exact")
     assert failed == set()
     assert code == 0
     assert results["verdict"] == "passed"
 
 
-def test_symmetric_padding_is_named(tmp_path: Path) -> None:
-    code, results, _ = climb(
-        tmp_path, "residual_keras:build", "residual_torch:build_symmetric_padding", "32", "32", "3"
-    )
-    assert code == 1
-    assert "padded otherwise" in results["diagnoses"][0]["cause"]
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", ["mixed:build", "text:build"])
+def test_other_pairs_are_the_same(tmp_path: Path, pair: str) -> None:
+    code, _, failed = climb_pair(tmp_path, pair)
+    assert failed == set()
+    assert code == 0
 
 
 @pytest.mark.slow
 def test_a_sequential_pair_differs_by_bessels_correction_alone(tmp_path: Path) -> None:
-    code, results, failed = climb(
-        tmp_path, "sequential_keras:build", "sequential_torch:build", "12", "12", "3"
-    )
+    code, results, failed = climb_pair(tmp_path, "sequential:build")
     assert code == 1
     assert "Bessel" in results["diagnoses"][0]["cause"]
     assert {name.rsplit("/", 1)[1] for name in failed} == {"moving_variance"}
 
 
+FAULTS = {
+    "mixed:build_leaky_slope": ("structure", "LeakyReLU's slope"),
+    "mixed:build_symmetric_pooling": ("forward", "pooling is padded otherwise"),
+    "mixed:build_group_epsilon": ("structure", "epsilon"),
+    "mixed:build_stock_adam": ("one step", "torch's own"),
+    "residual:build": ("one step", "Bessel"),
+    "residual:build_stock_batchnorm": ("structure", "momentum"),
+    "residual:build_other_dropout": ("structure", "dropout rate"),
+    "text:build_gelu_tanh": ("structure", "approximated by tanh"),
+    "text:build_swapped": ("forward", "gelu acts at another place"),
+}
+
+
+@pytest.mark.parametrize(
+    "fault", ["residual:build_symmetric_padding", *(pytest.param(f, marks=pytest.mark.slow) for f in FAULTS)]
+)
+def test_a_planted_fault_is_named(tmp_path: Path, fault: str) -> None:
+    code, results, _ = climb_pair(tmp_path, fault)
+    rung, words = FAULTS.get(fault, ("forward", "convolution is padded otherwise"))
+    assert code == 1
+    assert results["diagnoses"][0]["rung"] == rung
+    assert words in results["diagnoses"][0]["cause"]
+
+
 @pytest.mark.slow
-def test_a_mixed_pair_is_the_same(tmp_path: Path) -> None:
-    code, _, failed = climb(tmp_path, "mixed_keras:build", "mixed_torch:build", "16", "16", "4")
-    assert failed == set()
-    assert code == 0
+def test_what_keras_itself_does_otherwise_on_tensorflow_is_named(tmp_path: Path) -> None:
+    code, results, _ = climb_pair(tmp_path, "text:build_plain", keras="build_adam")
+    assert code == 1
+    assert "used more than once" in results["diagnoses"][0]["cause"]
+
+
+@pytest.mark.slow
+def test_a_layer_without_a_counterpart_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as refused:
+        climb_pair(tmp_path, "text:build_recurrent")
+    assert refused.value.code == 2
+    said = capsys.readouterr().err
+    assert "a layer of kind LSTM has weights" in said
+    assert "Traceback" not in said

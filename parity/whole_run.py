@@ -44,8 +44,9 @@ EVENTS = (
 )
 SMALL = ("--model.filters=[8,16]", "--model.dense_units=32", "--data.limit=400")
 CNN = (*DIGITS, *SMALL, *EVENTS)
-# A folder of real images, CIFAR-10 among them: 23 epochs of 15 steps, too.
-IMAGES = (*SMALL, *EVENTS)
+# A folder of real images, CIFAR-10 among them: 23 epochs of 15 steps, too. On these, batches of 24 part
+# faster: 6e-9 was seen after 144 steps.
+IMAGES = (*SMALL, *EVENTS, "--data.limit=800", "--training.batch_size=48")
 VGG16_HEAD = (
     "--data.name=digits",
     "--data.limit=60",

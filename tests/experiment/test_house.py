@@ -60,6 +60,7 @@ DIFFERENCES = {
     "canonical.keras_layout(name, value | tensor, rows)": "Keras's turns on the name, torch's on the axes",
     "keras canonical.unit": "Keras's SeparableConv2D is two layers in torch",
     "lightning canonical.flat_rows": "only torch flattens channel first",
+    "lightning canonical.keras_view": "Keras's variables have Keras's layout",
     "lightning canonical.load": "weights go from Keras to torch in a trace",
     "kinds.settings(input_shape, depthwise | )": "Keras's `same` padding depends on the input's shape",
     "lightning kinds.function_kind": "torch's layers may be functions",
