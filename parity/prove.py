@@ -119,7 +119,7 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         "command": shlex.join(command),
         "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - started,
-        "rungs": [rung.as_json() for rung in findings.rungs],
+        "rungs": [rung.as_json() for rung in findings.ordered],
         "reasons": REASONS,
         "notes": findings.notes,
         "diagnoses": findings.diagnoses,

@@ -17,7 +17,7 @@ from parity.checks import Rung
 from parity.diagnosis import diagnose
 from parity.ladder import RUNGS, USERS
 from parity.pair import Pair
-from parity.tolerances import TRACE, WHOLE_RUN
+from parity.tolerances import REASONS, TRACE, WHOLE_RUN
 
 # TensorFlow computes in float64 throughout and is the reference; the others round parts of it to float32.
 COMBINATIONS = (
@@ -27,6 +27,7 @@ COMBINATIONS = (
     ("torch", "float32"),
 )
 UNPROVEN = "unproven on CUDA: no GPU here"
+ORDER = tuple(REASONS)
 Watch = Callable[[Rung], None]
 
 
@@ -41,6 +42,11 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     stock_augmentation: dict[str, dict[str, float]] | None = None
     environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ordered(self) -> list[Rung]:
+        """The rungs from the lowest to the highest, each with those of its name."""
+        return sorted(self.rungs, key=lambda rung: ORDER.index(rung.name))
 
     @property
     def passed(self) -> bool:

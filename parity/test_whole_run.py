@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiment.run import Run
-from parity.checks import table
-from parity.whole_run import CNN, VGG16_HEAD, compare_runs, step_losses, train, train_both
+from experiment.run import HISTORY, Run
+from parity.checks import compare, table
+from parity.whole_run import CNN, VGG16_HEAD, compare_runs, diagnose, step_losses, train, train_both
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,27 @@ def test_a_difference_is_caught(cnn: dict[str, Run], tmp_path: Path, fault: str)
     faulty = train("lightning", tmp_path / "run", [*CNN, fault])
     failed = {check.quantity for check in compare_runs(cnn["keras"], faulty) if not check.passed}
     assert {"step loss", "predictions", "weights"} <= failed
+
+
+@pytest.mark.parametrize(
+    ("apart", "cause"),
+    [
+        (1e-14 * np.exp(np.arange(300) / 14), "rounding that training enlarged"),
+        (np.where(np.arange(300) < 200, 1e-13, 1e-6), "a step that is taken otherwise"),
+        (np.full(300, 1e-6), "a step that is taken otherwise"),
+        (np.where(np.arange(300) < 200, 1e-13, np.nan), "a step that is taken otherwise"),
+    ],
+    ids=["growth", "jump", "from the start", "not a number"],
+)
+def test_growth_is_told_from_a_fault(tmp_path: Path, apart: np.ndarray, cause: str) -> None:
+    records = {}
+    for side, losses in {"keras": np.full(300, 2.0), "lightning": 2 + apart}.items():
+        records[side] = Run(tmp_path / side)
+        records[side].directory.mkdir()
+        rows = "".join(f"1,{step},{loss!r}\n" for step, loss in enumerate(losses.tolist()))
+        (tmp_path / side / "steps.csv").write_text(f"epoch,step,loss\n{rows}")
+        (tmp_path / side / "history.csv").write_text(f"{','.join(HISTORY)}\n{'1,' * (len(HISTORY) - 1)}1\n")
+    checks = [compare("step loss", *(step_losses(run) for run in records.values()), 1e-9)]
+    found = diagnose(checks, records)
+    assert found is not None
+    assert cause in found["cause"]

@@ -14,6 +14,9 @@ from parity.checks import Check, compare
 from parity.tolerances import WHOLE_RUN
 
 SIDES = ("keras", "lightning")
+# A whole run that differs: what of its first step's loss is rounding, and how much two correct runs part
+# further within ten steps.
+ROUNDING, JUMP = 1e-12, 1e3
 
 # What makes two runs comparable to rounding. The biases are drawn because from biases of exactly zero the
 # sign of rounding noise decides what ReLU passes on black pixels, and two correct runs part company.
@@ -123,8 +126,25 @@ def diagnose(checks: Sequence[Check], records: dict[str, Run]) -> dict[str, str]
     if lengths["keras"] != lengths["lightning"]:
         text = f"after {lengths['lightning']} epochs for Keras's {lengths['keras']}"
         return found | {"cause": "early stopping acts at another epoch", "evidence": text}
-    step = failed.get("step loss")
-    return found | {"cause": "no known pattern", "evidence": step.where if step else ", ".join(failed)}
+    if "step loss" not in failed:
+        return found | {"cause": "no known pattern", "evidence": ", ".join(failed)}
+    return found | _of_steps(*(step_losses(records[side]) for side in SIDES))
+
+
+def _of_steps(keras: np.ndarray, lightning: np.ndarray) -> dict[str, str]:
+    """Whether a step parted two runs of equal length, or training enlarged what was rounding."""
+    apart = np.abs(keras - lightning)
+    first = int(np.flatnonzero(~(apart <= WHOLE_RUN["step loss"]))[0])
+    before = float(apart[max(first - 10, 0) : first].max(initial=0.0))
+    grown = (
+        f"step {first + 1} is the first beyond it: {apart[first]:.1e}, after {before:.1e} in the ten before"
+    )
+    if first and apart[0] <= ROUNDING and apart[first] <= JUMP * before:
+        return {
+            "cause": "rounding that training enlarged (a lower learning rate or larger batches hold it down)",
+            "evidence": f"the first step differs by {apart[0]:.1e}; {grown}",
+        }
+    return {"cause": "a step that is taken otherwise", "evidence": grown}
 
 
 def step_losses(run: Run) -> np.ndarray:
