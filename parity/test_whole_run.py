@@ -56,13 +56,14 @@ def test_a_difference_is_caught(cnn: dict[str, Run], tmp_path: Path, fault: str)
 )
 def test_growth_is_told_from_a_fault(tmp_path: Path, apart: np.ndarray, cause: str) -> None:
     records = {}
-    for side, losses in {"keras": np.full(300, 2.0), "lightning": 2 + apart}.items():
+    for side, values in {"keras": np.full(300, 2.0), "lightning": 2 + apart}.items():
         records[side] = Run(tmp_path / side)
         records[side].directory.mkdir()
-        rows = "".join(f"1,{step},{loss!r}\n" for step, loss in enumerate(losses.tolist()))
+        rows = "".join(f"1,{step},{loss!r}\n" for step, loss in enumerate(values.tolist()))
         (tmp_path / side / "steps.csv").write_text(f"epoch,step,loss\n{rows}")
         (tmp_path / side / "history.csv").write_text(f"{','.join(HISTORY)}\n{'1,' * (len(HISTORY) - 1)}1\n")
-    checks = [compare("step loss", *(step_losses(run) for run in records.values()), 1e-9)]
+    losses = [step_losses(run) for run in records.values()]
+    checks = [compare("step loss", losses[0], losses[1], 1e-9)]
     found = diagnose(checks, records)
     assert found is not None
     assert cause in found["cause"]

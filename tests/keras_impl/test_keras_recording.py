@@ -1,0 +1,115 @@
+"""What a trace says of a Keras model: names, kinds, settings, layouts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_impl import canonical
+from keras_impl.kinds import kind, settings
+from keras_impl.recording import Recording, leaves, without_dropout
+
+
+def built(layer: Any, *shape: int) -> Any:
+    layer.build((None, *shape))
+    return layer
+
+
+def test_a_depthwise_kernel_is_that_of_a_convolution_in_groups() -> None:
+    layer = built(layers.DepthwiseConv2D(3, depth_multiplier=2), 8, 8, 4)
+    found = canonical.arrays(layer)
+    assert {name: array.shape for name, array in found.items()} == {"kernel": (3, 3, 1, 8), "bias": (8,)}
+    own = keras.ops.convert_to_numpy(layer.kernel)
+    np.testing.assert_array_equal(found["kernel"][:, :, 0, 5], own[:, :, 2, 1])  # 5 = 2 * multiplier + 1
+
+
+def test_a_separable_convolution_counts_as_two() -> None:
+    layer = built(layers.SeparableConv2D(6, 3, name="separable"), 8, 8, 4)
+    units = {canonical.unit(layer, name) for name in canonical.tensors(layer)}
+    assert units == {("separable/depthwise", "kernel"), ("separable", "kernel"), ("separable", "bias")}
+
+
+def test_random_state_is_no_weight() -> None:
+    assert canonical.tensors(built(layers.Dropout(0.5, seed=1), 4)) == {}
+
+
+# Keras's `same` adds the odd pixel behind: (ceil(n / s) - 1) * s + k - n in all.
+PADDING = [
+    (layers.Conv2D(4, 3, strides=2, padding="same"), 8, [[0, 1], [0, 1]]),
+    (layers.Conv2D(4, 3, strides=2, padding="same"), 9, [[1, 1], [1, 1]]),
+    (layers.Conv2D(4, 4, padding="same"), 8, [[1, 2], [1, 2]]),
+    (layers.Conv2D(4, 3, dilation_rate=2, padding="same"), 8, [[2, 2], [2, 2]]),
+    (layers.Conv2D(4, 3), 8, [[0, 0], [0, 0]]),
+    (layers.MaxPooling2D(3, strides=2, padding="same"), 8, [[0, 1], [0, 1]]),
+    (layers.MaxPooling2D(2), 8, [[0, 0], [0, 0]]),
+]
+
+
+@pytest.mark.parametrize(("layer", "size", "padding"), PADDING)
+def test_padding_is_counted_in_pixels(layer: Any, size: int, padding: list) -> None:
+    built(layer, size, size, 3)
+    assert settings(layer, (1, size, size, 3))["padding"] == padding
+
+
+SETTINGS: list[tuple[Any, str, dict[str, Any]]] = [
+    (layers.BatchNormalization(), "BatchNormalization", {"epsilon": 1e-3, "momentum": 0.99}),
+    (layers.GroupNormalization(2), "GroupNormalization", {"epsilon": 1e-3, "groups": 2}),
+    (layers.LeakyReLU(), "leaky_relu", {"negative_slope": 0.3}),
+    (layers.ReLU(), "relu", {}),
+    (layers.Dropout(0.3), "Dropout", {"rate": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("layer", "name", "found"), SETTINGS, ids=[one[1] for one in SETTINGS])
+def test_settings_that_change_numbers_are_told(layer: Any, name: str, found: dict[str, Any]) -> None:
+    assert kind(layer) == name
+    told = settings(layer, (1, 8, 8, 4))
+    assert {key: told[key] for key in found} == pytest.approx(found)
+
+
+def model() -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    conv = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")
+    x = conv(conv(inputs))
+    x = layers.Add(name="sum")([x, inputs])
+    inner = keras.Sequential([layers.Flatten(name="flatten"), layers.Dropout(0.5, name="drop")], name="inner")
+    return keras.Model(inputs, layers.Dense(2, name="dense")(inner(x)))
+
+
+def test_activations_second_calls_and_inner_models_are_opened() -> None:
+    whole = model()
+    images = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
+    with Recording(whole) as recording:
+        outputs = keras.ops.convert_to_numpy(whole(images, training=False))
+    seen = {one.name: one for one in recording.seen}
+    assert list(seen) == [
+        "conv",
+        "conv/activation",
+        "conv@2",
+        "conv@2/activation",
+        "sum",
+        "flatten",
+        "drop",
+        "dense",
+    ]
+    assert seen["conv/activation"].kind == "relu"
+    np.testing.assert_array_equal(seen["conv/activation"].output, np.maximum(seen["conv"].output, 0))
+    assert seen["sum"].inputs == ("conv@2/activation", "")
+    np.testing.assert_array_equal(seen["dense"].output, outputs)
+    # What was put in the way is gone again.
+    assert "call" not in vars(whole.get_layer("dense"))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(whole(images, training=False)), outputs)
+
+
+def test_without_dropout_training_repeats_itself() -> None:
+    whole = model()
+    images = np.ones((4, 8, 8, 3), np.float32)
+    rates = [layer.rate for layer in leaves(whole) if isinstance(layer, layers.Dropout)]
+    with without_dropout(whole):
+        first, second = (keras.ops.convert_to_numpy(whole(images, training=True)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert rates == [layer.rate for layer in leaves(whole) if isinstance(layer, layers.Dropout)] == [0.5]

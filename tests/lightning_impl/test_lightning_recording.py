@@ -1,0 +1,159 @@
+"""What a trace says of a torch model: names, kinds, settings, layouts, the order of features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_impl import canonical
+from lightning_impl.kinds import kind, settings
+from lightning_impl.recording import Recording, without_dropout
+
+WEIGHTED: list[tuple[nn.Module, dict[str, tuple[int, ...]]]] = [
+    (nn.Conv2d(3, 5, (2, 4)), {"kernel": (2, 4, 3, 5), "bias": (5,)}),
+    (nn.Conv2d(4, 8, 3, groups=4, bias=False), {"kernel": (3, 3, 1, 8)}),
+    (nn.Conv1d(3, 5, 2), {"kernel": (2, 3, 5), "bias": (5,)}),
+    (nn.ConvTranspose2d(3, 5, (2, 4)), {"kernel": (2, 4, 5, 3), "bias": (5,)}),
+    (nn.Linear(3, 5), {"kernel": (3, 5), "bias": (5,)}),
+    (nn.Embedding(7, 2), {"embeddings": (7, 2)}),
+    (nn.LayerNorm([2, 3, 4]), {"gamma": (3, 4, 2), "beta": (3, 4, 2)}),
+    (nn.GroupNorm(2, 4), {"gamma": (4,), "beta": (4,)}),
+    (nn.BatchNorm2d(4), dict.fromkeys(("gamma", "beta", "moving_mean", "moving_variance"), (4,))),
+]
+
+
+@pytest.mark.parametrize(("layer", "shapes"), WEIGHTED, ids=[str(layer) for layer, _ in WEIGHTED])
+def test_weights_have_keras_names_and_shapes_and_go_back(layer: nn.Module, shapes: dict) -> None:
+    found = canonical.arrays(layer)
+    assert {name: array.shape for name, array in found.items()} == shapes
+    numbers = {n: np.arange(a.size, dtype=np.float32).reshape(a.shape) for n, a in found.items()}
+    canonical.load(layer, numbers)
+    for name, array in canonical.arrays(layer).items():
+        np.testing.assert_array_equal(array, numbers[name])
+
+
+def test_a_convolutions_kernel_is_keras_by_its_elements() -> None:
+    layer = nn.Conv2d(3, 5, (2, 4))
+    kernel = canonical.arrays(layer)["kernel"]
+    assert kernel[1, 3, 2, 4] == layer.weight[4, 2, 1, 3].item()
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(2, 2), nn.PReLU()])
+def test_unknown_weights_are_refused(layer: nn.Module) -> None:
+    with pytest.raises(ValueError, match="no known counterpart"):
+        canonical.arrays(layer)
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"its kernel is \(3, 5\), the other side's is \(5, 3\)"):
+        canonical.load(nn.Linear(3, 5, bias=False), {"kernel": np.zeros((5, 3))})
+    with pytest.raises(ValueError, match="bias, kernel"):
+        canonical.load(nn.Linear(3, 5), {"kernel": np.zeros((3, 5))})
+
+
+def test_rows_of_flattened_images_are_put_in_keras_order() -> None:
+    rows = canonical.flat_rows((2, 3, 4), axis=1)  # channels, height, width
+    images = np.arange(24).reshape(2, 3, 4)
+    assert rows is not None
+    np.testing.assert_array_equal(images.ravel()[rows], np.moveaxis(images, 0, -1).ravel())
+    assert canonical.flat_rows((3, 4, 2), axis=-1) is None
+    assert canonical.flat_rows((5, 1, 1), axis=1) is None
+    layer = nn.Linear(24, 2)
+    kernel = canonical.arrays(layer, rows)["kernel"]
+    canonical.load(other := nn.Linear(24, 2), canonical.arrays(layer, rows), rows)
+    assert torch.equal(other.weight, layer.weight)
+    np.testing.assert_allclose(
+        np.moveaxis(images, 0, -1).ravel() @ kernel, layer.weight.detach().numpy() @ images.ravel(), rtol=1e-5
+    )
+
+
+SETTINGS: list[tuple[nn.Module, str, dict[str, Any]]] = [
+    (
+        nn.Conv2d(3, 4, 3, stride=2, padding=1, dilation=2),
+        "Conv2D",
+        {"strides": [2, 2], "dilation": [2, 2], "groups": 1, "padding": [[1, 1], [1, 1]]},
+    ),
+    (
+        nn.Conv2d(3, 4, (4, 3), padding="same"),
+        "Conv2D",
+        {"strides": [1, 1], "dilation": [1, 1], "groups": 1, "padding": [[1, 2], [1, 1]]},
+    ),
+    (nn.BatchNorm1d(3), "BatchNormalization", {"epsilon": 1e-5, "momentum": 0.9}),
+    (nn.LeakyReLU(), "leaky_relu", {"negative_slope": 0.01}),
+    (nn.Dropout2d(0.3), "SpatialDropout2D", {"rate": 0.3}),
+    (nn.GELU("tanh"), "gelu", {"approximate": True}),
+    (nn.AdaptiveAvgPool2d(1), "GlobalAveragePooling2D", {}),
+    (nn.AdaptiveAvgPool2d(2), "AdaptiveAvgPool2d", {}),
+    (
+        nn.MaxPool2d(3, padding=1),
+        "MaxPooling2D",
+        {"pool_size": [3, 3], "strides": [3, 3], "padding": [[1, 1], [1, 1]]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("layer", "name", "found"), SETTINGS, ids=[str(one[0]) for one in SETTINGS])
+def test_settings_are_in_keras_words(layer: nn.Module, name: str, found: dict[str, Any]) -> None:
+    assert kind(layer) == name
+    assert settings(layer) == found
+
+
+class Functional(nn.Module):
+    """Layers as functions, a layer that acts twice, and features in both orders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+        self.dense = nn.Linear(3 * 4 * 4 + 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(F.pad(x, (1, 1, 1, 1))))
+        x = F.max_pool2d(F.leaky_relu(self.conv(x), 0.2), 2)
+        x = torch.cat([x.flatten(1), x.mean((2, 3))], 1)
+        return F.softmax(self.dense(F.dropout(x, 0.5, self.training)), 1)
+
+
+def test_functions_and_second_calls_are_layers() -> None:
+    model = Functional().eval()
+    with torch.no_grad(), Recording(model) as recording:
+        outputs = model(torch.rand(2, 3, 10, 10))
+    seen = {one.name: one for one in recording.seen}
+    assert list(seen) == [
+        "conv",
+        "relu#1",
+        "conv@2",
+        "leaky_relu#1",
+        "MaxPooling2D#1",
+        "Flatten#1",
+        "GlobalAveragePooling2D#1",
+        "Concatenate#1",
+        "Dropout#1",
+        "dense",
+        "softmax#1",
+    ]
+    assert seen["conv"].settings["padding"] == [[1, 1], [1, 1]]
+    assert seen["leaky_relu#1"].settings == {"negative_slope": 0.2}
+    assert seen["Concatenate#1"].inputs == ("Flatten#1", "GlobalAveragePooling2D#1")
+    assert seen["relu#1"].output.shape == (2, 10, 10, 3), "channels last"
+    # Flattened features are in Keras's order, and the layer that takes them knows where each is.
+    pooled = seen["MaxPooling2D#1"].output
+    np.testing.assert_array_equal(seen["Flatten#1"].output, pooled.reshape(2, -1))
+    rows = recording.flattened["dense"]
+    kernel = canonical.arrays(model.dense, rows)["kernel"]
+    assert model.dense.bias is not None
+    dense = seen["Concatenate#1"].output @ kernel + model.dense.bias.detach().numpy()
+    np.testing.assert_allclose(seen["dense"].output, dense, atol=1e-6)
+    np.testing.assert_array_equal(recording.outputs(outputs), outputs.numpy())
+
+
+def test_without_dropout_training_repeats_itself() -> None:
+    model = nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5)).train()
+    inputs = torch.rand(3, 4)
+    assert not torch.equal(model(inputs), model(inputs))
+    with without_dropout(model):
+        assert torch.equal(model(inputs), model[0](inputs))
