@@ -26,6 +26,7 @@ from parity.tolerances import REASONS
 from parity.wording import margin
 
 PAIRS = ("cnn", "vgg16")
+BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     own = parser.add_argument_group("this project's models")
     own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default both)")
     own.add_argument(
-        "--backends", nargs="+", choices=("tensorflow", "jax", "torch"), help="of Keras (default all)"
+        "--backends", nargs="+", choices=BACKENDS, help="of Keras (default: all that are installed)"
     )
     own.add_argument("--quick", action="store_true", help="leave out whole runs and mutations")
     own.add_argument("--no-mutations", action="store_true", help="leave out the mutations")
@@ -86,6 +87,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--inputs {arguments.inputs}: no such file")
     if arguments.root and not arguments.root.is_dir():
         parser.error(f"--data.root {arguments.root}: no such folder")
+    missing = [name for name in BACKENDS if not devices.installed(name)]
+    if wanted := [name for name in arguments.backends or () if name in missing]:
+        parser.error(f"--backends {' '.join(wanted)}: not installed")
+    arguments.backends = [name for name in arguments.backends or BACKENDS if name not in missing]
     if arguments.device == "cuda" and not devices.count_gpus():
         parser.error("--device cuda: this machine shows no CUDA GPUs")
     return arguments
@@ -143,10 +148,12 @@ def own(
     arguments: argparse.Namespace, place: Place, findings: Findings, console: Console
 ) -> list[mutations.Outcome] | None:
     """This project's two models, on every backend; whole runs and mutations unless left out."""
-    combinations = [one for one in COMBINATIONS if not arguments.backends or one[0] in arguments.backends]
+    combinations = [one for one in COMBINATIONS if one[0] in arguments.backends]
     suite.own_pairs(arguments.pairs, combinations, place, findings)
     outcomes = None
-    if not arguments.quick:
+    if not arguments.quick and "tensorflow" not in arguments.backends:
+        suite.without_float64(list(_runs(arguments)), place, findings)
+    elif not arguments.quick:
         suite.whole_runs(_runs(arguments), place, findings)
         if not arguments.no_mutations:
             console.print("\nmutations: each alignment off in turn")
@@ -155,8 +162,7 @@ def own(
             )
             console.print(f"mutation score {mutations.score(outcomes):.0%}")
     if place.device == "cpu":
-        for _ in suite.unproven(arguments.pairs, findings):
-            pass
+        suite.unproven(arguments.pairs, findings)
         console.print(suite.UNPROVEN if not devices.count_gpus() else "unproven on CUDA: give --device cuda")
     return outcomes
 
@@ -214,10 +220,10 @@ def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
 def _show(console: Console, rung: Rung) -> None:
     worst = rung.worst
     text = f"{rung.name:<20}{rung.pair[:20]:<22}{rung.backend:<12}{rung.precision:<11}"
-    colour = "green" if rung.status == "passed" else "red bold"
+    colour = {"passed": "green", "skipped": "yellow"}.get(rung.status, "red bold")
     console.print(text, end="", highlight=False)
     console.print(f"{rung.status:<10}", style=colour, end="")
-    console.print("" if worst is None else f"{worst.quantity}: {margin(worst)}", highlight=False)
+    console.print(rung.note if worst is None else f"{worst.quantity}: {margin(worst)}", highlight=False)
 
 
 def _show_outcome(console: Console, outcome: mutations.Outcome) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,10 +190,19 @@ def _learning_rates(run: Run, steps: int) -> list[float]:
     return list(np.repeat(rows, steps // len(rows)))
 
 
-def unproven(names: Sequence[str], findings: Findings) -> Iterator[Rung]:
-    """The rungs that only a GPU could decide, as skipped ones."""
-    for name in names:
-        for rung in (*RUNGS, "whole run"):
-            found = Rung(rung, name, "all", "float64", "cuda", note=UNPROVEN, skipped=True)
-            findings.rungs.append(found)
-            yield found
+def unproven(names: Sequence[str], findings: Findings) -> None:
+    """Add the rungs that only a GPU could decide, as skipped ones."""
+    findings.rungs += [
+        Rung(rung, name, "all", "float64", "cuda", note=UNPROVEN, skipped=True)
+        for name in names
+        for rung in (*RUNGS, "whole run")
+    ]
+
+
+def without_float64(runs: Sequence[str], place: Place, findings: Findings) -> None:
+    """Add the whole runs as skipped ones: where TensorFlow is left out, no backend computes in float64."""
+    note = "no TensorFlow here: Keras's other backends compute parts of float64 in float32"
+    for name in runs:
+        rung = Rung("whole run", name, "tensorflow", "float64", place.device, note=note, skipped=True)
+        findings.rungs.append(rung)
+        place.watch(rung)
