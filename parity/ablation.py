@@ -134,7 +134,7 @@ def _identity(directory: Path, side: str, mutations: str = "", options: Sequence
     if run.finished:
         return run
     arguments = [*whole_run.CNN, "--run.overwrite=true", *options]
-    return whole_run.train(side, directory, arguments, mutation=mutations or None)
+    return whole_run.train(side, directory, arguments, mutation=mutations or None, weights=False)
 
 
 def _accuracy(

@@ -67,12 +67,17 @@ def train_both(folder: Path, options: Sequence[str], device: str = "cpu") -> dic
 
 
 def train(
-    side: str, directory: Path, options: Sequence[str], device: str = "cpu", mutation: str | None = None
+    side: str,
+    directory: Path,
+    options: Sequence[str],
+    device: str = "cpu",
+    mutation: str | None = None,
+    weights: bool = True,
 ) -> Run:
     """Run one side's `train` command with `IDENTITY` and `options`, and write its weights beside the record.
 
-    mutation: an alignment that is off, on the Lightning side. Raises SideError, with what the command said,
-    where it fails.
+    mutation: an alignment that is off, on the Lightning side. weights: false where they are not wanted, or
+    an optimizer is not this project's own. Raises SideError, with what the command said, where it fails.
     """
     gpus = "--gpus=1" if device == "cuda" else "--gpus=0"
     arguments = [*IDENTITY, gpus, *options, "--run.dir", str(directory)]
@@ -82,7 +87,8 @@ def train(
         sides.start(f"{side}_impl.train", arguments, device)
     else:
         sides.start("lightning_impl.mutations", [mutation, "train", *arguments], device)
-    sides.start(f"{side}_impl.convert", ["export", str(directory), str(directory / "weights")], device)
+    if weights:
+        sides.start(f"{side}_impl.convert", ["export", str(directory), str(directory / "weights")], device)
     # The checkpoints are large, and the arrays hold what is in them.
     shutil.rmtree(directory / "checkpoints")
     return Run(directory)
