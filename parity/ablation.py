@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"last loss off by {row.loss_difference:.1e}  accuracies "
                 + " ".join(f"{value:.3f}" for value in row.accuracies),
                 highlight=False,
+                soft_wrap=True,
             )
             values = {"setup": setup, "threshold": THRESHOLD, "rows": [asdict(row) for row in rows]}
             with replacing(arguments.out / "ablation.json") as path:

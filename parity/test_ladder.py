@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from experiment import devices
 from parity import mutations
 from parity.checks import table
 from parity.ladder import RUNGS
 from parity.mutations import MUTATIONS, Outcome
-from parity.suite import Findings, Place, own_pairs
+from parity.suite import UNPROVEN, Findings, Place, own_pairs
 
 
 def test_every_rung_of_the_cnn_holds_in_float64(tmp_path: Path) -> None:
@@ -32,6 +33,16 @@ def test_every_rung_of_the_cnn_holds_in_float64(tmp_path: Path) -> None:
 def test_every_rung_of_the_cnn_holds_in_float32(tmp_path: Path, backend: str, precision: str) -> None:
     findings = Findings()
     own_pairs(["cnn"], [(backend, precision)], Place(tmp_path, "cpu", lambda _: None), findings)
+    for rung in findings.rungs:
+        assert rung.status == "passed", f"{rung.name}\n{table([c for c in rung.checks if not c.passed])}"
+
+
+@pytest.mark.skipif(not devices.count_gpus(), reason=UNPROVEN)
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("pair", ["cnn", "vgg16"])
+def test_every_rung_holds_on_cuda(tmp_path: Path, pair: str, backend: str) -> None:
+    findings = Findings()
+    own_pairs([pair], [(backend, "float32")], Place(tmp_path, "cuda", lambda _: None), findings)
     for rung in findings.rungs:
         assert rung.status == "passed", f"{rung.name}\n{table([c for c in rung.checks if not c.passed])}"
 
