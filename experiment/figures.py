@@ -51,7 +51,7 @@ def samples(
     titles = [textwrap.fill(shorten(str(class_names[label]), 20), 11) for label in labels[:25]]
     rows = -(-len(titles) // 5)
     height = 0.5 + rows * (0.95 + 0.18 * max(text.count("\n") + 1 for text in titles))
-    with _page(path, (5.2 * len(grids), height), "") as figure:
+    with page(path, (5.2 * len(grids), height), "") as figure:
         parts = figure.subfigures(1, len(grids), squeeze=False, wspace=0.04)[0]
         for part, (heading, pictures) in zip(parts, grids.items(), strict=True):
             part.suptitle(heading, fontsize=14, fontweight="bold")
@@ -72,7 +72,7 @@ def curves(path: str | Path, history: History, best_epoch: int | None, title: st
     columns = {name: np.asarray(values, dtype=float) for name, values in history.items()}
     if best_epoch is not None and best_epoch not in columns["epoch"]:
         raise ValueError(f"best epoch {best_epoch} is not among the epochs of the history")
-    with _page(path, (7.5, 10), title) as figure:
+    with page(path, (7.5, 10), title) as figure:
         panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.6))
         for axes, name in zip(panels, ("loss", "accuracy"), strict=False):
             _panel(axes, name, columns["epoch"], pad=30)
@@ -109,7 +109,7 @@ def side_by_side(path: str | Path, histories: Mapping[str, History], title: str)
     colours = [COLOURS[i % len(COLOURS)] for i in range(count)]
     # Equal runs lie on one another: the earlier one is wider, so that both are seen.
     widths = [1.6 + min(4, 8 / count) * (1 - (i + 1) / count) for i in range(count)]
-    with _page(path, (7.5, 9 + 0.12 * count), title) as figure:
+    with page(path, (7.5, 9 + 0.12 * count), title) as figure:
         panels = figure.subplots(2, 1, sharex=True)
         for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
             _panel(axes, name, np.concatenate([run["epoch"] for run in histories.values()]))
@@ -142,7 +142,7 @@ def confusion(path: str | Path, matrix: np.ndarray, class_names: Names, title: s
     left = 1.025 * classes - 0.5  # edges of the recall column, in cells
     right = left + max(1.35, 0.06 * classes)
     size = (cell * (right + 0.5) + (2.2 if numbers else 3.2), cell * classes + 2.2)
-    with _page(path, size, title) as figure:
+    with page(path, size, title) as figure:
         axes = figure.subplots()
         look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
         colours = axes.imshow(share, **look)
@@ -167,7 +167,7 @@ def confusion(path: str | Path, matrix: np.ndarray, class_names: Names, title: s
 
 
 @contextmanager
-def _page(path: str | Path, size: tuple[float, float], title: str) -> Iterator[Figure]:
+def page(path: str | Path, size: tuple[float, float], title: str) -> Iterator[Figure]:
     """Give an empty figure of `size` inches to draw on, then write it to `path`, whole or not at all."""
     import matplotlib
     from matplotlib.figure import Figure

@@ -120,6 +120,11 @@ def _no_last_batch() -> Any:
     return patch.object(data.EpochOrder, "__len__", lambda self: self.count // self.batch_size)
 
 
+def _nudged() -> Any:
+    original = randomness.kernel
+    return patch.object(model.randomness, "kernel", lambda *of: np.nextafter(original(*of), np.inf))
+
+
 def _half_l2() -> Any:
     original = classifier.Classifier._kernels
     return patch.object(
@@ -151,6 +156,7 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
     "adam_stock": lambda: patch.object(classifier, "Adam", StockAdam),
     "flatten_order": lambda: patch.object(model, "Flatten", nn.Flatten),
     "initial_weights": lambda: patch.object(model, "initialise", lambda *_: torch.manual_seed(0)),
+    "one_ulp": _nudged,  # no alignment: the smallest difference there is, for `parity sensitivity`
     "rescaling": lambda: patch.object(model.Rescaling, "forward", lambda self, input: input / 255),
     "bgr_order": lambda: patch.object(model.Flip, "forward", lambda self, input: input),
     "mean_subtraction": lambda: patch.object(model.Normalization, "forward", lambda self, input: input),

@@ -41,7 +41,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = cli.PlainParser(
         prog="parity",
         description="Prove that two models are the same, from structure to whole training runs. Other "
-        "commands: accuracy, ablation, convert, doctor, report.",
+        "commands: accuracy, ablation, convert, doctor, report, sensitivity.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
