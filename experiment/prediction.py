@@ -21,6 +21,16 @@ from experiment.lifecycle import RunError
 from experiment.run import Run, replacing
 
 Predict = Callable[["TrainedRun", np.ndarray], np.ndarray]
+SUFFIXES: dict[Framework, str] = {"keras": ".tflite", "lightning": ".onnx"}  # of exported models
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model as `export` writes it: predict takes uint8 (N, size, size, 3), gives probabilities (N, C)."""
+
+    class_names: list[str]
+    image_size: int
+    predict: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -50,31 +60,52 @@ class TrainedRun:
 def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line of `python -m <framework>_impl.predict`; exits with 2 on a mistake."""
     parser = PlainParser(prog=f"{framework}_impl.predict", description="Classify images with a trained run.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
+    suffix = SUFFIXES[framework]
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help=f"the directory of a finished run, or an exported {suffix} file"
+    )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image, folder, or .npy array")
     parser.add_argument("--top", type=int, default=3, help="how many classes to print (default 3)")
     parser.add_argument("--output", type=Path, help="also write every probability to this .csv file")
     return parser.parse_args(argv)
 
 
-def main(arguments: argparse.Namespace, framework: str, predict: Predict) -> int:
+def main(
+    arguments: argparse.Namespace, framework: Framework, predict: Predict, load: Callable[[Path], Exported]
+) -> int:
     """Classify what the command line names and print a table; returns the exit code.
 
     Unreadable images are named on stderr and make the code 1. Raises DataError and RunError.
     """
-    trained = TrainedRun.open(arguments.run, framework)
-    names, images, unreadable = read(arguments.images, trained.experiment.data.image_size)
-    probabilities = predict(trained, images)
+    model = open_model(arguments.run, framework, predict, load)
+    names, images, unreadable = read(arguments.images, model.image_size)
+    probabilities = model.predict(images)
     width = max(len(shorten(name, 40)) for name in names)
     for name, row in zip(names, probabilities, strict=True):
         best = np.argsort(-row)[: max(arguments.top, 1)]
-        classes = "  ".join(f"{trained.class_names[i]} {row[i]:.4f}" for i in best)
+        classes = "  ".join(f"{model.class_names[i]} {row[i]:.4f}" for i in best)
         print(f"{shorten(name, 40):<{width}}  {classes}")
     if arguments.output is not None:
-        _write(arguments.output, names, probabilities, trained.class_names)
+        _write(arguments.output, names, probabilities, model.class_names)
     for name in unreadable:
         print(f"unreadable: {name}", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def open_model(
+    path: Path, framework: Framework, predict: Predict, load: Callable[[Path], Exported]
+) -> Exported:
+    """A trained run, or a file that was exported from one; raises RunError."""
+    if path.suffix not in SUFFIXES.values():
+        trained = TrainedRun.open(path, framework)
+        size = trained.experiment.data.image_size
+        return Exported(trained.class_names, size, lambda images: predict(trained, images))
+    if path.suffix != SUFFIXES[framework]:
+        other = next(name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
+        raise RunError(f"{path} is a {other} export: use python -m {other}_impl.predict")
+    if not path.is_file():
+        raise RunError(f"{path}: no such file")
+    return load(path)
 
 
 def read(paths: Sequence[Path], size: int) -> tuple[list[str], np.ndarray, list[str]]:

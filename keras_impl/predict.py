@@ -1,20 +1,28 @@
-"""python -m keras_impl.predict RUN IMAGE...: classify images with a trained run."""
+"""python -m keras_impl.predict RUN IMAGE...: classify images with a trained run or its export."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from experiment import cli, lifecycle, prediction
-from experiment.prediction import TrainedRun
+from experiment.prediction import Exported, TrainedRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = prediction.parse("keras", argv)
-    return cli.guarded(lambda: prediction.main(arguments, "keras", predict))
+    return cli.guarded(lambda: prediction.main(arguments, "keras", predict, load_exported))
+
+
+def load_exported(path: Path) -> Exported:
+    """A file that `export` wrote; raises RunError for a damaged one."""
+    from keras_impl.export import load_exported
+
+    return load_exported(path)
 
 
 def predict(trained: TrainedRun, images: np.ndarray) -> np.ndarray:

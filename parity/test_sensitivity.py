@@ -33,5 +33,5 @@ def test_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: np.n
 
 
 def test_levels_that_are_not_reached_are_none() -> None:
-    assert sensitivity.parted(np.array([0.0, 1e-11, 1e-10, np.nan])) == [2, 4, 4]
+    assert sensitivity.parted(np.array([0.0, 1e-8, 1e-7, np.nan])) == [2, 4, 4]
     assert sensitivity.parted(np.array([0.0, 1e-13])) == [None, None, None]

@@ -11,10 +11,11 @@ import pytest
 from pictures import GREEN, RED, save
 
 from experiment import prediction
+from experiment.cli import Framework
 from experiment.config import Experiment
 from experiment.datasets import DataError
 from experiment.lifecycle import RunError
-from experiment.prediction import TrainedRun, parse, read
+from experiment.prediction import Exported, TrainedRun, parse, read
 from experiment.run import Run
 
 CLASSES = ["red", "green", "blue"]
@@ -44,9 +45,14 @@ def by_colour(trained: TrainedRun, images: np.ndarray) -> np.ndarray:
     return channels / channels.sum(1, keepdims=True)
 
 
-def predict(run: Run, *argv: object, framework: str = "keras") -> int:
+def predict(run: Run, *argv: object, framework: Framework = "keras") -> int:
     arguments = parse("keras", [str(run.directory), *map(str, argv)])
-    return prediction.main(arguments, framework, by_colour)
+    return prediction.main(arguments, framework, by_colour, exported)
+
+
+def exported(path: Path) -> Exported:
+    """Stands in for a file: classes of its own, images of 8 pixels."""
+    return Exported(["x", "y", "z"], 8, lambda images: np.tile([0.1, 0.7, 0.2], (len(images), 1)))
 
 
 # === Reading ===
@@ -177,3 +183,29 @@ def test_the_command_line_names_run_and_images(capsys: pytest.CaptureFixture[str
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 2
         assert "lightning_impl.predict --help" in lines[1]
+
+
+# === Exported files ===
+
+
+def test_an_exported_file_serves_as_a_run(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"")
+    arguments = parse("keras", [str(tmp_path / "model.tflite"), str(pictures), "--top=2"])
+    assert prediction.main(arguments, "keras", by_colour, exported) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("y 0.7000  z 0.2000")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.onnx", "is a lightning export: use python -m lightning_impl.predict"),
+        ("none.tflite", "no such file"),
+    ],
+)
+def test_other_files_are_refused(pictures: Path, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    arguments = parse("keras", [str(tmp_path / name), str(pictures)])
+    with pytest.raises(RunError, match=message):
+        prediction.main(arguments, "keras", by_colour, exported)
