@@ -110,6 +110,7 @@ def draw(path: Path, found: dict[str, np.ndarray], title: str) -> None:
             axes.semilogy(steps, np.maximum.accumulate(differences), color=colour, label=what, linewidth=2)
             axes.semilogy(steps, differences, ".", color=colour, markersize=3, alpha=0.6)
         axes.axhline(1e-9, color=drawing.BOUND, linestyle="--", linewidth=1)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
         axes.set_xlabel("step")
         axes.set_ylabel("difference of the losses")
         axes.grid()
