@@ -49,7 +49,8 @@ def test_vgg16_has_a_frozen_base() -> None:
 def test_vgg16_sees_bgr_minus_the_mean() -> None:
     model = build_model(experiment(model={"name": "vgg16", "weights": "random"}), 10)
     image = torch.tensor([200.0, 150.0, 100.0]).reshape(1, 3, 1, 1)
-    seen = model.get_submodule("base.preprocess")(image).flatten()
+    flipped = model.get_submodule("base.flip")(image)
+    seen = model.get_submodule("base.preprocess")(flipped).flatten()
     torch.testing.assert_close(seen, torch.tensor([100 - 103.939, 150 - 116.779, 200 - 123.68]))
 
 
