@@ -96,6 +96,9 @@ def assert_remade(run: Run, exported: Path, directory: Path) -> None:
     for name in ("best.keras", "last.keras", "resume.keras"):
         before, after = (stored(r.checkpoints / name) for r in (run, made))
         assert before.keys() == after.keys()
+        if name != "resume.keras":  # to predict with, not to go on from: VGG16's head holds an optimizer, too
+            before = {key: array for key, array in before.items() if "/optimizer/" not in key}
+        assert before
         for key, array in before.items():
             assert array.dtype == after[key].dtype
             np.testing.assert_array_equal(array, after[key], err_msg=f"{name} {key}")
