@@ -145,24 +145,24 @@ def of_behaviour(thing: Any, where: str) -> Iterator[Finding]:
 
 
 def _of_optimizer(optimizer: Any, where: str) -> Iterator[Finding]:
-    for group in optimizer.param_groups[:1]:
-        decay = group.get("weight_decay", 0)
-        if decay and not isinstance(optimizer, torch.optim.AdamW) and not group.get("decoupled_weight_decay"):
-            yield Finding(
-                where,
-                f"weight_decay {decay:g} adds {decay:g} * w to the gradient",
-                "regularizers.L2(x) adds 2x * w, on kernels alone; an optimizer's weight_decay is decoupled",
-                f"L2({decay / 2:g}) in Keras, on the same weights",
-            )
-        if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
-            yield Finding(
-                where,
-                "the learning rate multiplies the velocity",
-                "it is taken up in the velocity: after a change the two differ for some steps",
-                "a constant learning rate, or subclass SGD",
-            )
-            if group["dampening"]:
-                yield Finding(where, f"dampening {group['dampening']:g}", "none", "dampening=0")
+    group = optimizer.param_groups[0]
+    decay = group.get("weight_decay", 0)
+    if decay and not isinstance(optimizer, torch.optim.AdamW) and not group.get("decoupled_weight_decay"):
+        yield Finding(
+            where,
+            f"weight_decay {decay:g} adds {decay:g} * w to the gradient",
+            "regularizers.L2(x) adds 2x * w, on kernels alone; an optimizer's weight_decay is decoupled",
+            f"L2({decay / 2:g}) in Keras, on the same weights",
+        )
+    if isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+        yield Finding(
+            where,
+            "the learning rate multiplies the velocity",
+            "it is taken up in the velocity: after a change the two differ for some steps",
+            "a constant learning rate, or subclass SGD",
+        )
+        if group["dampening"]:
+            yield Finding(where, f"dampening {group['dampening']:g}", "none", "dampening=0")
     if not isinstance(optimizer, tuple(kind for kind in ARGUMENTS if isinstance(kind, type))):
         name = type(optimizer).__name__
         yield Finding(where, f"{name} is not known here", "may have no such optimizer", "trace one step")

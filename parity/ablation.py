@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from rich.console import Console
 from experiment import cli
 from experiment.run import Run, replacing
 from parity import sides, whole_run
+from parity.results import AblationRow
 
 THRESHOLD = 1e-6
 # What the accuracies are of: enough steps for BatchNorm's moving statistics, and a plateau that acts.
@@ -60,19 +60,6 @@ DEFAULTS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 )
 
 
-@dataclass
-class Row:
-    """What one unmatched default costs; first_step counts from 1 and is None where no step differs."""
-
-    name: str
-    what: str
-    first_step: int | None
-    loss_difference: float
-    final_loss: float
-    accuracies: list[float] = field(default_factory=list)
-    mean_difference: float | None = None
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = cli.PlainParser(prog="parity ablation", description=(__doc__ or "").split("\n\n")[1])
@@ -81,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     console = Console()
     seeds = range(1, arguments.seeds + 1)
-    rows: list[Row] = []
+    rows: list[AblationRow] = []
     setup = (
         "cnn on digits, two blocks of 8 and 16 filters; steps in float64 at learning rate 2e-4 "
         "beside Keras on TensorFlow; accuracies in float32 after 15 epochs of all images at 1e-3, over "
@@ -97,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 highlight=False,
                 soft_wrap=True,
             )
-            values = {"setup": setup, "threshold": THRESHOLD, "rows": [asdict(row) for row in rows]}
+            values = {"setup": setup, "threshold": THRESHOLD, "rows": [row.model_dump() for row in rows]}
             with replacing(arguments.out / "ablation.json") as path:
                 path.write_text(json.dumps(values, indent=2) + "\n")
     except sides.SideError as error:
@@ -108,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if rows[0].first_step is None and rows[-1].first_step is not None else 1
 
 
-def measure(folder: Path, seeds: Sequence[int]) -> Iterator[Row]:
+def measure(folder: Path, seeds: Sequence[int]) -> Iterator[AblationRow]:
     """One row for every default in turn; finished runs in `folder` are not trained again."""
     folder.mkdir(parents=True, exist_ok=True)
     keras = _identity(folder / "keras", "keras")
@@ -116,18 +103,24 @@ def measure(folder: Path, seeds: Sequence[int]) -> Iterator[Row]:
     for number, (name, what, mutations, options) in enumerate(DEFAULTS):
         run = _identity(folder / f"identity-{number}", "lightning", mutations, options)
         losses = whole_run.step_losses(keras), whole_run.step_losses(run)
-        count = min(len(one) for one in losses)
-        apart = np.abs(losses[0][:count] - losses[1][:count])
-        beyond = np.flatnonzero(~(apart <= THRESHOLD))
-        first = int(beyond[0]) + 1 if len(beyond) else None
+        differences = whole_run.apart(*losses)
+        first = whole_run.first_beyond(differences, THRESHOLD)
         if first is None and len(losses[0]) != len(losses[1]):
-            first = count + 1
+            first = len(differences) + 1
         accuracies = [
             _accuracy(folder / f"accuracy-{number}-{seed}", "lightning", seed, mutations, options)
             for seed in seeds
         ]
         difference = float(np.mean(np.subtract(accuracies, reference))) if accuracies else None
-        yield Row(name, what, first, float(apart[-1]), float(losses[1][-1]), accuracies, difference)
+        yield AblationRow(
+            name=name,
+            what=what,
+            first_step=first,
+            loss_difference=float(differences[-1]),
+            final_loss=float(losses[1][-1]),
+            accuracies=accuracies,
+            mean_difference=difference,
+        )
 
 
 def _identity(directory: Path, side: str, mutations: str = "", options: Sequence[str] = ()) -> Run:

@@ -67,6 +67,8 @@ class Mutation(BaseModel):
 
 
 class AblationRow(BaseModel):
+    """What one unmatched default costs; first_step counts from 1 and is None where no step differs."""
+
     name: str
     what: str
     first_step: int | None

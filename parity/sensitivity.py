@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except sides.SideError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    found = {BOTH: apart(losses["keras"], losses["lightning"])}
-    found[ITSELF] = apart(losses["lightning"], losses["nudged"])
+    found = {BOTH: whole_run.apart(losses["keras"], losses["lightning"])}
+    found[ITSELF] = whole_run.apart(losses["lightning"], losses["nudged"])
     first = {what: parted(differences) for what, differences in found.items()}
     values = {
         "data": name,
@@ -81,16 +81,9 @@ def train(folder: Path, options: Sequence[str], console: Console) -> dict[str, n
     return losses
 
 
-def apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """|one - other| at every step that both have."""
-    count = min(len(one), len(other))
-    return np.abs(one[:count] - other[:count])
-
-
 def parted(differences: np.ndarray) -> list[int | None]:
-    """The first step, counted from 1, that differs by more than each of `LEVELS`; None where none does."""
-    beyond = (np.flatnonzero(~(differences <= level)) for level in LEVELS)
-    return [int(steps[0]) + 1 if len(steps) else None for steps in beyond]
+    """The first step that differs by more than each of `LEVELS`; None where none does."""
+    return [whole_run.first_beyond(differences, level) for level in LEVELS]
 
 
 def no_sooner(both: Sequence[int | None], itself: Sequence[int | None]) -> bool:

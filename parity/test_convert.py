@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import yaml
+from keras_files import arrays
 
 from experiment.run import Run
 from parity import convert as conversion
@@ -57,19 +54,6 @@ def run_command(*arguments: str) -> None:
 def convert(run: Run, to: str) -> Run:
     assert main([str(run.directory), "--to", to]) == 0
     return Run(run.directory.with_name(f"{run.directory.name}-{to}"))
-
-
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a .keras file, the optimizer's too."""
-    found: dict[str, np.ndarray] = {}
-
-    def keep(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()]
-
-    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(keep)
-    return found
 
 
 def largest_difference(one: Run, other: Run) -> float:

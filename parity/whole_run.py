@@ -138,16 +138,16 @@ def diagnose(checks: Sequence[Check], records: dict[str, Run]) -> dict[str, str]
 
 def _of_steps(keras: np.ndarray, lightning: np.ndarray) -> dict[str, str]:
     """Whether a step parted two runs of equal length, or training enlarged what was rounding."""
-    apart = np.abs(keras - lightning)
-    first = int(np.flatnonzero(~(apart <= WHOLE_RUN["step loss"]))[0])
-    before = float(apart[max(first - 10, 0) : first].max(initial=0.0))
-    grown = (
-        f"step {first + 1} is the first beyond it: {apart[first]:.1e}, after {before:.1e} in the ten before"
-    )
-    if first and apart[0] <= ROUNDING and apart[first] <= JUMP * before:
+    differences = apart(keras, lightning)
+    step = first_beyond(differences, WHOLE_RUN["step loss"])
+    assert step is not None
+    first, at = differences[0], differences[step - 1]
+    before = float(differences[max(step - 11, 0) : step - 1].max(initial=0.0))
+    grown = f"step {step} is the first beyond it: {at:.1e}, after {before:.1e} in the ten before"
+    if step > 1 and first <= ROUNDING and at <= JUMP * before:
         return {
             "cause": "rounding that training enlarged (a lower learning rate or larger batches hold it down)",
-            "evidence": f"the first step differs by {apart[0]:.1e}; {grown}",
+            "evidence": f"the first step differs by {first:.1e}; {grown}",
         }
     return {"cause": "a step that is taken otherwise", "evidence": grown}
 
@@ -155,6 +155,18 @@ def _of_steps(keras: np.ndarray, lightning: np.ndarray) -> dict[str, str]:
 def step_losses(run: Run) -> np.ndarray:
     """The training loss of every step: (steps,)."""
     return np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2]
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """|one - other| at every step that both have."""
+    count = min(len(one), len(other))
+    return np.abs(one[:count] - other[:count])
+
+
+def first_beyond(differences: np.ndarray, bound: float) -> int | None:
+    """The first step, counted from 1, that differs by more than `bound`, or by NaN; None where none does."""
+    steps = np.flatnonzero(~(differences <= bound))
+    return int(steps[0]) + 1 if len(steps) else None
 
 
 def _weights(one: Run, other: Run) -> list[Check]:

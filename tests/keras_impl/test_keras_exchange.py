@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import zipfile
 from pathlib import Path
-from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import pytest
+from keras_files import arrays
 from small_runs import SMALL, probabilities
 
 from experiment.config import Experiment
@@ -53,15 +50,7 @@ def emptied_copy(run: Run, directory: Path) -> Run:
 
 def stored(path: Path) -> dict[str, np.ndarray]:
     """Every array of a .keras file but the random states, which each epoch sets."""
-    found: dict[str, np.ndarray] = {}
-
-    def keep(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
-            found[name] = item[()]
-
-    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(keep)
-    return found
+    return {name: array for name, array in arrays(path).items() if "seed_generator" not in name}
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
-from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import pytest
+from keras_files import arrays
 from small_runs import SMALL, kill_after, probabilities, rows
 
 from experiment.config import Data
@@ -188,16 +185,3 @@ def test_other_backends_train_the_same_model(tmp_path: Path) -> None:
 
 def losses(run: Run) -> np.ndarray:
     return np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2]
-
-
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a .keras file, the optimizer's too."""
-    found: dict[str, np.ndarray] = {}
-
-    def keep(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()]
-
-    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(keep)
-    return found
