@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from experiment.devices import count_cores
 from experiment.download import DataError
 
 # Below this, starting processes takes longer than decoding in threads.
@@ -127,8 +128,7 @@ def _decode_in_processes(requests: list[dict]) -> Iterator[list[int]]:
     path = [package_home, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, "-P", "-W", "ignore", "-m", "experiment.decoding"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(len(requests), cores)
+    count = min(len(requests), count_cores())
     idle: queue.SimpleQueue[subprocess.Popen] = queue.SimpleQueue()
 
     def ask(request: dict) -> list[int]:

@@ -22,6 +22,11 @@ def count_gpus() -> int:
     return count.value
 
 
+def count_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def wanted(gpus: int | None) -> int:
     """How many GPUs to use: as configured, else all that are there."""
     return count_gpus() if gpus is None else gpus

@@ -5,21 +5,53 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from experiment import datasets
 from experiment.cli import Framework, PlainParser
+from experiment.datasets import Dataset
 from experiment.lifecycle import RunError
-from experiment.prediction import SUFFIXES, Exported, Predict, TrainedRun
+from experiment.prediction import (
+    SUFFIXES,
+    Classify,
+    Exported,
+    Predictor,
+    TrainedRun,
+    in_batches,
+    test_predictions,
+)
+from experiment.randomness import generator
 from experiment.run import replacing
 
-TOLERANCE = 1e-5  # of a probability, between the run's own predictions and the exported file's
+TOLERANCE = 1e-5  # of a probability, between the run's own predictions and a float32 file's
 BATCHES = (1, 7, 64)  # sizes of batch with which that is tried
+QUANTIZATIONS = ("float16", "dynamic", "int8")
+CALIBRATION_IMAGES = 200
+MAX_LOSS = 1.0  # points of test accuracy
 
-Write = Callable[[TrainedRun, Path, dict[str, str]], None]
+
+@dataclass(frozen=True)
+class Content:
+    """What is written into a file: the run's model, text for the deployer, and how numbers are kept.
+
+    quantize: None for float32, or one of QUANTIZATIONS. calibration: uint8 (K, S, S, 3) for int8, else None.
+    """
+
+    trained: TrainedRun
+    metadata: dict[str, str]
+    quantize: str | None = None
+    calibration: np.ndarray | None = None
+
+
+Write = Callable[[Content, Path], None]
 Load = Callable[[Path], Exported]
 
 
@@ -32,12 +64,118 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
         "an image file in, probabilities (N, classes) out.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
-    parser.add_argument("--output", type=Path, help=f"where to write (default RUN/model{suffix})")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help=f"where to write (default RUN/model{suffix}; quantised: RUN/model_int8{suffix})",
+    )
+    parser.add_argument(
+        "--quantize",
+        choices=QUANTIZATIONS,
+        help="float16: half-size weights; dynamic: 8-bit weights; int8: activations in 8 bits, too",
+    )
+    parser.add_argument(
+        "--calibration-images",
+        type=int,
+        metavar="N",
+        help=f"training images that int8 takes its ranges from (default {CALIBRATION_IMAGES})",
+    )
+    parser.add_argument("--calibration-seed", type=int, metavar="SEED", help="what draws them (default 0)")
+    parser.add_argument(
+        "--max-loss",
+        type=float,
+        default=MAX_LOSS,
+        metavar="POINTS",
+        help=f"test accuracy that quantising may cost (default {MAX_LOSS})",
+    )
     arguments = parser.parse_args(argv)
-    arguments.output = arguments.output or arguments.run / f"model{suffix}"
+    given = arguments.calibration_images, arguments.calibration_seed
+    if arguments.quantize != "int8" and given != (None, None):
+        parser.error("--calibration-images and --calibration-seed belong to --quantize int8")
+    arguments.calibration_images = CALIBRATION_IMAGES if given[0] is None else given[0]
+    arguments.calibration_seed = given[1] or 0
+    if arguments.calibration_images < 1 or arguments.calibration_seed < 0:
+        parser.error("--calibration-images must be at least 1, --calibration-seed at least 0")
+    if not 0 <= arguments.max_loss <= 100:
+        parser.error("--max-loss must be from 0 to 100 points")
+    name = f"model_{arguments.quantize}" if arguments.quantize else "model"
+    arguments.output = arguments.output or arguments.run / f"{name}{suffix}"
     if arguments.output.suffix != suffix:
         parser.error(f"--output {arguments.output}: must end in {suffix}")
     return arguments
+
+
+def export(
+    framework: Framework, arguments: argparse.Namespace, write: Write, predictor: Predictor, load: Load
+) -> int:
+    """Write the file, predict with it, and keep it only if it predicts well enough; returns 0.
+
+    In float32 that is what the run predicts, to `TOLERANCE`; quantised, it is the test accuracy.
+    Raises RunError where it does not, or cannot be written, and DataError for data that cannot be had.
+    """
+    trained = deployable(TrainedRun.open(arguments.run, framework))
+    data, calibration = None, None
+    if arguments.quantize:
+        data = datasets.load(trained.experiment.data, trained.experiment.seed)
+    if data is not None and arguments.quantize == "int8":
+        calibration = draw(data, arguments.calibration_images, arguments.calibration_seed)
+    content = Content(trained, metadata(trained), arguments.quantize, calibration)
+    try:
+        with replacing(arguments.output) as path:
+            write(content, path)
+            exported = load(path)
+            if data is None:
+                found = compare(exported, trained, predictor, arguments.output)
+            else:
+                found = assess(exported, trained, data, arguments)
+            megabytes = path.stat().st_size / 2**20
+    except OSError as error:
+        raise RunError(f"{arguments.output}: cannot be written ({error.strerror})") from error
+    weights = trained.run.read_json("metrics.json")["parameters"]["total"] * 4 / 2**20
+    print(f"{megabytes:.2f} MiB (the weights take {weights:.2f} in float32); {found}")
+    print(arguments.output)
+    return 0
+
+
+def compare(exported: Exported, trained: TrainedRun, predictor: Predictor, output: Path) -> str:
+    """What a float32 file's predictions differ by from the run's; RunError where it is over `TOLERANCE`."""
+    size = exported.image_size
+    images = np.random.default_rng(1).integers(0, 256, (max(BATCHES), size, size, 3), dtype=np.uint8)
+    classify = predictor(trained)
+    apart = [np.abs(exported.predict(images[:n]) - classify(images[:n])).max() for n in BATCHES]
+    if not max(apart) <= TOLERANCE:  # true for NaN, too
+        raise RunError(
+            f"{output}: its predictions differ by {max(apart):.1e} from the run's (at most "
+            f"{TOLERANCE:.0e}): it is not kept"
+        )
+    return f"predictions differ by at most {max(apart):.1e} from the run's"
+
+
+def assess(exported: Exported, trained: TrainedRun, data: Dataset, arguments: argparse.Namespace) -> str:
+    """What quantising costs on the test split; raises RunError where that is over `--max-loss`."""
+    labels, before = test_predictions(trained.run)
+    if not np.array_equal(labels, data.test.labels):
+        raise RunError(f"{arguments.run}: its test images are not those that --data names now")
+    after = in_batches(exported.predict, data.test.batch(np.arange(len(data.test)))[0])
+    accuracies = [100 * float((p.argmax(1) == labels).mean()) for p in (before, after)]
+    agreement = 100 * float((before.argmax(1) == after.argmax(1)).mean())
+    lost = accuracies[0] - accuracies[1]
+    found = (
+        f"test accuracy {accuracies[1]:.2f} % for {accuracies[0]:.2f} %, the same class as before for "
+        f"{agreement:.2f} % of {len(labels)} images"
+    )
+    if not (lost <= arguments.max_loss and np.isfinite(after).all()):
+        raise RunError(
+            f"{arguments.output}: quantising costs {lost:.2f} points (at most {arguments.max_loss:g}; "
+            f"--max-loss): it is not kept\n{found}"
+        )
+    return found
+
+
+def draw(data: Dataset, count: int, seed: int) -> np.ndarray:
+    """Up to `count` different training images: uint8 (K, S, S, 3)."""
+    rows = generator(seed, "calibration").permutation(len(data.train))[:count]
+    return data.train.batch(rows)[0]
 
 
 def metadata(trained: TrainedRun) -> dict[str, str]:
@@ -51,35 +189,6 @@ def metadata(trained: TrainedRun) -> dict[str, str]:
     }
 
 
-def export(
-    framework: Framework, arguments: argparse.Namespace, write: Write, predict: Predict, load: Load
-) -> int:
-    """Write the file, predict with it, and keep it only if it predicts what the run does; returns 0.
-
-    Raises RunError where it does not, or cannot be written.
-    """
-    trained = deployable(TrainedRun.open(arguments.run, framework))
-    size = trained.experiment.data.image_size
-    images = np.random.default_rng(1).integers(0, 256, (max(BATCHES), size, size, 3), dtype=np.uint8)
-    try:
-        with replacing(arguments.output) as path:
-            write(trained, path, metadata(trained))
-            batches = [images[:count] for count in BATCHES]
-            exported = load(path)
-            apart = [np.abs(exported.predict(batch) - predict(trained, batch)).max() for batch in batches]
-            if not max(apart) <= TOLERANCE:  # true for NaN, too
-                raise RunError(
-                    f"{arguments.output}: its predictions differ by {max(apart):.1e} from the run's (at most "
-                    f"{TOLERANCE:.0e}): it is not kept"
-                )
-            megabytes = path.stat().st_size / 2**20
-    except OSError as error:
-        raise RunError(f"{arguments.output}: cannot be written ({error.strerror})") from error
-    print(f"{megabytes:.2f} MiB; predictions differ by at most {max(apart):.1e} from the run's")
-    print(arguments.output)
-    return 0
-
-
 def deployable(trained: TrainedRun) -> TrainedRun:
     """The run in float32 on the CPU, and Keras's on TensorFlow, which alone converts."""
     training = trained.experiment.training.model_copy(update={"precision": "float32"})
@@ -87,7 +196,28 @@ def deployable(trained: TrainedRun) -> TrainedRun:
     return replace(trained, experiment=trained.experiment.model_copy(update=update))
 
 
-def described(path: Path, metadata: dict[str, str], predict: Callable[[np.ndarray], np.ndarray]) -> Exported:
+@contextmanager
+def muted() -> Iterator[None]:
+    """Hold back what compiled libraries say on stdout and stderr; it is shown where the block raises."""
+    with tempfile.TemporaryFile() as said:
+        kept = [os.dup(descriptor) for descriptor in (1, 2)]
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor in (1, 2):
+            os.dup2(said.fileno(), descriptor)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(kept[1], said.read())
+            raise
+        finally:
+            for descriptor, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+def described(path: Path, metadata: dict[str, str], predict: Classify) -> Exported:
     """An exported file that was read; raises RunError where it lacks the metadata that `export` writes."""
     try:
         return Exported(json.loads(metadata["class_names"]), int(metadata["image_size"]), predict)

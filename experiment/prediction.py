@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from experiment.folder import images_below
 from experiment.lifecycle import RunError
 from experiment.run import Run, replacing
 
-Predict = Callable[["TrainedRun", np.ndarray], np.ndarray]
+Classify = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> probabilities (N, classes)
+Predictor = Callable[["TrainedRun"], Classify]
+BATCH = 256  # images at once, of any number given
 SUFFIXES: dict[Framework, str] = {"keras": ".tflite", "lightning": ".onnx"}  # of exported models
 
 
@@ -30,7 +33,7 @@ class Exported:
 
     class_names: list[str]
     image_size: int
-    predict: Callable[[np.ndarray], np.ndarray]
+    predict: Classify
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,18 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
 
 
 def main(
-    arguments: argparse.Namespace, framework: Framework, predict: Predict, load: Callable[[Path], Exported]
+    arguments: argparse.Namespace,
+    framework: Framework,
+    predictor: Predictor,
+    load: Callable[[Path], Exported],
 ) -> int:
     """Classify what the command line names and print a table; returns the exit code.
 
     Unreadable images are named on stderr and make the code 1. Raises DataError and RunError.
     """
-    model = open_model(arguments.run, framework, predict, load)
+    model = open_model(arguments.run, framework, predictor, load)
     names, images, unreadable = read(arguments.images, model.image_size)
-    probabilities = model.predict(images)
+    probabilities = in_batches(model.predict, images)
     width = max(len(shorten(name, 40)) for name in names)
     for name, row in zip(names, probabilities, strict=True):
         best = np.argsort(-row)[: max(arguments.top, 1)]
@@ -93,19 +99,33 @@ def main(
 
 
 def open_model(
-    path: Path, framework: Framework, predict: Predict, load: Callable[[Path], Exported]
+    path: Path, framework: Framework, predictor: Predictor, load: Callable[[Path], Exported]
 ) -> Exported:
     """A trained run, or a file that was exported from one; raises RunError."""
     if path.suffix not in SUFFIXES.values():
         trained = TrainedRun.open(path, framework)
-        size = trained.experiment.data.image_size
-        return Exported(trained.class_names, size, lambda images: predict(trained, images))
+        return Exported(trained.class_names, trained.experiment.data.image_size, predictor(trained))
     if path.suffix != SUFFIXES[framework]:
         other = next(name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
         raise RunError(f"{path} is a {other} export: use python -m {other}_impl.predict")
     if not path.is_file():
         raise RunError(f"{path}: no such file")
     return load(path)
+
+
+def test_predictions(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """True labels (N,) and probabilities (N, classes) on the test split; RunError for a damaged file."""
+    path = run.directory / "predictions.npz"
+    try:
+        with np.load(path) as arrays:
+            return arrays["y_true"], arrays["probabilities"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
+
+
+def in_batches(classify: Classify, images: np.ndarray, size: int = BATCH) -> np.ndarray:
+    """Classify (N, S, S, 3) images, N at least one, `size` at once."""
+    return np.concatenate([classify(images[i : i + size]) for i in range(0, len(images), size)])
 
 
 def read(paths: Sequence[Path], size: int) -> tuple[list[str], np.ndarray, list[str]]:

@@ -8,55 +8,86 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from experiment import cli, export
+from experiment import cli, devices, export
+from experiment.export import Content
 from experiment.lifecycle import RunError
-from experiment.prediction import Exported, TrainedRun
-from keras_impl.predict import load, predict
+from experiment.prediction import Exported
+from keras_impl.predict import load, predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = export.parse("keras", argv)
-    return cli.guarded(lambda: export.export("keras", arguments, write, predict, load_exported))
+    return cli.guarded(lambda: export.export("keras", arguments, write, predictor, load_exported))
 
 
-def write(trained: TrainedRun, path: Path, metadata: dict[str, str]) -> None:
+def write(content: Content, path: Path) -> None:
     """Write the run's model, of LiteRT's own operations alone, with a batch of any size.
 
     The class names (labels.txt) and the metadata (metadata.json) are associated files: a zip archive behind
     the model, as TFLite Metadata has them.
     """
+    trained = content.trained
     cli.use_device("keras", trained.experiment)
     import keras
-    import tensorflow as tf
+
+    from keras_impl.folding import fold
 
     size = trained.experiment.data.image_size
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    probabilities = load(trained)(keras.ops.cast(images, "float32"))
+    probabilities = fold(load(trained))(keras.ops.cast(images, "float32"))
     model = keras.Model(images, keras.layers.Identity(name="probabilities")(probabilities))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, export.muted():
         made = Path(folder) / "model.tflite"
         model.export(
             made,
             format="litert",
             verbose=False,
-            target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
+            **converter_settings(content.quantize, content.calibration),
         )
         path.write_bytes(made.read_bytes())
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("labels.txt", "\n".join(trained.class_names) + "\n")
-        archive.writestr("metadata.json", json.dumps(metadata, indent=1) + "\n")
+        archive.writestr("metadata.json", json.dumps(content.metadata, indent=1) + "\n")
 
 
-def load_exported(path: Path) -> Exported:
-    """An exported file, run by LiteRT on the CPU; raises RunError for a damaged one."""
-    from ai_edge_litert.interpreter import Interpreter
+def converter_settings(quantize: str | None, calibration: np.ndarray | None) -> dict[str, Any]:
+    """Attributes of TFLite's converter: builtin operations alone, quantised as asked."""
+    import tensorflow as tf
 
+    operations = "TFLITE_BUILTINS_INT8" if quantize == "int8" else "TFLITE_BUILTINS"
+    target: dict[str, Any] = {"supported_ops": [getattr(tf.lite.OpsSet, operations)]}
+    settings: dict[str, Any] = {"target_spec": target}
+    if quantize:
+        settings["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        target["supported_types"] = [tf.float16]
+    if calibration is not None:
+        settings["representative_dataset"] = lambda: ([image[None]] for image in calibration)
+    return settings
+
+
+def load_exported(path: Path, threads: int | None = None, plain: bool = False) -> Exported:
+    """An exported file, run by LiteRT on the CPU; raises RunError for a damaged one.
+
+    threads: all cores unless told. plain: without XNNPACK.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else OpResolverType.AUTO
     try:
-        runner = Interpreter(model_content=path.read_bytes()).get_signature_runner()
+        with export.muted():
+            runner = Interpreter(
+                model_content=path.read_bytes(),
+                num_threads=threads or devices.count_cores(),
+                experimental_op_resolver_type=kind,
+            ).get_signature_runner()
+            [shape] = (given["shape"][1:] for given in runner.get_input_details().values())
+            runner(images=np.zeros((1, *shape), np.uint8))  # the delegate says that it is there
         with zipfile.ZipFile(path) as archive:
             metadata = json.loads(archive.read("metadata.json"))
     except (ValueError, KeyError, zipfile.BadZipFile) as error:

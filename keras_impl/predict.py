@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from experiment import cli, lifecycle, prediction
-from experiment.prediction import Exported, TrainedRun
+from experiment.prediction import Classify, Exported, TrainedRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = prediction.parse("keras", argv)
-    return cli.guarded(lambda: prediction.main(arguments, "keras", predict, load_exported))
+    return cli.guarded(lambda: prediction.main(arguments, "keras", predictor, load_exported))
 
 
 def load_exported(path: Path) -> Exported:
@@ -25,15 +25,21 @@ def load_exported(path: Path) -> Exported:
     return load_exported(path)
 
 
-def predict(trained: TrainedRun, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) for uint8 images (N, S, S, 3)."""
+def predictor(trained: TrainedRun) -> Classify:
+    """The run's model, ready to classify."""
     cli.use_device("keras", trained.experiment)
     import keras
 
     from keras_impl.fit import numerics
 
     with numerics(trained.experiment):
-        return np.asarray(load(trained).predict(images.astype(keras.config.floatx()), verbose="0"))
+        model = load(trained)
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        with numerics(trained.experiment):
+            return np.asarray(model.predict_on_batch(images.astype(keras.config.floatx())))
+
+    return classify
 
 
 def load(trained: TrainedRun):

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import cli, export
+from experiment import cli, devices, export
+from experiment.export import Content
 from experiment.lifecycle import RunError
-from experiment.prediction import Exported, TrainedRun
-from lightning_impl.predict import load, predict
+from experiment.prediction import Exported
+from lightning_impl.predict import load, predictor
 
 OPSET = 20
 
@@ -21,14 +22,16 @@ OPSET = 20
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = export.parse("lightning", argv)
-    return cli.guarded(lambda: export.export("lightning", arguments, write, predict, load_exported))
+    return cli.guarded(lambda: export.export("lightning", arguments, write, predictor, load_exported))
 
 
-def write(trained: TrainedRun, path: Path, metadata: dict[str, str]) -> None:
-    """Write the run's model in float32, with a batch of any size and the metadata inside."""
+def write(content: Content, path: Path) -> None:
+    """Write the run's model, with a batch of any size and the metadata inside."""
     import onnx
     import torch
     from torch import Tensor, nn
+
+    from lightning_impl.folding import fold
 
     class Deployed(nn.Module):
         """uint8 (N, S, S, 3) -> probabilities (N, classes)."""
@@ -40,8 +43,10 @@ def write(trained: TrainedRun, path: Path, metadata: dict[str, str]) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.classifier(images.movedim(-1, 1).to(torch.float32))
 
-    size = trained.experiment.data.image_size
-    model = Deployed(load(trained).to(torch.float32)).eval()
+    size = content.trained.experiment.data.image_size
+    classifier = load(content.trained).to(torch.float32)
+    classifier.network = fold(classifier.network)
+    model = Deployed(classifier).eval()
     images = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -58,17 +63,78 @@ def write(trained: TrainedRun, path: Path, metadata: dict[str, str]) -> None:
             verbose=False,
         )
     assert program is not None
-    program.model.metadata_props.update(metadata)
     program.save(str(path), external_data=False)
+    if content.quantize:
+        quantize(path, content.quantize, content.calibration)
+    made = onnx.load(str(path))
+    del made.metadata_props[:]
+    onnx.helper.set_model_props(made, content.metadata)
+    onnx.save(made, str(path))
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def load_exported(path: Path) -> Exported:
-    """An exported file, run by ONNX Runtime on the CPU; raises RunError for a damaged one."""
+def quantize(path: Path, kind: str, calibration: np.ndarray | None) -> None:
+    """Quantise an ONNX file in place, as one of `experiment.export.QUANTIZATIONS`."""
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization import CalibrationDataReader, QuantType
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Images(CalibrationDataReader):
+        """The calibration images, one by one."""
+
+        def __init__(self, images: np.ndarray) -> None:
+            self.batches = iter(np.split(images, len(images)))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch}
+
+    logging.getLogger().setLevel(logging.ERROR)  # that uint8 images stay as they are
+    quant_pre_process(str(path), str(path), skip_symbolic_shape=True)
+    if kind == "float16":
+        onnx.save(halved(onnx.load(str(path))), str(path))
+    elif kind == "dynamic":
+        quantization.quantize_dynamic(path, path, per_channel=True, weight_type=QuantType.QInt8)
+    else:
+        assert calibration is not None
+        quantization.quantize_static(path, path, Images(calibration), per_channel=True)
+
+
+def halved(model):
+    """An onnx.ModelProto whose float32 weights are kept in float16 and widened as it is loaded.
+
+    It computes in float32, as TFLite's float16 models do: ONNX Runtime's CPU kernels have no other.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, casts = model.graph, []
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT:
+            name = weight.name
+            weight.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}_float16")
+            )
+            casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
+
+
+def load_exported(path: Path, threads: int | None = None, plain: bool = False) -> Exported:
+    """An exported file, run by ONNX Runtime on the CPU; raises RunError for a damaged one.
+
+    threads: all cores unless told. plain: without its graph optimisations.
+    """
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or devices.count_cores()
+    if plain:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has many kinds for a damaged file
         raise RunError(f"{path}: cannot be read as an ONNX model") from error
 

@@ -2,6 +2,7 @@
 
     python -m lightning_impl.mutations NAME[,NAME...] trace REQUEST.json OUT     # OUT/NAME for each
     python -m lightning_impl.mutations NAME train [options of train]
+    python -m lightning_impl.mutations NAME export [options of export]
 
 `parity` runs these to show that its checks can fail, and to measure what each alignment is worth. Nothing of
 this acts in a run that is not started here.
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiment import cli, randomness, tracing
-from lightning_impl import augment, callbacks, classifier, data, fit, keras_semantics, model
+from lightning_impl import augment, callbacks, classifier, data, export, fit, keras_semantics, model
 from lightning_impl.trace import trace
 
 Parameters = dict[str, np.ndarray]
@@ -205,6 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.use_device("lightning", request.experiment)
         with mutated(names.split(",")):
             return cli.guarded(lambda: fit.fit(request.experiment, request.resume))
+    if what == "export":
+        with mutated(names.split(",")):
+            return export.main(rest)
     request = tracing.read(Path(rest[0]))
     for name in names.split(","):
         with mutated([name]):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from experiment import cli, lifecycle, prediction
-from experiment.prediction import Exported, TrainedRun
+from experiment.prediction import Classify, Exported, TrainedRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = prediction.parse("lightning", argv)
-    return cli.guarded(lambda: prediction.main(arguments, "lightning", predict, load_exported))
+    return cli.guarded(lambda: prediction.main(arguments, "lightning", predictor, load_exported))
 
 
 def load_exported(path: Path) -> Exported:
@@ -25,18 +25,21 @@ def load_exported(path: Path) -> Exported:
     return load_exported(path)
 
 
-def predict(trained: TrainedRun, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes) for uint8 images (N, S, S, 3)."""
+def predictor(trained: TrainedRun) -> Classify:
+    """The run's model, ready to classify."""
     import torch
 
     from lightning_impl.data import to_float
     from lightning_impl.fit import numerics
 
-    with numerics(trained.experiment), torch.inference_mode():
+    with numerics(trained.experiment):
         classifier = load(trained)
-        dtype = torch.get_default_dtype()
-        batches = [torch.from_numpy(images[i : i + 256]) for i in range(0, len(images), 256)]
-        return torch.cat([classifier(to_float(batch, dtype)) for batch in batches]).numpy()
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        with numerics(trained.experiment), torch.inference_mode():
+            return classifier(to_float(torch.from_numpy(images), torch.get_default_dtype())).numpy()
+
+    return classify
 
 
 def load(trained: TrainedRun):

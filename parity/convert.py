@@ -6,7 +6,6 @@ import datetime
 import shutil
 import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from experiment import cli, devices
 from experiment.config import Experiment
 from experiment.lifecycle import RunError
+from experiment.prediction import test_predictions
 from experiment.run import Run
 from parity import sides
 from parity.tolerances import CONVERT
@@ -88,7 +88,7 @@ def check(run: Run, to: str, out: Path) -> None:
             f"{run.directory} was trained with augment.kind torchvision, which the Keras side does not have: "
             "it could not go on there"
         )
-    predictions(run)
+    test_predictions(run)
 
 
 def config(run: Run) -> Experiment:
@@ -140,7 +140,7 @@ def verify(run: Run, made: Run) -> None:
 
     Raises ConversionError where that is further than `CONVERT` allows, or the test split is another.
     """
-    [old_labels, old], [new_labels, new] = predictions(run), predictions(made)
+    [old_labels, old], [new_labels, new] = test_predictions(run), test_predictions(made)
     if old.shape != new.shape or not np.array_equal(old_labels, new_labels):
         raise ConversionError("the test split is another: the predictions cannot be compared")
     precision = config(run).training.precision
@@ -155,16 +155,6 @@ def verify(run: Run, made: Run) -> None:
     )
     if not largest <= tolerance:  # true for NaN, too
         raise ConversionError("the new run does not predict what the old one did")
-
-
-def predictions(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """True labels (N,) and probabilities (N, classes) on the test split; RunError for a damaged file."""
-    path = run.directory / "predictions.npz"
-    try:
-        with np.load(path) as arrays:
-            return arrays["y_true"], arrays["probabilities"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
 
 
 if __name__ == "__main__":

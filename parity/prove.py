@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import shlex
 import sys
 import tempfile
 import time
@@ -13,17 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from experiment import cli, devices
-from experiment.run import replacing
-from parity import mutations, report, sides, suite, whole_run
-from parity.checks import Rung
+from parity import exports, mutations, sides, suite, whole_run
 from parity.matching import MatchError
+from parity.outcome import Record
 from parity.pair import Pair
 from parity.suite import COMBINATIONS, Findings, Place
-from parity.tolerances import REASONS
-from parity.wording import margin
 
 PAIRS = ("cnn", "vgg16")
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
@@ -98,56 +91,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """Climb the ladder and write results.json and report.html; returns 0 where every rung passed."""
-    console = Console()
-    started = time.perf_counter()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    findings, mutated = Findings(), None
-    console.print(f"{'rung':<20}{'pair':<22}{'backend':<12}{'precision':<11}{'verdict':<10}worst")
+    record, findings, mutated = Record(arguments.out, command), Findings(), None
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        place = Place(Path(folder), arguments.device, lambda rung: _show(console, rung))
+        place = Place(Path(folder), arguments.device, record.show)
         try:
             if arguments.keras:
                 users_pair(arguments, place, findings)
             else:
-                mutated = own(arguments, place, findings, console)
+                mutated = own(arguments, place, findings, record)
         except (sides.SideError, MatchError) as error:
             cli.fail(str(error))
-    for found in findings.diagnoses:
-        console.print(
-            f"\n{found['pair']}, {found['rung']}, {found['layer']}: {found['cause']}\n  {found['evidence']}"
-        )
-    for note in findings.notes:
-        console.print(note, style="dim", highlight=False)
-    passed = findings.passed and (mutated is None or mutations.score(mutated) == 1)
-    values = {
-        "verdict": "passed" if passed else "failed",
-        "command": shlex.join(command),
-        "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": time.perf_counter() - started,
-        "rungs": [rung.as_json() for rung in findings.ordered],
-        "reasons": REASONS,
-        "notes": findings.notes,
-        "diagnoses": findings.diagnoses,
-        "trajectories": findings.trajectories,
-        "layers": findings.layers,
-        "mutations": None if mutated is None else [outcome.as_json() for outcome in mutated],
-        "stock_augmentation": findings.stock_augmentation,
-        "environment": findings.environment,
-    }
-    with replacing(arguments.out / "results.json") as path:
-        path.write_text(json.dumps(values, indent=1) + "\n")
-    page = report.write(arguments.out)
-    console.print(
-        f"\n{values['verdict']} in {values['seconds']:.0f} s", style="green" if passed else "red bold"
-    )
-    console.print(page)
-    return 0 if passed else 1
+    return record.conclude(findings, mutated)
 
 
 def own(
-    arguments: argparse.Namespace, place: Place, findings: Findings, console: Console
+    arguments: argparse.Namespace, place: Place, findings: Findings, record: Record
 ) -> list[mutations.Outcome] | None:
     """This project's two models, on every backend; whole runs and mutations unless left out."""
+    console = record.console
     combinations = [one for one in COMBINATIONS if one[0] in arguments.backends]
     suite.own_pairs(arguments.pairs, combinations, place, findings)
     outcomes = None
@@ -155,11 +116,10 @@ def own(
         suite.without_float64(list(_runs(arguments)), place, findings)
     elif not arguments.quick:
         suite.whole_runs(_runs(arguments), place, findings)
+        exports.own_pairs(arguments.pairs, place, findings)
         if not arguments.no_mutations:
             console.print("\nmutations: each alignment off in turn")
-            outcomes = mutations.run(
-                place.folder / "mutations", place.device, lambda o: _show_outcome(console, o)
-            )
+            outcomes = mutations.run(place.folder / "mutations", place.device, record.show_outcome)
             console.print(f"mutation score {mutations.score(outcomes):.0%}")
     if place.device == "cpu":
         suite.unproven(arguments.pairs, findings)
@@ -215,19 +175,3 @@ def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
     if "vgg16" in arguments.pairs:
         runs["vgg16's head, digits"] = whole_run.VGG16_HEAD
     return runs
-
-
-def _show(console: Console, rung: Rung) -> None:
-    worst = rung.worst
-    text = f"{rung.name:<20}{rung.pair[:20]:<22}{rung.backend:<12}{rung.precision:<11}"
-    colour = {"passed": "green", "skipped": "yellow"}.get(rung.status, "red bold")
-    console.print(text, end="", highlight=False)
-    console.print(f"{rung.status:<10}", style=colour, end="")
-    console.print(rung.note if worst is None else f"{worst.quantity}: {margin(worst)}", highlight=False)
-
-
-def _show_outcome(console: Console, outcome: mutations.Outcome) -> None:
-    fine = outcome.caught and outcome.diagnosed
-    verdict = "caught and named" if fine else "caught, not named" if outcome.caught else "NOT CAUGHT"
-    console.print(f"{outcome.name:<20}{outcome.mutation.rung:<22}", end="", highlight=False)
-    console.print(verdict, style="green" if fine else "red bold")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from experiment import export
 from experiment.cli import PlainParser, fail
 from experiment.run import replacing
 from parity import plots, seed_plots, wording
@@ -33,6 +34,8 @@ WORDS = (
     "mean",
     "percent",
     "points",
+    "mebibytes",
+    "heat",
 )
 # What runs a part that results.json lacks.
 COMMANDS = {
@@ -87,6 +90,7 @@ def render(results: Results) -> str:
         accuracy=seed_plots.accuracy(results.accuracy, "accuracy") if results.accuracy else None,
         environment=side_by_side(results.environment),
         commands=COMMANDS,
+        export_tolerance=export.TOLERANCE,
     )
 
 

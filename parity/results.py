@@ -54,6 +54,33 @@ class Layers(BaseModel):
         return self
 
 
+class ExportedModel(BaseModel):
+    """One way to run the weights; bytes is None where that is no file."""
+
+    name: str
+    bytes: int | None
+    accuracy: float
+
+
+class Exports(BaseModel):
+    """Every two ways to run one model's weights beside one another: a row and a column for each."""
+
+    name: str
+    what: str
+    models: list[ExportedModel]
+    largest: list[list[float]]
+    mean: list[list[float]]
+    cosine: list[list[float]]
+    agreement: list[list[float]]
+
+    @model_validator(mode="after")
+    def _one_row_a_model(self) -> Exports:
+        for matrix in (self.largest, self.mean, self.cosine, self.agreement):
+            if not len(matrix) == len(self.models) or any(len(row) != len(matrix) for row in matrix):
+                raise ValueError("a matrix has not a row and a column for each model")
+        return self
+
+
 class Mutation(BaseModel):
     """One alignment switched off: whether the rung meant for it failed, and the cause was named."""
 
@@ -156,6 +183,7 @@ class Results(BaseModel):
     diagnoses: list[Diagnosis] = []
     trajectories: list[Trajectory] = []
     layers: list[Layers] = []
+    exports: list[Exports] = []
     mutations: list[Mutation] | None = None
     ablation: Ablation | None = None
     accuracy: Accuracy | None = None

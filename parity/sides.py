@@ -34,12 +34,16 @@ def start(module: str, arguments: Sequence[str], device: str = "cpu", backend: s
         env=environment(device, backend),
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in said if line.startswith("error: ")]
-        message = "\n".join(said[said.index(errors[-1]) :]) if errors else "\n".join(said[-12:])
-        message = message.removeprefix("error: ") or f"{module} ended with {done.returncode}"
-        raise SideError(message, refused=done.returncode == 2)
+        raise failure(module, done.stderr, done.returncode)
     return done.stdout
+
+
+def failure(command: str, stderr: str, code: int) -> SideError:
+    """What a command that ended with `code` said: its error, or its last lines."""
+    said = [line for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in said if line.startswith("error: ")]
+    message = "\n".join(said[said.index(errors[-1]) :]) if errors else "\n".join(said[-12:])
+    return SideError(message.removeprefix("error: ") or f"{command} ended with {code}", refused=code == 2)
 
 
 def environment(device: str, backend: str) -> dict[str, str]:

@@ -39,6 +39,7 @@ class Findings:
     diagnoses: list[dict[str, Any]] = field(default_factory=list)
     trajectories: list[dict[str, Any]] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
+    exports: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     stock_augmentation: dict[str, dict[str, float]] | None = None
     environment: dict[str, Any] = field(default_factory=dict)

@@ -23,6 +23,7 @@ REASONS = {
     "loss and gradients": "as forward, and back through every layer again, as a share",
     "one step": "Adam divides a gradient by its own size, so rounding grows (float32: large ones count)",
     "trajectory": "rounding carried through a few steps of Adam and BatchNorm",
+    "export": "one forward pass from the same float32 weights, of probabilities; the classes are equal",
     "whole run": "rounding carried through some hundred steps of Adam and BatchNorm",
 }
 
@@ -58,3 +59,6 @@ CONVERT = {
     "float32": 1e-6,  # as in float64; for which it holds, too, where Keras runs on JAX or torch
     "bfloat16": 5e-2,  # the frameworks round to 8 bits in different places
 }
+
+# By quantisation: probabilities with a runtime's shortcuts (XNNPACK, graph optimisations) and without.
+PLAIN = {None: 1e-5, "float16": 1e-5, "dynamic": 1e-1, "int8": 1e-1}

@@ -86,6 +86,17 @@ def points(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.2f}".replace("-", "−") + " pp"
 
 
+def mebibytes(count: int | None) -> str:
+    return "–" if count is None else f"{count / 2**20:.2f}"
+
+
+def heat(difference: float) -> float:
+    """How dark a difference of probabilities is drawn, in percent: none at 1e-8, all at 1, by decades."""
+    if not math.isfinite(difference):
+        return 100.0
+    return round(min(max(100 * (math.log10(difference) + 8) / 8, 0), 100), 1) if difference > 0 else 0.0
+
+
 def _exponent(text: str) -> str:
     mantissa, e, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent)}" if e else mantissa

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+pytest.register_assert_rewrite("exported")
 # Test files run side by side, one to a core (pytest-xdist): threads of their own would only be in their way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

@@ -15,7 +15,7 @@ from experiment.cli import Framework
 from experiment.config import Experiment
 from experiment.datasets import DataError
 from experiment.lifecycle import RunError
-from experiment.prediction import Exported, TrainedRun, parse, read
+from experiment.prediction import Classify, Exported, TrainedRun, parse, read
 from experiment.run import Run
 
 CLASSES = ["red", "green", "blue"]
@@ -39,10 +39,14 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def by_colour(trained: TrainedRun, images: np.ndarray) -> np.ndarray:
+def by_colour(trained: TrainedRun) -> Classify:
     """Stands in for a model: the share of each channel."""
-    channels = images.mean((1, 2), dtype=np.float64)
-    return channels / channels.sum(1, keepdims=True)
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        channels = images.mean((1, 2), dtype=np.float64)
+        return channels / channels.sum(1, keepdims=True)
+
+    return classify
 
 
 def predict(run: Run, *argv: object, framework: Framework = "keras") -> int:
@@ -164,7 +168,7 @@ def test_output_holds_every_probability_in_full(run: Run, pictures: Path, tmp_pa
     names, images, _ = read([pictures], 16)
     assert header == ["image", *CLASSES]
     assert [row[0] for row in rows] == names
-    expected = by_colour(TrainedRun.open(run.directory, "keras"), images)
+    expected = by_colour(TrainedRun.open(run.directory, "keras"))(images)
     assert [[float(value) for value in row[1:]] for row in rows] == expected.tolist()
 
 

@@ -1,0 +1,163 @@
+"""python -m parity exports RUN: one trained run, four ways of running it, and how far they are apart.
+
+Keras, its TFLite file, Lightning and its ONNX file, on the same weights and the whole test split; the files
+in float32 and with each quantisation, batches of 1, 7 and 64, and with the runtimes' shortcuts off.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiment import cli, datasets
+from experiment.export import BATCHES, QUANTIZATIONS
+from experiment.lifecycle import RunError
+from experiment.run import Run, replacing
+from parity import convert, outcome, sides
+from parity.checks import Rung
+from parity.exported import BATCH, Model, Predicted, check, markdown, summary
+from parity.results import Exports
+from parity.suite import Findings, Place
+from parity.workers import Worker
+
+SIDES = {"keras": ("Keras", "TFLite", ".tflite"), "lightning": ("Lightning", "ONNX", ".onnx")}
+# What is exported in the ladder: trained well enough for accuracies to mean something, and VGG16's layers.
+DIGITS = {
+    "cnn": (
+        "--data.name=digits",
+        "--augment.horizontal_flip=false",
+        "--model.filters=[8,16]",
+        "--model.dense_units=32",
+        "--training.batch_size=32",
+        "--training.epochs=10",
+    ),
+    "vgg16": (
+        "--data.name=digits",
+        "--data.limit=200",
+        "--model.name=vgg16",
+        "--model.weights=random",
+        "--augment.kind=none",
+        "--training.epochs=2",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = cli.PlainParser(prog="parity exports", description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="the directory of a finished run of either side"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/exports"), help="where the report goes")
+    parser.add_argument(
+        "--quantize", nargs="*", choices=QUANTIZATIONS, default=QUANTIZATIONS, help="which (default all)"
+    )
+    arguments = parser.parse_args(argv)
+    return cli.guarded(lambda: _command(arguments.run, arguments.out, arguments.quantize, argv))
+
+
+def _command(directory: Path, out: Path, quantizations: Sequence[str], argv: Sequence[str]) -> int:
+    findings = Findings()
+    record = outcome.Record(out, ["python", "-m", "parity", "exports", *argv])
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        place = Place(Path(folder), "cpu", record.show)
+        try:
+            rung(directory, directory.resolve().name, quantizations, place, findings)
+        except sides.SideError as error:
+            cli.fail(str(error))
+    with replacing(out / "exports.md") as path:
+        tables = [markdown(Exports.model_validate(found)) for found in findings.exports]
+        path.write_text(f"Made with `{shlex.join(record.command)}`.\n\n" + "\n".join(tables))
+    return record.conclude(findings)
+
+
+def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place, findings: Findings) -> None:
+    """Export a run every way, run every file, and add what was found.
+
+    Raises SideError where a side fails, RunError for a run that cannot be exported.
+    """
+    started = time.perf_counter()
+    folder = place.folder / "exports" / name.replace(" ", "-").replace(",", "")
+    run = Run(directory.resolve())
+    models = make(run, folder, quantizations)
+    config = convert.config(run)
+    test = datasets.load(config.data, config.seed).test
+    images = folder / "images.npy"
+    np.save(images, test.batch(np.arange(len(test)))[0])
+    predicted = predict(models, images)
+    checks = check(models, predicted, test.labels)
+    what = f"{config.model.name}, {config.data.name}, {len(test)} test images"
+    found = summary(name, what, models, predicted, test.labels)
+    findings.exports.append(found.model_dump())
+    found_rung = Rung(
+        "export", name, "tensorflow", "float32", "cpu", checks, what, time.perf_counter() - started
+    )
+    findings.rungs.append(found_rung)
+    place.watch(found_rung)
+
+
+def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
+    """Train this project's models shortly, on digits, and export them; raises SideError and RunError."""
+    for name in names:
+        directory = place.folder / "exports" / f"{name}-trained"
+        options = [*DIGITS[name], f"--data.cache={place.folder / 'cache'}", f"--run.dir={directory}"]
+        sides.start("lightning_impl.train", [*options, "--gpus=0"])
+        # With weights that were only drawn, VGG16's accuracy says nothing of a quantisation.
+        quantizations = QUANTIZATIONS if name == "cnn" else ()
+        rung(directory, f"{name}, digits", quantizations, place, findings)
+
+
+def make(run: Run, folder: Path, quantizations: Sequence[str]) -> list[Model]:
+    """The run, its twin of the other side, and every file exported from the two.
+
+    A file is made whatever quantising costs: `check` is the judge. Raises RunError and SideError.
+    """
+    side, [other] = _side(run), [name for name in SIDES if name != _side(run)]
+    twin = Run(folder / f"{run.directory.name}-{other}")
+    convert.check(run, other, twin.directory)
+    try:
+        convert.build(run, twin, other)
+    except convert.ConversionError as error:
+        raise sides.SideError(str(error)) from error
+    runs = {side: run, other: twin}
+    models = []
+    for side, (framework, runtime, suffix) in SIDES.items():
+        models.append(Model(framework, side, runs[side].directory))
+        for kind in (None, *quantizations):
+            path = folder / f"model_{kind}{suffix}"
+            options = [] if kind is None else [f"--quantize={kind}", "--max-loss=100"]
+            sides.start(f"{side}_impl.export", [str(runs[side].directory), f"--output={path}", *options])
+            models.append(Model(f"{runtime} {kind}" if kind else runtime, side, path, kind))
+    return models
+
+
+def predict(models: Iterable[Model], images: Path) -> Predicted:
+    """Probabilities of every image from every model, every way: each in a process of its own."""
+    found: Predicted = {}
+    for model in models:
+        with Worker(model.side, model.path) as worker:
+            for batch in (BATCH,) if model.quantize else BATCHES:
+                found[model.name, str(batch)] = worker.predict(images, batch)
+        if model.exported:
+            with Worker(model.side, model.path, plain=True) as worker:
+                found[model.name, "plain"] = worker.predict(images, BATCH)
+    return found
+
+
+def _side(run: Run) -> str:
+    if not (run.directory / "config.yaml").is_file():
+        raise RunError(f"{run.directory}: not a run directory (no config.yaml)")
+    if not run.finished:
+        raise RunError(f"{run.directory}: the run is not finished (no metrics.json): --resume it first")
+    return run.read_json("environment.json")["framework"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

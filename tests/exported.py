@@ -1,0 +1,245 @@
+"""What holds for exported files of both sides; each side's test file brings its modules as `side`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from small_runs import SMALL
+
+from experiment import datasets
+from experiment.export import draw
+from experiment.lifecycle import RunError
+from experiment.prediction import SUFFIXES, TrainedRun
+from experiment.randomness import generator
+
+VGG16 = (
+    "--data.name=digits",
+    "--data.limit=40",
+    "--model.name=vgg16",
+    "--model.weights=random",
+    "--augment.kind=none",
+    "--training.epochs=1",
+    "--gpus=0",
+)
+LEARNED = (
+    *SMALL,
+    "--data.limit=1500",
+    "--model.dense_units=128",
+    "--training.batch_size=20",
+    "--training.epochs=6",
+)
+
+
+class Side(NamedTuple):
+    """One side's modules, and the name of what it exports."""
+
+    name: Any
+    export: ModuleType
+    predict: ModuleType
+    train: ModuleType
+
+    @property
+    def file(self) -> str:
+        return f"model{SUFFIXES[self.name]}"
+
+    def trained(self, directory: Path, *options: str) -> Path:
+        assert self.train.main([*options, f"--run.dir={directory}"]) == 0
+        return directory
+
+    def classify(self, run: Path, images: np.ndarray) -> np.ndarray:
+        return self.predict.predictor(TrainedRun.open(run, self.name))(images)
+
+    def refused(self, *argv: str) -> int | str | None:
+        with pytest.raises(SystemExit) as refused:
+            self.export.main(argv)
+        return refused.value.code
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
+def left_in(folder: Path) -> list[str]:
+    """What an export that failed might have left: models, and halves of them."""
+    return [path.name for path in folder.iterdir() if "model" in path.name]
+
+
+@pytest.fixture(scope="module")
+def run(side: Side, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return side.trained(tmp_path_factory.mktemp(side.name) / "run", *LEARNED)
+
+
+@pytest.fixture(scope="module")
+def file(side: Side, run: Path) -> Path:
+    assert side.export.main([str(run)]) == 0
+    return run / side.file
+
+
+# === float32 ===
+
+
+@pytest.mark.parametrize("count", [1, 7, 64])
+def test_it_predicts_what_the_run_does(side: Side, run: Path, file: Path, count: int) -> None:
+    exported = side.export.load_exported(file)
+    found, expected = exported.predict(pictures(count)), side.classify(run, pictures(count))
+    assert (found.dtype, found.shape) == (np.float32, (count, 10))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
+    assert np.ptp(found) > 0.01
+    assert (exported.class_names, exported.image_size) == ([str(digit) for digit in range(10)], 32)
+
+
+def test_shortcuts_and_threads_change_nothing(side: Side, file: Path) -> None:
+    found = side.export.load_exported(file).predict(pictures(9))
+    for threads, plain in ((1, False), (None, True)):
+        other = side.export.load_exported(file, threads, plain).predict(pictures(9))
+        np.testing.assert_allclose(found, other, atol=1e-5)
+
+
+def test_predict_prints_the_same_of_both(
+    side: Side, run: Path, file: Path, capsys: pytest.CaptureFixture
+) -> None:
+    np.save(run.parent / "images.npy", pictures(3))
+    said = []
+    for model in (run, file):
+        assert side.predict.main([str(model), str(run.parent / "images.npy"), "--top=1"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert len(said[0].splitlines()) == 3
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+def test_other_precisions_are_exported_in_float32(side: Side, tmp_path: Path, precision: str) -> None:
+    run = side.trained(tmp_path / "run", *SMALL, "--training.epochs=1", f"--training.precision={precision}")
+    assert side.export.main([str(run)]) == 0
+    assert side.export.load_exported(run / side.file).predict(pictures(2)).dtype == np.float32
+
+
+def test_vgg16_is_exported(side: Side, tmp_path: Path) -> None:
+    run = side.trained(tmp_path / "run", *VGG16)
+    assert side.export.main([str(run)]) == 0
+    found = side.export.load_exported(run / side.file).predict(pictures(3))
+    np.testing.assert_allclose(found, side.classify(run, pictures(3)), atol=1e-5)
+
+
+# === Quantised ===
+
+
+@pytest.mark.parametrize(("kind", "share"), [("float16", 0.65), ("dynamic", 0.45), ("int8", 0.45)])
+def test_quantised_files_are_smaller_and_as_good(
+    side: Side, run: Path, file: Path, kind: str, share: float, capsys: pytest.CaptureFixture
+) -> None:
+    assert side.export.main([str(run), f"--quantize={kind}", "--max-loss=1.5"]) == 0
+    path = run / f"model_{kind}{SUFFIXES[side.name]}"
+    assert f"{path}\n" in capsys.readouterr().out
+    assert path.stat().st_size < share * file.stat().st_size
+    found, exact = (side.export.load_exported(one).predict(pictures(64)) for one in (path, file))
+    assert 0 < np.abs(found - exact).max() < (5e-3 if kind == "float16" else 0.3)
+    assert found.dtype == np.float32
+
+
+def test_int8_is_calibrated_on_the_images_that_are_drawn(side: Side, run: Path, tmp_path: Path) -> None:
+    def exported(name: str, *options: str) -> np.ndarray:
+        path = tmp_path / f"{name}{SUFFIXES[side.name]}"
+        arguments = ["--quantize=int8", "--max-loss=100", f"--output={path}", *options]
+        assert side.export.main([str(run), *arguments]) == 0
+        return side.export.load_exported(path).predict(pictures(8))
+
+    first = exported("first", "--calibration-images=5")
+    np.testing.assert_array_equal(first, exported("again", "--calibration-images=5"))
+    assert np.abs(first - exported("seed", "--calibration-images=5", "--calibration-seed=1")).max() > 0
+    assert np.abs(first - exported("more", "--calibration-images=50")).max() > 0
+
+
+def test_calibration_images_are_different_training_images(side: Side, run: Path) -> None:
+    trained = TrainedRun.open(run, side.name)
+    data = datasets.load(trained.experiment.data, trained.experiment.seed)
+    rows = generator(3, "calibration").permutation(len(data.train))[:20]
+    np.testing.assert_array_equal(draw(data, 20, 3), data.train.batch(rows)[0])
+    assert len(np.unique(rows)) == 20
+    assert len(draw(data, 10**6, 0)) == len(data.train)
+
+
+def test_a_quantised_file_that_lost_too_much_is_not_kept(
+    side: Side, run: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As where the ranges were taken from too little: the runtime's answers are shifted by one class."""
+    load = side.export.load_exported
+
+    def shifted(path: Path) -> Any:
+        exported = load(path)
+        return exported.__class__(
+            exported.class_names, exported.image_size, lambda images: np.roll(exported.predict(images), 1, 1)
+        )
+
+    monkeypatch.setattr(side.export, "load_exported", shifted)
+    assert side.refused(str(run), "--quantize=int8", f"--output={tmp_path / side.file}") == 2
+    said = capsys.readouterr().err
+    assert "points (at most 1; --max-loss): it is not kept" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# === Mistakes ===
+
+
+def test_a_file_that_predicts_otherwise_is_not_kept(
+    side: Side, run: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    def other(trained: TrainedRun) -> Any:
+        return lambda images: side.predict.predictor(trained)(images) + 2e-5
+
+    monkeypatch.setattr(side.export, "predictor", other)
+    assert side.refused(str(run), f"--output={tmp_path / side.file}") == 2
+    assert "it is not kept" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run, _: (run / "metrics.json").unlink(), "not finished"),
+        (lambda run, _: (run / "environment.json").write_text('{"framework": "jax"}'), "is a jax run"),
+        (lambda run, _: [f.write_bytes(b"x") for f in (run / "checkpoints").iterdir()], "cannot be read"),
+        (lambda run, file: (run / file).mkdir(), "cannot be written"),
+    ],
+    ids=["unfinished", "other framework", "damaged checkpoint", "unwritable"],
+)
+def test_mistakes_are_told_in_a_line(
+    side: Side, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, spoil: Any, message: str
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("model*"))
+    spoil(copy, side.file)
+    assert side.refused(str(copy)) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len([line for line in said.splitlines() if line.startswith("error: ")]) == 1
+    assert left_in(copy) == ([side.file] if message == "cannot be written" else [])
+
+
+def test_a_truncated_file_is_refused(side: Side, file: Path, tmp_path: Path) -> None:
+    (tmp_path / side.file).write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(RunError, match="cannot be read as"):
+        side.export.load_exported(tmp_path / side.file)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output=model.bin"], "must end in"),
+        (["--quantize=int4"], "int4"),
+        (["--calibration-images=5"], "belong to --quantize int8"),
+        (["--quantize=int8", "--calibration-images=0"], "at least 1"),
+        (["--quantize=int8", "--max-loss=-1"], "from 0 to 100"),
+    ],
+)
+def test_options_are_held_to(
+    side: Side, run: Path, capsys: pytest.CaptureFixture, options: list[str], message: str
+) -> None:
+    assert side.refused(str(run), *options) == 2
+    assert message in capsys.readouterr().err
