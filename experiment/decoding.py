@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -179,9 +180,9 @@ def _decode_chunk(request: dict) -> list[int]:
     return failed
 
 
-def decode(path: str | Path, size: int) -> np.ndarray:
+def decode(file: str | Path | IO[bytes], size: int) -> np.ndarray:
     """One image file as uint8 (size, size, 3), as `decode_files` makes it; raises what its decoder raises."""
-    with Image.open(path) as opened:
+    with Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith(("F", "I")):  # convert() would clip at 255
             grey = np.asarray(image)

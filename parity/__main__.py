@@ -1,7 +1,7 @@
 """python -m parity: prove that a Keras model and its torch twin are the same, rung by rung.
 
 Without a command it climbs the ladder with this project's two models, or with a user's (--keras and --torch).
-Commands: accuracy, ablation, convert, doctor, exports, report, sensitivity (each has --help).
+`parity.COMMANDS` are the others; each has --help.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("accuracy", "ablation", "convert", "doctor", "exports", "report", "sensitivity")
+from parity import COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ DIGITS = {
         "--model.filters=[8,16]",
         "--model.dense_units=32",
         "--training.batch_size=32",
-        "--training.epochs=10",
+        "--training.epochs=20",
     ),
     "vgg16": (
         "--data.name=digits",

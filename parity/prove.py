@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from experiment import cli, devices
-from parity import exports, mutations, sides, suite, whole_run
+from parity import COMMANDS, exports, mutations, sides, suite, whole_run
 from parity.matching import MatchError
 from parity.outcome import Record
 from parity.pair import Pair
@@ -34,7 +34,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = cli.PlainParser(
         prog="parity",
         description="Prove that two models are the same, from structure to whole training runs. Other "
-        "commands: accuracy, ablation, convert, doctor, report, sensitivity.",
+        f"commands: {', '.join(COMMANDS)}.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
