@@ -1,4 +1,4 @@
-"""python -m parity exports RUN: one trained run, four ways of running it, and how far they are apart.
+"""python -m parity exports RUN...: a trained run, four ways of running it, and how far they are apart.
 
 Keras, its TFLite file, Lightning and its ONNX file, on the same weights and the whole test split; the files
 in float32 and with each quantisation, batches of 1, 7 and 64, and with the runtimes' shortcuts off.
@@ -53,23 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = cli.PlainParser(prog="parity exports", description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument(
-        "run", type=Path, metavar="RUN", help="the directory of a finished run of either side"
+        "runs", type=Path, nargs="+", metavar="RUN", help="the directory of a finished run of either side"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/exports"), help="where the report goes")
     parser.add_argument(
         "--quantize", nargs="*", choices=QUANTIZATIONS, default=QUANTIZATIONS, help="which (default all)"
     )
     arguments = parser.parse_args(argv)
-    return cli.guarded(lambda: _command(arguments.run, arguments.out, arguments.quantize, argv))
+    return cli.guarded(lambda: _command(arguments.runs, arguments.out, arguments.quantize, argv))
 
 
-def _command(directory: Path, out: Path, quantizations: Sequence[str], argv: Sequence[str]) -> int:
+def _command(runs: Sequence[Path], out: Path, quantizations: Sequence[str], argv: Sequence[str]) -> int:
     findings = Findings()
     record = outcome.Record(out, ["python", "-m", "parity", "exports", *argv])
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         place = Place(Path(folder), "cpu", record.show)
         try:
-            rung(directory, directory.resolve().name, quantizations, place, findings)
+            for directory in runs:
+                rung(directory, directory.resolve().name, quantizations, place, findings)
         except sides.SideError as error:
             cli.fail(str(error))
     with replacing(out / "exports.md") as path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_runs import SMALL
 
 from experiment import datasets
@@ -111,6 +114,27 @@ def test_predict_prints_the_same_of_both(
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
     assert len(said[0].splitlines()) == 3
+
+
+@pytest.mark.parametrize("kind", [None, "int8"])
+def test_a_script_of_its_own_needs_the_runtime_and_pillow_alone(
+    side: Side, run: Path, tmp_path: Path, kind: str | None, capsys: pytest.CaptureFixture
+) -> None:
+    photo, model = tmp_path / "photo.png", tmp_path / side.file
+    Image.fromarray(np.repeat(np.repeat(pictures(1)[0], 2, 0), 3, 1)).save(photo)
+    quantize = [] if kind is None else [f"--quantize={kind}", "--max-loss=100"]
+    assert side.export.main([str(run), f"--output={model}", *quantize]) == 0
+    capsys.readouterr()
+    assert side.predict.main([str(model), str(photo)]) == 0
+    expected = capsys.readouterr().out.split(maxsplit=1)[1]
+    script = Path(str(side.export.__file__)).parents[1] / "parity" / "deployed.py"
+    command = [sys.executable, "-X", "importtime", str(script), str(model), str(photo)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.removeprefix(str(photo)).strip() == expected.strip()
+    timed = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in timed}
+    assert "PIL" in imported
+    assert imported.isdisjoint({"torch", "keras", "tensorflow", "experiment", "onnx"})
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float64"])
