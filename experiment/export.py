@@ -43,12 +43,14 @@ class Content:
     """What is written into a file: the run's model, text for the deployer, and how numbers are kept.
 
     quantize: None for float32, or one of QUANTIZATIONS. calibration: uint8 (K, S, S, 3) for int8, else None.
+    fold: BatchNorm becomes part of the next layer where it can.
     """
 
     trained: TrainedRun
     metadata: dict[str, str]
     quantize: str | None = None
     calibration: np.ndarray | None = None
+    fold: bool = True
 
 
 Write = Callable[[Content, Path], None]
@@ -88,6 +90,7 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
         metavar="POINTS",
         help=f"test accuracy that quantising may cost (default {MAX_LOSS})",
     )
+    parser.add_argument("--no-fold", action="store_true", help="keep each BatchNorm an operation of its own")
     arguments = parser.parse_args(argv)
     given = arguments.calibration_images, arguments.calibration_seed
     if arguments.quantize != "int8" and given != (None, None):
@@ -119,7 +122,7 @@ def export(
         data = datasets.load(trained.experiment.data, trained.experiment.seed)
     if data is not None and arguments.quantize == "int8":
         calibration = draw(data, arguments.calibration_images, arguments.calibration_seed)
-    content = Content(trained, metadata(trained), arguments.quantize, calibration)
+    content = Content(trained, metadata(trained), arguments.quantize, calibration, not arguments.no_fold)
     try:
         with replacing(arguments.output) as path:
             write(content, path)

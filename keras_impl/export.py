@@ -39,7 +39,10 @@ def write(content: Content, path: Path) -> None:
 
     size = trained.experiment.data.image_size
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    probabilities = fold(load(trained))(keras.ops.cast(images, "float32"))
+    model = load(trained)
+    if content.fold:
+        model = fold(model)
+    probabilities = model(keras.ops.cast(images, "float32"))
     model = keras.Model(images, keras.layers.Identity(name="probabilities")(probabilities))
     with tempfile.TemporaryDirectory() as folder, export.muted():
         made = Path(folder) / "model.tflite"

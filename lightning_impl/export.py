@@ -45,7 +45,8 @@ def write(content: Content, path: Path) -> None:
 
     size = content.trained.experiment.data.image_size
     classifier = load(content.trained).to(torch.float32)
-    classifier.network = fold(classifier.network)
+    if content.fold:
+        classifier.network = fold(classifier.network)
     model = Deployed(classifier).eval()
     images = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

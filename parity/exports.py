@@ -97,6 +97,8 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     what = f"{config.model.name}, {config.data.name}, {len(test)} test images"
     found = summary(name, what, models, predicted, test.labels)
     findings.exports.append(found.model_dump())
+    runs = {model.side: Run(model.path) for model in models if not model.exported}
+    findings.environment |= {side: one.read_json("environment.json") for side, one in runs.items()}
     found_rung = Rung(
         "export", name, "tensorflow", "float32", "cpu", checks, what, time.perf_counter() - started
     )

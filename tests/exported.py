@@ -97,6 +97,14 @@ def test_it_predicts_what_the_run_does(side: Side, run: Path, file: Path, count:
     assert (exported.class_names, exported.image_size) == ([str(digit) for digit in range(10)], 32)
 
 
+def test_folding_can_be_left_out(side: Side, run: Path, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / side.file
+    assert side.export.main([str(run), "--no-fold", f"--output={other}"]) == 0
+    found, folded = (side.export.load_exported(one).predict(pictures(9)) for one in (other, file))
+    np.testing.assert_allclose(found, folded, atol=1e-5)
+    assert other.stat().st_size > file.stat().st_size
+
+
 def test_shortcuts_and_threads_change_nothing(side: Side, file: Path) -> None:
     found = side.export.load_exported(file).predict(pictures(9))
     for threads, plain in ((1, False), (None, True)):
