@@ -14,7 +14,7 @@ from benchmarks import report
 from benchmarks.collect import Samples, collect
 from experiment import cli, run
 
-SUITES = ("inference",)
+SUITES = ("train", "inference")
 TURNS, QUICK_TURNS = 5, 2
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.PlainParser(
         prog=f"benchmarks {name}", description=(sys.modules[suite_of.__module__].__doc__ or "").strip()
     )
-    suite_of.options(parser)
+    suite_of.arguments(parser)
     parser.add_argument("--quick", action="store_true", help="fewer cells, fewer and shorter measurements")
     parser.add_argument(
         "--turns", type=int, help=f"processes of each cell (default {TURNS}; --quick: {QUICK_TURNS})"
@@ -53,7 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             suite.close()
         facts = run.environment("both", "cpu", 0, 0, {})
-        values = {**about, "command": ["python", "-m", "benchmarks", *argv], "environment": facts}
+        values = {
+            **about,
+            **suite.facts(),
+            "command": ["python", "-m", "benchmarks", *argv],
+            "environment": facts,
+        }
         print(report.write(arguments.out, suite, {**values, "cells": measured}))
         samples.path.unlink()  # all of it is in the report
         return 0

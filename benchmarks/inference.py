@@ -55,7 +55,7 @@ class Suite:
         np.save(self.images, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
     @staticmethod
-    def options(parser: argparse.ArgumentParser) -> None:
+    def arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("run", type=Path, metavar="RUN", help="a finished run of either side")
 
     @property
@@ -72,6 +72,9 @@ class Suite:
         """What makes two benchmarks the same, beside their cells."""
         return {"seconds": self.seconds}
 
+    def facts(self) -> dict[str, Any]:
+        return {}
+
     def measure(self, cell: Cell) -> Sample:
         model, batch, threads = self.models[cell.name], cell.setting["batch"], cell.setting["threads"]
         with Worker(model.side, model.path, threads, cell.name in self.plain) as worker:
@@ -87,7 +90,8 @@ class Suite:
         self.models[name] = replace(model, name=name)
         self.plain.add(name)
 
-    def value(self, sample: Sample) -> float:
+    @staticmethod
+    def value(sample: Sample) -> float:
         """A process's median call, in milliseconds."""
         return sample["calls"]["deciles"][5]
 

@@ -1,63 +1,146 @@
-"""python -m lightning_impl.bare: the same model in a bare PyTorch loop, for the benchmarks to compare with.
+"""python -m lightning_impl.bare [--mode M]: the same model in a bare loop, for benchmarks to compare.
 
-No Lightning, no augmentation, no metrics, no record: batches, forward, backward, optimizer. Takes the
-options of `train` and prints one line of JSON with the images per second of each epoch.
+eager, compiled: PyTorch alone, without augmentation, metrics or record: batches, forward, backward, stock
+Adam. barebones: the same step in Lightning's Trainer(barebones=True). Takes the options of `train`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from experiment import cli, randomness
+from experiment import loops, randomness
 from experiment.config import Experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    request = cli.train_request("lightning", argv)
-    cli.use_device("lightning", request.experiment)
-    return cli.guarded(lambda: report(measure(request.experiment)))
+    return loops.main("lightning", {"eager": eager, "compiled": compiled, "barebones": barebones}, argv)
 
 
-def report(speeds: list[float]) -> int:
-    print(json.dumps({"images_per_second": speeds}))
-    return 0
+def eager(experiment: Experiment) -> tuple[int, list[float]]:
+    return _bare(experiment, lambda model: model)
 
 
-def measure(experiment: Experiment) -> list[float]:
-    """Images per second of each epoch's training; the first carries the warm-up."""
+def compiled(experiment: Experiment) -> tuple[int, list[float]]:
     import torch
+
+    return _bare(experiment, torch.compile)
+
+
+def barebones(experiment: Experiment) -> tuple[int, list[float]]:
+    import lightning.pytorch as pl
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader, IterableDataset
+
+    from lightning_impl.fit import numerics, use_gpu
+
+    work = _Work(experiment)
+    seconds: list[float] = []
+
+    class Epochs(IterableDataset):
+        epoch = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.epoch += 1
+            return work.batches(self.epoch - 1)
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = work.model()
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return F.cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return work.optimizer(self.model)
+
+        def on_train_epoch_start(self) -> None:
+            self.started = time.perf_counter()
+
+        def on_train_epoch_end(self) -> None:
+            work.wait()
+            seconds.append(time.perf_counter() - self.started)
+
+    with numerics(experiment):
+        trainer = pl.Trainer(
+            accelerator="gpu" if use_gpu(experiment) else "cpu",
+            devices=1,
+            max_epochs=experiment.training.epochs,
+            barebones=True,
+        )
+        trainer.fit(Module(), DataLoader(Epochs(), batch_size=None))
+    return len(work.dataset.train), seconds
+
+
+def _bare(experiment: Experiment, wrap: Any) -> tuple[int, list[float]]:
     from torch.nn import functional as F
 
-    from experiment.datasets import load
-    from lightning_impl.data import to_float
-    from lightning_impl.fit import numerics, use_gpu
-    from lightning_impl.model import build_model
+    from lightning_impl.fit import numerics
 
-    device = torch.device("cuda" if use_gpu(experiment) else "cpu")
-    dataset = load(experiment.data, experiment.seed)
-    speeds = []
+    work, seconds = _Work(experiment), []
     with numerics(experiment):
-        model = build_model(experiment, len(dataset.class_names))
-        model = model.to(device).to(memory_format=torch.channels_last).train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=experiment.training.learning_rate)
-        size = experiment.training.batch_size
+        model = work.model()
+        run, optimizer = wrap(model), work.optimizer(model)
         for epoch in range(experiment.training.epochs):
-            order = randomness.epoch_order(experiment.seed, epoch, len(dataset.train))
             started = time.perf_counter()
-            for start in range(0, len(order), size):
-                images, labels = dataset.train.batch(order[start : start + size])
-                batch = to_float(torch.from_numpy(images).to(device), torch.get_default_dtype())
-                loss = F.cross_entropy(model(batch), torch.from_numpy(labels).to(device))
+            for images, labels in work.batches(epoch):
+                loss = F.cross_entropy(run(images), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            loss.item()  # waits for the device
-            speeds.append(len(order) / (time.perf_counter() - started))
-    return speeds
+            work.wait()
+            seconds.append(time.perf_counter() - started)
+    return len(work.dataset.train), seconds
+
+
+class _Work:
+    """What every loop does: the batches of `train`, its model, stock Adam."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        import torch
+
+        from experiment.datasets import load
+        from lightning_impl.fit import use_gpu
+
+        self.experiment = experiment
+        self.device = torch.device("cuda" if use_gpu(experiment) else "cpu")
+        self.dataset = load(experiment.data, experiment.seed)
+
+    def model(self) -> Any:
+        import torch
+
+        from lightning_impl.model import build_model
+
+        model = build_model(self.experiment, len(self.dataset.class_names)).to(self.device)
+        return model.to(memory_format=torch.channels_last).train()
+
+    def optimizer(self, model: Any) -> Any:
+        import torch
+
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, lr=self.experiment.training.learning_rate)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        import torch
+
+        from lightning_impl.data import to_float
+
+        train, size = self.dataset.train, self.experiment.training.batch_size
+        order = randomness.epoch_order(self.experiment.seed, epoch, len(train))
+        for start in range(0, len(order), size):
+            images, labels = train.batch(order[start : start + size])
+            images = to_float(torch.from_numpy(images).to(self.device), torch.get_default_dtype())
+            yield images, torch.from_numpy(labels).to(self.device)
+
+    def wait(self) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

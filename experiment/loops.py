@@ -1,0 +1,33 @@
+"""What the bare loops of both sides share: their command line, and the line that they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from experiment import cli
+from experiment.cli import Framework
+from experiment.config import Experiment
+
+# Training images of an epoch, and the seconds of each epoch's training, of which the first has the warm-up.
+Loop = Callable[[Experiment], tuple[int, list[float]]]
+
+
+def main(framework: Framework, loops: Mapping[str, Loop], argv: Sequence[str] | None) -> int:
+    """Run the loop that --mode names, or the first, with the options of `train`; returns the exit code.
+
+    Prints one line of JSON: {"images": of an epoch, "seconds": [of each epoch]}.
+    """
+    parser = cli.PlainParser(prog=f"{framework}_impl.bare", add_help=False, allow_abbrev=False)
+    parser.add_argument("--mode", choices=list(loops), default=next(iter(loops)))
+    chosen, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
+    request = cli.train_request(framework, rest)
+    cli.use_device(framework, request.experiment)
+
+    def command() -> int:
+        images, seconds = loops[chosen.mode](request.experiment)
+        print(json.dumps({"images": images, "seconds": seconds}))
+        return 0
+
+    return cli.guarded(command)

@@ -1,0 +1,112 @@
+"""The suites themselves, small, and the model of a step's work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import roofline
+from benchmarks.inference import summary
+from benchmarks.train import Suite
+from experiment.config import Experiment
+from parity import sides
+
+SMALL = ("--data.name=digits", "--model.filters=[4,8]", "--model.dense_units=16", "--gpus=0")
+
+
+def test_the_work_of_the_tutorials_network() -> None:
+    """By hand: 3x3 convolutions of 30², 28², 12² and 10² outputs, then 1600 to 256 to 10."""
+    operations, traffic = roofline.work(Experiment())
+    products = {
+        "conv1": 30 * 30 * 9 * 3 * 32,
+        "conv2": 28 * 28 * 9 * 32 * 32,
+        "conv3": 12 * 12 * 9 * 32 * 64,
+        "conv4": 10 * 10 * 9 * 64 * 64,
+        "dense": 1600 * 256,
+        "logits": 256 * 10,
+    }
+    assert operations == 2 * (3 * sum(products.values()) - products["conv1"])
+    sizes = [(3072, 28800), (28800, 25088), (6272, 9216), (9216, 6400), (1600, 256), (256, 10)]
+    assert traffic == 4 * 3 * sum(map(sum, sizes))
+
+
+def test_a_frozen_layer_has_the_forward_pass_alone() -> None:
+    frozen, _ = roofline.work(Experiment.model_validate({"model": {"name": "vgg16"}}))
+    tuned, _ = roofline.work(Experiment.model_validate({"model": {"name": "vgg16", "fine_tune_blocks": 1}}))
+    block5 = 3 * 2 * 9 * 2 * 2 * 512 * 512
+    assert tuned - frozen == 2 * block5 - block5 / 3
+
+
+def test_the_least_time_is_that_of_the_scarcer() -> None:
+    operations, traffic = roofline.work(Experiment())
+    plenty = {"operations_per_second": 1e30, "bytes_per_second": 1e9}
+    assert roofline.seconds(Experiment(), plenty) == traffic / 1e9
+    plenty = {"operations_per_second": 1e9, "bytes_per_second": 1e30}
+    assert roofline.seconds(Experiment(), plenty) == operations / 1e9
+    measured = roofline.ceilings()
+    assert 1e9 < measured["operations_per_second"] < 1e14
+    assert 1e8 < measured["bytes_per_second"] < 1e13
+
+
+def test_calls_are_summed_up_by_deciles() -> None:
+    found = summary(np.arange(1, 102) / 1000)
+    assert found["count"] == 101
+    assert found["deciles"] == [1, 11, 21, 31, 41, 51, 61, 71, 81, 91, 101]
+
+
+def test_a_speed_stands_beside_its_verdict() -> None:
+    sample = {
+        "windows": [90.0, 100.0, 110.0],
+        "end_to_end": [50.0, 52.0],
+        "warm_up": 3.0,
+        "peak_mib": 800.0,
+        "verdict": "NO (2e-02)",
+    }
+    suite = object.__new__(Suite)
+    suite.experiment = Experiment()
+    suite.ceilings = {"operations_per_second": 1e30, "bytes_per_second": roofline.work(Experiment())[1] * 200}
+    assert suite.value(sample) == 100
+    found = suite.columns([sample], {"batch": 64, "precision": "float32"})
+    assert found["ms/step"] == "640"
+    assert found["end to end"] == "51"
+    assert found["of the roofline"] == "50 %"
+    assert found["same numbers"] == "NO (2e-02)"
+
+
+@pytest.mark.slow
+def test_training_is_measured_and_reported(tmp_path: Path) -> None:
+    arguments = ["train", "--quick", "--turns=1", f"--out={tmp_path}", "--", *SMALL]
+    assert command.main(arguments) == 0
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert {cell["name"] for cell in found["cells"]} == {
+        "bare PyTorch loop",
+        "Lightning, train",
+        "Keras on TensorFlow, train",
+        "the tutorial's recipe",
+    }
+    for cell in found["cells"]:
+        [sample] = cell["samples"]
+        assert len(sample["windows"]) == 1
+        assert sample["windows"][0] > 100
+        assert sample["peak_mib"] > 100
+        assert sample["verdict"].startswith("yes" if "train" in cell["name"] else "–")
+    assert "| Lightning, train |" in (tmp_path / "README.md").read_text()
+    assert not (tmp_path / "samples.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_inference_is_measured_and_reported(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    sides.start(
+        "lightning_impl.train", [*SMALL, "--data.limit=100", "--training.epochs=1", f"--run.dir={run}"]
+    )
+    out = tmp_path / "out"
+    assert command.main(["inference", str(run), "--quick", "--turns=1", f"--out={out}"]) == 0
+    text = (out / "README.md").read_text()
+    assert text.count("| ONNX |") >= 2
+    assert "batch 64" in text
+    assert not (out / "work").exists()
