@@ -1,6 +1,6 @@
 """python -m benchmarks SUITE: what both sides take, measured in fresh processes that take turns.
 
-Suites: train, inference. `python -m benchmarks compare A.json B.json` sets two reports side by side.
+Suites: train, pipeline, inference. `python -m benchmarks compare A.json B.json` sets two side by side.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.collect import Samples, collect
 from experiment import cli, run
+from parity import sides
 
-SUITES = ("train", "inference")
+SUITES = ("train", "pipeline", "inference")
 TURNS, QUICK_TURNS = 5, 2
 
 
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             about = {"suite": name, "turns": arguments.turns, **suite.about()}
             samples = Samples(arguments.out / "samples.jsonl", about)
             measured = collect(cells, arguments.turns, samples, suite.measure)
+        except sides.SideError as error:
+            cli.fail(str(error))
         finally:
             suite.close()
         facts = run.environment("both", "cpu", 0, 0, {})

@@ -51,7 +51,7 @@ def work(experiment: Experiment) -> tuple[float, float]:
 
 
 def ceilings() -> dict[str, float]:
-    """What a large float32 matrix product and a large copy reach: operations and bytes (both ways) a second."""
+    """Operations a second of a large float32 matrix product; bytes, read and written, of a large copy."""
     draw = np.random.default_rng(0)
     one, other = draw.random((2, SIDE, SIDE), dtype=np.float32)
     memory = np.ones(BYTES // 4, np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,8 +101,11 @@ def check(framework: Framework, experiment: Experiment) -> None:
         )
     if (experiment.gpus or 0) > 1:
         fail(f"gpus {experiment.gpus}: training uses one device for now: use --gpus 1")
+    by_torch = framework == "lightning"
     if framework == "keras":
-        resolve_backend(experiment)
+        by_torch = resolve_backend(experiment) == "torch"
+    if experiment.training.compile and by_torch and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        fail("training.compile: torch compiles with a C++ compiler, and this machine has none: install g++")
 
 
 def _check_files(experiment: Experiment) -> None:

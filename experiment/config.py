@@ -159,6 +159,9 @@ class Training(Section):
     precision: Literal["float32", "bfloat16", "float64"] = Field(
         default="float32", description="bfloat16 is mixed precision; float32 means no TF32"
     )
+    compile: bool = Field(
+        default=False, description="compile the step: torch.compile on Lightning's side, XLA on Keras's"
+    )
     dropout_masks: Literal["own", "shared"] = Field(
         default="own", description="each framework's own dropout masks, or the same on both sides"
     )

@@ -74,7 +74,7 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
     parser.add_argument(
         "--quantize",
         choices=QUANTIZATIONS,
-        help="float16: half-size weights; dynamic: 8-bit weights, for size (ONNX is slow with them); int8: activations in 8 bits, too",
+        help="float16: half-size weights; dynamic: 8-bit weights (slow in ONNX); int8: activations, too",
     )
     parser.add_argument(
         "--calibration-images",

@@ -1,7 +1,8 @@
 """python -m keras_impl.bare [--mode M]: the same model without `train`, for the benchmarks to compare with.
 
 bare: train_on_batch, without augmentation, callbacks or record. tutorial: fit() on an ImageDataGenerator
-that augments, as the tutorial that this project grew out of has it. Takes the options of `train`.
+that augments, as the tutorial that this project grew out of has it. input: `train`'s batches, augmented, and
+no model; tutorial_input: the generator's. Takes the options of `train`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import numpy as np
 
 from experiment import loops, randomness
 from experiment.config import Experiment
+from experiment.datasets import Split
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return loops.main("keras", {"bare": bare, "tutorial": tutorial}, argv)
+    modes = {"bare": bare, "tutorial": tutorial, "input": read, "tutorial_input": read_tutorial}
+    return loops.main("keras", modes, argv)
 
 
 def bare(experiment: Experiment) -> tuple[int, list[float]]:
@@ -41,7 +44,6 @@ def bare(experiment: Experiment) -> tuple[int, list[float]]:
 
 def tutorial(experiment: Experiment) -> tuple[int, list[float]]:
     import keras
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     from keras_impl.fit import numerics
 
@@ -54,6 +56,68 @@ def tutorial(experiment: Experiment) -> tuple[int, list[float]]:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             seconds.append(time.perf_counter() - self.started)
 
+    with numerics(experiment):
+        model, train, targets = _work(experiment)
+        flow = _flow(experiment, train, targets)
+        model.fit(flow, epochs=experiment.training.epochs, callbacks=[Clock()], verbose=0)
+    return len(train), seconds
+
+
+def read(experiment: Experiment) -> tuple[int, list[float]]:
+    import keras
+
+    from experiment.datasets import load
+    from keras_impl.augment import KerasAugment
+    from keras_impl.data import DataModule
+    from keras_impl.fit import numerics
+
+    seconds: list[float] = []
+    with numerics(experiment):
+        data = DataModule(load(experiment.data, experiment.seed), experiment).train
+        augment = _compiled(KerasAugment())
+        for data.epoch in range(experiment.training.epochs):
+            started = time.perf_counter()
+            for step in range(len(data)):
+                inputs, _ = data[step]
+                if isinstance(inputs, dict):
+                    tensors = [keras.ops.convert_to_tensor(inputs[name]) for name in ("images", "matrices")]
+                    inputs = augment(*tensors)
+            keras.ops.convert_to_numpy(inputs)  # waits for the device
+            seconds.append(time.perf_counter() - started)
+    return len(data.split), seconds
+
+
+def _compiled(augment: Any) -> Any:
+    """The layer in training, compiled where the training step would compile it."""
+    import keras
+
+    def call(images: Any, matrices: Any) -> Any:
+        return augment(images, matrices, training=True)
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(call)
+    return call
+
+
+def read_tutorial(experiment: Experiment) -> tuple[int, list[float]]:
+    from experiment.datasets import load
+
+    dataset, seconds = load(experiment.data, experiment.seed), []
+    flow = _flow(experiment, dataset.train, np.eye(len(dataset.class_names)))
+    for _ in range(experiment.training.epochs):
+        started = time.perf_counter()
+        for step in range(len(flow)):
+            flow[step]
+        seconds.append(time.perf_counter() - started)
+    return len(dataset.train), seconds
+
+
+def _flow(experiment: Experiment, train: Split, targets: np.ndarray) -> Any:
+    """The split as an ImageDataGenerator gives it, augmented."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
     augment = experiment.augment
     generator = ImageDataGenerator(
         rotation_range=augment.rotation,
@@ -62,12 +126,8 @@ def tutorial(experiment: Experiment) -> tuple[int, list[float]]:
         zoom_range=augment.zoom,
         horizontal_flip=augment.horizontal_flip,
     )
-    with numerics(experiment):
-        model, train, targets = _work(experiment)
-        images, labels = train.batch(np.arange(len(train)))
-        flow = generator.flow(images, targets[labels], batch_size=experiment.training.batch_size)
-        model.fit(flow, epochs=experiment.training.epochs, callbacks=[Clock()], verbose=0)
-    return len(train), seconds
+    images, labels = train.batch(np.arange(len(train)))
+    return generator.flow(images, targets[labels], batch_size=experiment.training.batch_size)
 
 
 def _work(experiment: Experiment) -> tuple[Any, Any, np.ndarray]:

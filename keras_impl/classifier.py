@@ -50,6 +50,8 @@ def compile_model(model: keras.Model, experiment: Experiment) -> None:
 
 
 def use_xla(experiment: Experiment) -> bool | str:
-    """Keras's own choice, but for TensorFlow, where XLA on a CPU is slower than oneDNN."""
+    """As configured, else Keras's choice, but for TensorFlow, where XLA on a CPU is slower than oneDNN."""
+    if experiment.training.compile:
+        return True
     on_cpu = devices.wanted(experiment.gpus) == 0
     return False if on_cpu and keras.backend.backend() == "tensorflow" else "auto"

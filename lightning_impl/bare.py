@@ -1,11 +1,13 @@
 """python -m lightning_impl.bare [--mode M]: the same model in a bare loop, for benchmarks to compare.
 
 eager, compiled: PyTorch alone, without augmentation, metrics or record: batches, forward, backward, stock
-Adam. barebones: the same step in Lightning's Trainer(barebones=True). Takes the options of `train`.
+Adam. barebones: the same step in Lightning's Trainer(barebones=True). compute: eager, on one batch again and
+again. input: `train`'s batches, augmented, and no model. Takes the options of `train`.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,8 @@ from experiment.config import Experiment
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return loops.main("lightning", {"eager": eager, "compiled": compiled, "barebones": barebones}, argv)
+    modes = {"eager": eager, "compiled": compiled, "barebones": barebones, "compute": compute, "input": read}
+    return loops.main("lightning", modes, argv)
 
 
 def eager(experiment: Experiment) -> tuple[int, list[float]]:
@@ -28,6 +31,38 @@ def compiled(experiment: Experiment) -> tuple[int, list[float]]:
     import torch
 
     return _bare(experiment, torch.compile)
+
+
+def compute(experiment: Experiment) -> tuple[int, list[float]]:
+    def again(work: _Work, epoch: int) -> Iterator[Any]:
+        batches = work.batches(epoch)
+        yield from itertools.repeat(
+            next(batches), -(-len(work.dataset.train) // experiment.training.batch_size)
+        )
+
+    return _bare(experiment, lambda model: model, again)
+
+
+def read(experiment: Experiment) -> tuple[int, list[float]]:
+    import torch
+
+    from lightning_impl.data import DataModule, to_float
+    from lightning_impl.fit import numerics
+
+    work, seconds = _Work(experiment), []
+    with numerics(experiment):
+        data = DataModule(work.dataset, experiment, work.device, torch.get_default_dtype())
+        loader: Any = data.train_dataloader()
+        for epoch in range(experiment.training.epochs):
+            started = time.perf_counter()
+            loader.sampler.set_epoch(epoch)
+            for images, _labels, (_, step, resident) in loader:
+                if resident is not None:
+                    images = data.resident[resident][images.to(work.device)]
+                data.augmented(to_float(images, data.dtype), epoch, step)
+            work.wait()
+            seconds.append(time.perf_counter() - started)
+    return len(work.dataset.train), seconds
 
 
 def barebones(experiment: Experiment) -> tuple[int, list[float]]:
@@ -76,7 +111,7 @@ def barebones(experiment: Experiment) -> tuple[int, list[float]]:
     return len(work.dataset.train), seconds
 
 
-def _bare(experiment: Experiment, wrap: Any) -> tuple[int, list[float]]:
+def _bare(experiment: Experiment, wrap: Any, batches: Any = None) -> tuple[int, list[float]]:
     from torch.nn import functional as F
 
     from lightning_impl.fit import numerics
@@ -87,7 +122,7 @@ def _bare(experiment: Experiment, wrap: Any) -> tuple[int, list[float]]:
         run, optimizer = wrap(model), work.optimizer(model)
         for epoch in range(experiment.training.epochs):
             started = time.perf_counter()
-            for images, labels in work.batches(epoch):
+            for images, labels in (batches or _Work.batches)(work, epoch):
                 loss = F.cross_entropy(run(images), labels)
                 optimizer.zero_grad()
                 loss.backward()

@@ -52,6 +52,8 @@ def _train(session: Session) -> int:
         data = DataModule(base_features(classifier, dataset, device), experiment, device, dtype)
     run.write_json("environment.json", describe(session, device))
 
+    if experiment.training.compile:
+        classifier.network.compile()
     checkpoint = _checkpoint(session) if session.resumed else None
     with Recorder(run, experiment, len(dataset.train), session.rows) as recorder:
         trainer = build_trainer(experiment, build_callbacks(experiment, recorder))

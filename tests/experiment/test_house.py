@@ -34,6 +34,8 @@ DIFFERENCES = {
     "lightning augment.PerImage": "a v2 transform draws one set of parameters for a whole batch",
     "keras bare.bare": "train_on_batch is Keras's",
     "keras bare.tutorial": "as is ImageDataGenerator",
+    "keras bare.read_tutorial": "as is ImageDataGenerator",
+    "lightning bare.compute": "PyTorch alone",
     "lightning bare.eager": "PyTorch alone",
     "lightning bare.compiled": "PyTorch alone",
     "lightning bare.barebones": "a mode of Lightning's Trainer",

@@ -185,3 +185,14 @@ def test_other_backends_train_the_same_model(tmp_path: Path) -> None:
 
 def losses(run: Run) -> np.ndarray:
     return np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_trains_the_same_numbers(tmp_path: Path) -> None:
+    exact = ("--training.precision=float64", "--training.dropout_masks=shared", "--run.record_steps=true")
+    losses = []
+    for compiled in ("true", "false"):
+        run = train(tmp_path / compiled, *exact, "--training.epochs=2", f"--training.compile={compiled}")
+        losses.append(np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2])
+    np.testing.assert_allclose(*losses, rtol=0, atol=1e-9)
+    assert len(losses[0]) == 16

@@ -164,3 +164,14 @@ def test_stock_torchvision_augmentation_trains(tmp_path: Path) -> None:
     keras = train(tmp_path / "keras", "--training.epochs=1")
     assert rows(stock) == rows(again)
     assert rows(stock) != rows(keras)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_trains_the_same_numbers(tmp_path: Path) -> None:
+    exact = ("--training.precision=float64", "--training.dropout_masks=shared", "--run.record_steps=true")
+    losses = []
+    for compiled in ("true", "false"):
+        run = train(tmp_path / compiled, *exact, "--training.epochs=2", f"--training.compile={compiled}")
+        losses.append(np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2])
+    np.testing.assert_allclose(*losses, rtol=0, atol=1e-9)
+    assert len(losses[0]) == 16
