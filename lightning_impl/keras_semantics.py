@@ -60,7 +60,7 @@ class Flatten(nn.Module):
 
 
 class Adam(torch.optim.Adam):
-    """Keras's Adam on torch's own kernels.
+    """Keras's Adam on torch's own fused kernel.
 
     Keras adds epsilon to sqrt(v) before the bias correction, torch after it, so each step hands torch
     epsilon / sqrt(1 - beta2^t). Keras on TensorFlow also rounds both betas to float32 in the bias
@@ -69,7 +69,7 @@ class Adam(torch.optim.Adam):
 
     def __init__(self, params: Any, lr: float = 1e-3, epsilon: float = 1e-7) -> None:
         # Two names hold what the user set, because torch's own `lr` and `eps` change with every step.
-        super().__init__(params, lr=lr, eps=epsilon, foreach=True)
+        super().__init__(params, lr=lr, eps=epsilon, fused=True)
         for group in self.param_groups:
             group.update(learning_rate=lr, epsilon=epsilon, steps=0)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from experiment import randomness
 from experiment.config import Experiment, Model
 from experiment.weights import VGG16_BLOCKS, vgg16_weights
-from lightning_impl.dropout import SharedDropout
+from lightning_impl.dropout import Dropout, SharedDropout
 from lightning_impl.keras_semantics import BatchNorm, Flatten
 
 
@@ -49,13 +49,13 @@ def cnn(config: Model, size: int, classes: int) -> nn.Module:
             layers[f"bn{number}"] = BatchNorm(filters)
             channels, size = filters, size - 2
         layers[f"pool{block}"] = nn.MaxPool2d(2)
-        layers[f"dropout{block}"] = nn.Dropout(rate)
+        layers[f"dropout{block}"] = Dropout(rate)
         size //= 2
     layers["flatten"] = Flatten()
     layers["dense"] = nn.Linear(size * size * channels, config.dense_units)
     layers["relu_dense"] = nn.ReLU()
     layers["bn_dense"] = BatchNorm(config.dense_units)
-    layers["dropout_dense"] = nn.Dropout(config.head_dropout)
+    layers["dropout_dense"] = Dropout(config.head_dropout)
     layers["logits"] = nn.Linear(config.dense_units, classes)
     return nn.Sequential(layers)
 
@@ -79,7 +79,7 @@ def vgg16(config: Model, size: int, classes: int) -> nn.Module:
     head: OrderedDict[str, nn.Module] = OrderedDict()
     head["dense"] = nn.Linear(size * size * channels, config.dense_units)
     head["relu_dense"] = nn.ReLU()
-    head["dropout_dense"] = nn.Dropout(config.head_dropout)
+    head["dropout_dense"] = Dropout(config.head_dropout)
     head["logits"] = nn.Linear(config.dense_units, classes)
     return nn.Sequential(OrderedDict(base=nn.Sequential(base), head=nn.Sequential(head)))
 

@@ -51,6 +51,7 @@ DIFFERENCES = {
     "keras export.converter_settings": "TFLite's converter quantises",
     "lightning export.quantize": "ONNX files are quantised once they are written",
     "lightning export.halved": "ONNX Runtime has no float16 of weights alone",
+    "lightning dropout.Dropout": "torch's own is slow on a CPU",
     "lightning fit.build_trainer": "Keras has no Trainer",
     "lightning fit.use_gpu": "Keras's backends find the GPU themselves",
     "fit.augmented_samples(session | data)": "Lightning's DataModule augments",

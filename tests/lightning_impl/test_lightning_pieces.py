@@ -14,7 +14,7 @@ from experiment.datasets import load
 from lightning_impl.augment import KerasAugment, affine, build_augment
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule
-from lightning_impl.dropout import SharedDropout
+from lightning_impl.dropout import Dropout, SharedDropout
 from lightning_impl.model import build_model, count_parameters, keras_shape
 
 SMALL = {"data": {"name": "digits", "limit": 130}, "training": {"batch_size": 50}}
@@ -175,3 +175,27 @@ def test_mean_loss_counts_images_not_batches() -> None:
     for loss, images in ((1.0, 3), (2.0, 1)):
         classifier.train_loss.update(torch.tensor(loss).expand(images))
     assert float(classifier.train_loss.compute()) == 1.25
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_dropout_keeps_the_share_that_it_should_and_scales_it(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = Dropout(0.3)
+    ones = torch.ones(64, 32, 14, 14, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    out = layer(ones)
+    kept = out != 0
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.003)
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(out[kept], torch.tensor(1 / 0.7, dtype=dtype))
+    out.sum().backward()
+    assert ones.grad is not None
+    assert torch.equal(ones.grad, out)
+    # Each image, channel and place is drawn by itself.
+    for axes in ((1, 2, 3), (0, 2, 3), (0, 1)):
+        shares = kept.float().mean(axes)
+        count = kept.numel() / shares.numel()
+        assert (shares - 0.7).abs().max() < 5 * (0.21 / count) ** 0.5
+    torch.manual_seed(0)
+    assert torch.equal(layer(ones), out)
+    assert layer.eval()(ones) is ones
