@@ -58,7 +58,14 @@ class StepSeeds(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        torch.manual_seed(randomness.derived_seed(self.seed, "dropout", trainer.current_epoch, batch_idx))
+        seed_devices(randomness.derived_seed(self.seed, "dropout", trainer.current_epoch, batch_idx))
+
+
+def seed_devices(seed: int) -> None:
+    """torch.manual_seed for the devices in use: it would record its caller's stack for those that are not."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 class Record(Callback):

@@ -42,6 +42,7 @@ DIFFERENCES = {
     "callbacks.build_callbacks(classifier, batches | )": "Lightning's callbacks get them from the Trainer",
     "keras callbacks.Resume": "Keras's callbacks keep no state; Lightning's is in its checkpoint",
     "keras callbacks.learning_rate": "what Keras's own LearningRateScheduler is given",
+    "lightning callbacks.seed_devices": "torch has generators of its own for each device",
     "lightning callbacks.LearningRateScheduler": "Keras brings its own",
     "keras classifier.with_augmentation": "Lightning augments in on_after_batch_transfer",
     "keras classifier.compile_model": "configure_optimizers and loss of the LightningModule",
