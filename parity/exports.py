@@ -98,7 +98,10 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     found = summary(name, what, models, predicted, test.labels)
     findings.exports.append(found.model_dump())
     runs = {model.side: Run(model.path) for model in models if not model.exported}
-    findings.environment |= {side: one.read_json("environment.json") for side, one in runs.items()}
+    for side, one in runs.items():
+        facts = one.read_json("environment.json")
+        facts.pop("converted_from", None)  # a place on this machine
+        findings.environment.setdefault(side, facts)
     found_rung = Rung(
         "export", name, "tensorflow", "float32", "cpu", checks, what, time.perf_counter() - started
     )

@@ -8,7 +8,7 @@ TRACE = {
     "initial weights": {"float64": 0.0, "float32": 0.0},
     "preprocessing": {"float64": 1e-12, "float32": 1e-6},
     "augmentation": {"float64": 1e-9, "float32": 1e-5},
-    "forward": {"float64": 1e-12, "float32": 1e-4},
+    "forward": {"float64": 3e-12, "float32": 3e-4},
     "loss and gradients": {"float64": 1e-11, "float32": 1e-3},
     "one step": {"float64": 1e-10, "float32": 1e-5},
     "trajectory": {"float64": 1e-9, "float32": 1e-2},

@@ -152,6 +152,18 @@ def test_other_precisions_are_exported_in_float32(side: Side, tmp_path: Path, pr
     assert side.export.load_exported(run / side.file).predict(pictures(2)).dtype == np.float32
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_run_of_any_backend_is_exported(side: Side, tmp_path: Path, backend: str) -> None:
+    if side.name == "lightning":
+        pytest.skip("Lightning has one")
+    options = [*SMALL, "--training.epochs=1", f"--backend={backend}", f"--run.dir={tmp_path / 'run'}"]
+    subprocess.run([sys.executable, "-m", "keras_impl.train", *options], check=True, capture_output=True)
+    assert side.export.main([str(tmp_path / "run")]) == 0
+    found = side.export.load_exported(tmp_path / "run" / side.file).predict(pictures(3))
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+
+
 def test_vgg16_is_exported(side: Side, tmp_path: Path) -> None:
     run = side.trained(tmp_path / "run", *VGG16)
     assert side.export.main([str(run)]) == 0
