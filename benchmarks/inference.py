@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.collect import Cell, Sample
-from benchmarks.report import digits
+from benchmarks.report import Measured, digits
 from experiment import devices
 from experiment.export import QUANTIZATIONS
 from experiment.run import Run
@@ -98,11 +98,14 @@ class Suite:
     def baseline(self, names: list[str]) -> str:
         return "Lightning"
 
-    def columns(self, samples: list[Sample], setting: dict[str, Any]) -> dict[str, str]:
-        found = [sample["calls"]["deciles"] for sample in samples]
+    def columns(self, cell: Measured) -> dict[str, str]:
+        found = [sample["calls"]["deciles"] for sample in cell["samples"]]
         middle = float(np.median([one[5] for one in found]))
         slow = float(np.median([one[9] for one in found]))
-        return {"images/s": digits(1e3 * setting["batch"] / middle), "slowest tenth from": digits(slow)}
+        return {
+            "images/s": digits(1e3 * cell["setting"]["batch"] / middle),
+            "slowest tenth from": digits(slow),
+        }
 
     def close(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)

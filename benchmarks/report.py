@@ -31,7 +31,7 @@ class Reported(Protocol):
         """The cell that the others of a group are set in relation to."""
         ...
 
-    def columns(self, samples: list[Sample], setting: dict[str, Any]) -> dict[str, str]:
+    def columns(self, cell: Measured) -> dict[str, str]:
         """More that the table says of a cell."""
         ...
 
@@ -63,7 +63,7 @@ def markdown(suite: Reported, values: dict[str, Any], groups: dict[str, list[Mea
     for name, cells in groups.items():
         found = {cell["name"]: [suite.value(one) for one in cell["samples"]] for cell in cells}
         base = suite.baseline(list(found))
-        more = [suite.columns(cell["samples"], cell["setting"]) for cell in cells]
+        more = [suite.columns(cell) for cell in cells]
         heads = ["", suite.quantity, "quartiles", f"times {base}", "95 % interval", *more[0]]
         lines += [f"## {name}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for (cell, numbers), extra in zip(found.items(), more, strict=True):

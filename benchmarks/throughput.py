@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.collect import Cell, Sample
-from benchmarks.report import digits
+from benchmarks.report import Measured, digits
 from experiment import devices
 from experiment.run import Run
 from parity import sides
@@ -117,10 +117,11 @@ class Suite:
     def baseline(self, names: list[str]) -> str:
         return self.base if self.base in names else names[0]
 
-    def columns(self, samples: list[Sample], setting: dict[str, Any]) -> dict[str, str]:
+    def columns(self, cell: Measured) -> dict[str, str]:
+        samples = cell["samples"]
         speed = statistics.median(self.value(sample) for sample in samples)
         return {
-            "ms/batch": digits(1e3 * setting["batch"] / speed),
+            "ms/batch": digits(1e3 * cell["setting"]["batch"] / speed),
             "warm-up, s": digits(statistics.median(sample["warm_up"] for sample in samples)),
             "peak, MiB": digits(max(sample["peak_mib"] for sample in samples)),
         }
@@ -130,15 +131,16 @@ class Suite:
 
 
 def timed(module: str, options: list[str]) -> tuple[list[tuple[float, str]], float]:
-    """Run a module: its lines with the time at which each came, and its peak memory in MiB.
+    """Run a module: its lines with the seconds after which each came, and its peak memory in MiB.
 
     Raises SideError where it fails.
     """
     command = [sys.executable, "-m", module, *options]
     with tempfile.TemporaryFile("w+") as said:
+        started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
         assert process.stdout is not None
-        lines = [(time.perf_counter(), line) for line in process.stdout]
+        lines = [(time.perf_counter() - started, line) for line in process.stdout]
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stdout.close()

@@ -28,8 +28,8 @@ class Suite:
     def baseline(self, names: list[str]) -> str:
         return "Lightning"
 
-    def columns(self, samples: list[Any], setting: dict[str, Any]) -> dict[str, str]:
-        return {"batch": str(setting["batch"])}
+    def columns(self, cell: dict[str, Any]) -> dict[str, str]:
+        return {"batch": str(cell["setting"]["batch"])}
 
 
 def sample(milliseconds: float) -> dict[str, Any]:
