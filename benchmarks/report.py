@@ -73,6 +73,11 @@ def markdown(suite: Reported, values: dict[str, Any], groups: dict[str, list[Mea
             interval = "–" if cell == base else f"{times[1]:.3f} to {times[2]:.3f}"
             lines.append(f"| {' | '.join([*texts, interval, *extra.values()])} |")
         lines.append("")
+    if parts := values.get("phases"):
+        said = ", ".join(
+            f"{name} {digits(one)} ms ({one / sum(parts.values()):.0%})" for name, one in parts.items()
+        )
+        lines += [f"Where a step of Lightning's goes, without its Trainer: {said}.", ""]
     facts = values["environment"]
     lines += [
         f"Medians and quartiles over {values['turns']} processes a row, in turns; intervals by bootstrap.",

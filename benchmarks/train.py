@@ -6,6 +6,7 @@ Every way trains the same model from the one configuration.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -58,7 +59,19 @@ class Suite(throughput.Suite):
 
     def facts(self) -> dict[str, Any]:
         verdicts = {str(cell): self.verdict(cell) for cell in self.cells if self.ways[cell.name].recorded}
-        return {"ceilings": self.ceilings, "verdicts": verdicts}
+        return {"ceilings": self.ceilings, "verdicts": verdicts, "phases": self.phases()}
+
+    def phases(self) -> dict[str, float]:
+        """Milliseconds of each part of Lightning's step, without its Trainer."""
+        options = [
+            *self.options,
+            f"--training.epochs={self.epochs}",
+            f"--training.batch_size={self.batches[0]}",
+        ]
+        lines, _ = timed("lightning_impl.bare", ["--mode=phases", *options])
+        told = json.loads(lines[-1][1])
+        steps = (self.epochs - 1) * -(-told["images"] // self.batches[0])
+        return {name: 1e3 * seconds / steps for name, seconds in told["phases"].items()}
 
     def verdict(self, cell: Cell) -> str:
         """How far a `train` command's first loss is from the reference's: yes (3e-7), or NO (2e-2)."""

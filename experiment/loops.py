@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from experiment import cli
 from experiment.cli import Framework
 from experiment.config import Experiment
 
-# Training images of an epoch, and the seconds of each epoch's training, of which the first has the warm-up.
-Loop = Callable[[Experiment], tuple[int, list[float]]]
+# {"images": of an epoch, "seconds": [of each epoch, the first with the warm-up]}, and what a loop has to add.
+Loop = Callable[[Experiment], dict[str, Any]]
 
 
 def main(framework: Framework, loops: Mapping[str, Loop], argv: Sequence[str] | None) -> int:
     """Run the loop that --mode names, or the first, with the options of `train`; returns the exit code.
 
-    Prints one line of JSON: {"images": of an epoch, "seconds": [of each epoch]}.
+    Prints what the loop gives, as one line of JSON.
     """
     parser = cli.PlainParser(prog=f"{framework}_impl.bare", add_help=False, allow_abbrev=False)
     parser.add_argument("--mode", choices=list(loops), default=next(iter(loops)))
@@ -26,8 +27,7 @@ def main(framework: Framework, loops: Mapping[str, Loop], argv: Sequence[str] | 
     cli.use_device(framework, request.experiment)
 
     def command() -> int:
-        images, seconds = loops[chosen.mode](request.experiment)
-        print(json.dumps({"images": images, "seconds": seconds}))
+        print(json.dumps(loops[chosen.mode](request.experiment)))
         return 0
 
     return cli.guarded(command)

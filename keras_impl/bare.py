@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return loops.main("keras", modes, argv)
 
 
-def bare(experiment: Experiment) -> tuple[int, list[float]]:
+def bare(experiment: Experiment) -> dict[str, Any]:
     from keras_impl.fit import numerics
 
     seconds = []
@@ -39,10 +39,10 @@ def bare(experiment: Experiment) -> tuple[int, list[float]]:
                 images, labels = train.batch(order[start : start + size])
                 model.train_on_batch(images, targets[labels])  # returns when the step is done
             seconds.append(time.perf_counter() - started)
-    return len(train), seconds
+    return {"images": len(train), "seconds": seconds}
 
 
-def tutorial(experiment: Experiment) -> tuple[int, list[float]]:
+def tutorial(experiment: Experiment) -> dict[str, Any]:
     import keras
 
     from keras_impl.fit import numerics
@@ -60,10 +60,10 @@ def tutorial(experiment: Experiment) -> tuple[int, list[float]]:
         model, train, targets = _work(experiment)
         flow = _flow(experiment, train, targets)
         model.fit(flow, epochs=experiment.training.epochs, callbacks=[Clock()], verbose=0)
-    return len(train), seconds
+    return {"images": len(train), "seconds": seconds}
 
 
-def read(experiment: Experiment) -> tuple[int, list[float]]:
+def read(experiment: Experiment) -> dict[str, Any]:
     import keras
 
     from experiment.datasets import load
@@ -84,7 +84,7 @@ def read(experiment: Experiment) -> tuple[int, list[float]]:
                     inputs = augment(*tensors)
             keras.ops.convert_to_numpy(inputs)  # waits for the device
             seconds.append(time.perf_counter() - started)
-    return len(data.split), seconds
+    return {"images": len(data.split), "seconds": seconds}
 
 
 def _compiled(augment: Any) -> Any:
@@ -101,7 +101,7 @@ def _compiled(augment: Any) -> Any:
     return call
 
 
-def read_tutorial(experiment: Experiment) -> tuple[int, list[float]]:
+def read_tutorial(experiment: Experiment) -> dict[str, Any]:
     from experiment.datasets import load
 
     dataset, seconds = load(experiment.data, experiment.seed), []
@@ -111,7 +111,7 @@ def read_tutorial(experiment: Experiment) -> tuple[int, list[float]]:
         for step in range(len(flow)):
             flow[step]
         seconds.append(time.perf_counter() - started)
-    return len(dataset.train), seconds
+    return {"images": len(dataset.train), "seconds": seconds}
 
 
 def _flow(experiment: Experiment, train: Split, targets: np.ndarray) -> Any:

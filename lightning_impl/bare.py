@@ -2,7 +2,8 @@
 
 eager, compiled: PyTorch alone, without augmentation, metrics or record: batches, forward, backward, stock
 Adam. barebones: the same step in Lightning's Trainer(barebones=True). compute: eager, on one batch again and
-again. input: `train`'s batches, augmented, and no model. Takes the options of `train`.
+again. input: `train`'s batches, augmented, and no model. phases: both, as `train` has them, each part of a
+step timed. Takes the options of `train`.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from experiment.config import Experiment
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    modes = {"eager": eager, "compiled": compiled, "barebones": barebones, "compute": compute, "input": read}
-    return loops.main("lightning", modes, argv)
+    modes = {"eager": eager, "compiled": compiled, "barebones": barebones}
+    return loops.main("lightning", modes | {"compute": compute, "input": read, "phases": phases}, argv)
 
 
-def eager(experiment: Experiment) -> tuple[int, list[float]]:
+def eager(experiment: Experiment) -> dict[str, Any]:
     return _bare(experiment, lambda model: model)
 
 
-def compiled(experiment: Experiment) -> tuple[int, list[float]]:
+def compiled(experiment: Experiment) -> dict[str, Any]:
     import torch
 
     return _bare(experiment, torch.compile)
 
 
-def compute(experiment: Experiment) -> tuple[int, list[float]]:
+def compute(experiment: Experiment) -> dict[str, Any]:
     def again(work: _Work, epoch: int) -> Iterator[Any]:
         batches = work.batches(epoch)
         yield from itertools.repeat(
@@ -43,29 +44,50 @@ def compute(experiment: Experiment) -> tuple[int, list[float]]:
     return _bare(experiment, lambda model: model, again)
 
 
-def read(experiment: Experiment) -> tuple[int, list[float]]:
-    import torch
-
-    from lightning_impl.data import DataModule, to_float
+def read(experiment: Experiment) -> dict[str, Any]:
     from lightning_impl.fit import numerics
 
     work, seconds = _Work(experiment), []
     with numerics(experiment):
-        data = DataModule(work.dataset, experiment, work.device, torch.get_default_dtype())
-        loader: Any = data.train_dataloader()
+        loader = _Loader(work)
         for epoch in range(experiment.training.epochs):
             started = time.perf_counter()
-            loader.sampler.set_epoch(epoch)
-            for images, _labels, (_, step, resident) in loader:
-                if resident is not None:
-                    images = data.resident[resident][images.to(work.device)]
-                data.augmented(to_float(images, data.dtype), epoch, step)
-            work.wait()
-            seconds.append(time.perf_counter() - started)
-    return len(work.dataset.train), seconds
+            for _ in loader.epoch(epoch):
+                pass
+            seconds.append(work.now() - started)
+    return {"images": len(work.dataset.train), "seconds": seconds}
 
 
-def barebones(experiment: Experiment) -> tuple[int, list[float]]:
+def phases(experiment: Experiment) -> dict[str, Any]:
+    from lightning_impl.classifier import Classifier
+    from lightning_impl.fit import numerics
+
+    work, seconds = _Work(experiment), []
+    parts = dict.fromkeys(("input", "forward", "backward", "optimizer"), 0.0)
+    with numerics(experiment):
+        loader = _Loader(work)
+        classes = len(work.dataset.class_names)
+        classifier: Any = Classifier(experiment.model_dump(), classes).to(work.device).train()
+        optimizer = classifier.configure_optimizers()
+        for epoch in range(experiment.training.epochs):
+            marks = [work.now()]
+            for batch in loader.epoch(epoch):
+                marks.append(work.now())
+                loss = classifier.training_step(batch, 0)
+                marks.append(work.now())
+                optimizer.zero_grad()
+                loss.backward()
+                marks.append(work.now())
+                optimizer.step()
+                marks.append(work.now())
+            seconds.append(marks[-1] - marks[0])
+            if epoch:
+                for i, name in enumerate(parts):
+                    parts[name] += sum(b - a for a, b in zip(marks[i::4], marks[i + 1 :: 4], strict=False))
+    return {"images": len(work.dataset.train), "seconds": seconds, "phases": parts}
+
+
+def barebones(experiment: Experiment) -> dict[str, Any]:
     import lightning.pytorch as pl
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, IterableDataset
@@ -97,8 +119,7 @@ def barebones(experiment: Experiment) -> tuple[int, list[float]]:
             self.started = time.perf_counter()
 
         def on_train_epoch_end(self) -> None:
-            work.wait()
-            seconds.append(time.perf_counter() - self.started)
+            seconds.append(work.now() - self.started)
 
     with numerics(experiment):
         trainer = pl.Trainer(
@@ -108,10 +129,10 @@ def barebones(experiment: Experiment) -> tuple[int, list[float]]:
             barebones=True,
         )
         trainer.fit(Module(), DataLoader(Epochs(), batch_size=None))
-    return len(work.dataset.train), seconds
+    return {"images": len(work.dataset.train), "seconds": seconds}
 
 
-def _bare(experiment: Experiment, wrap: Any, batches: Any = None) -> tuple[int, list[float]]:
+def _bare(experiment: Experiment, wrap: Any, batches: Any = None) -> dict[str, Any]:
     from torch.nn import functional as F
 
     from lightning_impl.fit import numerics
@@ -127,9 +148,32 @@ def _bare(experiment: Experiment, wrap: Any, batches: Any = None) -> tuple[int, 
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            work.wait()
-            seconds.append(time.perf_counter() - started)
-    return len(work.dataset.train), seconds
+            seconds.append(work.now() - started)
+    return {"images": len(work.dataset.train), "seconds": seconds}
+
+
+class _Loader:
+    """The batches of `train`, augmented, on the device."""
+
+    def __init__(self, work: _Work) -> None:
+        import torch
+
+        from lightning_impl.data import DataModule
+
+        self.data = DataModule(work.dataset, work.experiment, work.device, torch.get_default_dtype())
+        self.batches: Any = self.data.train_dataloader()
+        self.device = work.device
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        from lightning_impl.data import to_float
+
+        self.batches.sampler.set_epoch(epoch)
+        for images, labels, (_, step, resident) in self.batches:
+            images = images.to(self.device)
+            if resident is not None:
+                images = self.data.resident[resident][images]
+            images = self.data.augmented(to_float(images, self.data.dtype), epoch, step)
+            yield images, labels.to(self.device)
 
 
 class _Work:
@@ -171,11 +215,13 @@ class _Work:
             images = to_float(torch.from_numpy(images).to(self.device), torch.get_default_dtype())
             yield images, torch.from_numpy(labels).to(self.device)
 
-    def wait(self) -> None:
+    def now(self) -> float:
+        """The time at which the device has done all that it was given."""
         import torch
 
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 if __name__ == "__main__":

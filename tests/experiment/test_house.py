@@ -36,6 +36,7 @@ DIFFERENCES = {
     "keras bare.tutorial": "as is ImageDataGenerator",
     "keras bare.read_tutorial": "as is ImageDataGenerator",
     "lightning bare.compute": "PyTorch alone",
+    "lightning bare.phases": "Keras's step is one compiled function",
     "lightning bare.eager": "PyTorch alone",
     "lightning bare.compiled": "PyTorch alone",
     "lightning bare.barebones": "a mode of Lightning's Trainer",
