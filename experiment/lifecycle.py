@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import evaluation, figures, randomness
+from experiment import analysis, error_figures, evaluation, figures, randomness
 from experiment.cli import read_config
 from experiment.config import Experiment
 from experiment.datasets import DataError, Dataset, load
@@ -170,11 +170,19 @@ def finish(
         "weights_of_epoch": int((best if use_best(session.experiment) else rows[-1])["epoch"]),
         "train_seconds": sum(row["seconds"] for row in rows),
     }
+    errors = analysis.calibration(labels, probabilities)
+    matrix = evaluation.confusion(labels, probabilities)
+    metrics |= {"calibration": errors, "most_confused": analysis.confused(matrix, dataset.class_names)}
     run.write_arrays("predictions.npz", y_true=labels, probabilities=probabilities)
     title = run.directory.name
     figures.curves(run.directory / "curves.png", run.history_columns(), int(best["epoch"]), title)
-    matrix = evaluation.confusion(labels, probabilities)
     figures.confusion(run.directory / "confusion.png", matrix, dataset.class_names, title)
+    error_figures.calibration(run.directory / "calibration.png", errors, title)
+    wrong = analysis.mistakes(labels, probabilities)
+    if len(wrong):
+        images, true = dataset.test.batch(wrong)
+        path = run.directory / "mistakes.png"
+        error_figures.mistakes(path, images, true, probabilities[wrong], dataset.class_names)
     run.write_json("metrics.json", metrics)
     print(f"\n{evaluation.report(results)}\n")
     print(
@@ -182,6 +190,10 @@ def finish(
         f"best epoch {metrics['best_epoch']}, {parameters['total']:,} parameters "
         f"({parameters['trainable']:,} trainable)"
     )
+    if pairs := metrics["most_confused"]:
+        worst = [f"{one['true']} for {one['predicted']} ({one['count']})" for one in pairs[:3]]
+        print(f"most confused: {', '.join(worst)}; calibration error {errors['ece']:.3f}")
+    print(analysis.fit(run.history_columns()))
     if recorder.message:
         print(recorder.message, file=sys.stderr)
     if recorder.status == "interrupted":

@@ -45,7 +45,7 @@ def compare(runs: list[Run], figure: Path | None) -> int:
     print(table(runs, names))
     print("\nfigures")
     for run in runs:
-        for name in ("samples.png", "curves.png", "confusion.png"):
+        for name in ("samples.png", "curves.png", "confusion.png", "calibration.png"):
             print(f"  {run.directory / name}")
     if figure is not None:
         histories = {name: run.history_columns() for name, run in zip(names, runs, strict=True)}

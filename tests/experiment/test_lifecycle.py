@@ -185,7 +185,7 @@ def test_a_finished_run_holds_every_file(tmp_path: Path, capsys: pytest.CaptureF
     assert finish(session, recorder) == 0
     run = session.run
     texts = {"config.yaml", "environment.json", "history.csv", "metrics.json", "predictions.npz"}
-    pictures = {"curves.png", "confusion.png", "samples.png"}
+    pictures = {"curves.png", "confusion.png", "samples.png", "calibration.png", "mistakes.png"}
     assert set(os.listdir(run.directory)) == texts | pictures | {"checkpoints", "tensorboard"}
     for name in pictures:
         with Image.open(run.directory / name) as picture:

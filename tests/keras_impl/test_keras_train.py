@@ -36,6 +36,8 @@ def test_run_record_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture) -
         "predictions.npz",
         "curves.png",
         "confusion.png",
+        "calibration.png",
+        "mistakes.png",
         "samples.png",
         "checkpoints",
         "tensorboard",
