@@ -11,9 +11,7 @@ BINS = 15
 GAP = 0.10  # of accuracy, training above validation
 RISE = 0.05  # of the validation loss above its lowest, as a share
 FALL = 0.01  # of the validation loss in the last epoch, as a share
-LOW = (
-    0.8  # training accuracy under which a model that has stopped learning is too small or too much held back
-)
+LOW = 0.8  # training accuracy: a model at rest below it is too small, or too much held back
 
 
 def calibration(y_true: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> dict[str, Any]:

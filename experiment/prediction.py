@@ -48,16 +48,22 @@ class TrainedRun:
     def open(cls, directory: Path, framework: str) -> TrainedRun:
         """Read a run record; raises RunError where it is not a finished run of `framework`."""
         run = Run(directory)
-        if not (directory / "config.yaml").is_file():
-            raise RunError(f"{directory}: not a run directory (no config.yaml)")
-        if not run.finished:
-            raise RunError(f"{directory}: the run is not finished (no metrics.json): --resume it first")
-        environment = run.read_json("environment.json")
-        if environment["framework"] != framework:
-            other = environment["framework"]
+        if (other := framework_of(run)) != framework:
             raise RunError(f"{directory} is a {other} run: use python -m {other}_impl.predict")
         config = read_config(directory / "config.yaml")
-        return cls(run, config, environment["data"]["class_names"])
+        return cls(run, config, run.read_json("environment.json")["data"]["class_names"])
+
+
+def framework_of(run: Run) -> str:
+    """The framework of a finished run; raises RunError where it is none, or its record cannot be read."""
+    if not (run.directory / "config.yaml").is_file():
+        raise RunError(f"{run.directory}: not a run directory (no config.yaml)")
+    if not run.finished:
+        raise RunError(f"{run.directory}: the run is not finished (no metrics.json): --resume it first")
+    try:
+        return run.read_json("environment.json")["framework"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{run.directory / 'environment.json'}: cannot be read ({error})") from error
 
 
 def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -54,21 +54,26 @@ def stock_pixels(images: np.ndarray, parameters: Parameters) -> np.ndarray:
 
 def stock_draws(settings: Augment, count: int, size: int, seed: int) -> Parameters:
     """What ImageDataGenerator.get_random_transform draws for `count` images of `size` pixels."""
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-
-    generator = ImageDataGenerator(
-        rotation_range=settings.rotation,
-        width_shift_range=settings.width_shift,
-        height_shift_range=settings.height_shift,
-        zoom_range=settings.zoom,
-        horizontal_flip=settings.horizontal_flip,
-    )
+    generator = stock_generator(settings)
     np.random.seed(seed)  # noqa: NPY002  ImageDataGenerator draws from numpy's global generator
     drawn = [generator.get_random_transform((size, size, 3)) for _ in range(count)]
     found = {
         name: np.array([one[name] for one in drawn], float) for name in ("theta", "tx", "ty", "zx", "zy")
     }
     return {**found, "flip": np.array([one["flip_horizontal"] for one in drawn], bool)}
+
+
+def stock_generator(settings: Augment):
+    """ImageDataGenerator with these settings."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    return ImageDataGenerator(
+        rotation_range=settings.rotation,
+        width_shift_range=settings.width_shift,
+        height_shift_range=settings.height_shift,
+        zoom_range=settings.zoom,
+        horizontal_flip=settings.horizontal_flip,
+    )
 
 
 if __name__ == "__main__":

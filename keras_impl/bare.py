@@ -17,6 +17,7 @@ import numpy as np
 from experiment import loops, randomness
 from experiment.config import Experiment
 from experiment.datasets import Split
+from keras_impl.augmented import stock_generator
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,17 +117,8 @@ def read_tutorial(experiment: Experiment) -> dict[str, Any]:
 
 def _flow(experiment: Experiment, train: Split, targets: np.ndarray) -> Any:
     """The split as an ImageDataGenerator gives it, augmented."""
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-
-    augment = experiment.augment
-    generator = ImageDataGenerator(
-        rotation_range=augment.rotation,
-        width_shift_range=augment.width_shift,
-        height_shift_range=augment.height_shift,
-        zoom_range=augment.zoom,
-        horizontal_flip=augment.horizontal_flip,
-    )
     images, labels = train.batch(np.arange(len(train)))
+    generator = stock_generator(experiment.augment)
     return generator.flow(images, targets[labels], batch_size=experiment.training.batch_size)
 
 

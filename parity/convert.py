@@ -14,7 +14,7 @@ import numpy as np
 from experiment import cli, devices
 from experiment.config import Experiment
 from experiment.lifecycle import RunError
-from experiment.prediction import test_predictions
+from experiment.prediction import framework_of, test_predictions
 from experiment.run import Run
 from parity import sides
 from parity.tolerances import CONVERT
@@ -71,16 +71,8 @@ def convert(directory: Path, to: str, out: Path | None = None) -> int:
 
 def check(run: Run, to: str, out: Path) -> None:
     """Raise RunError where a run cannot become one of the side `to`, or its place is taken."""
-    if not (run.directory / "config.yaml").is_file():
-        raise RunError(f"{run.directory}: not a run directory (no config.yaml)")
-    if not run.finished:
-        raise RunError(f"{run.directory}: the run is not finished (no metrics.json): --resume it first")
-    try:
-        framework = run.read_json("environment.json")["framework"]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{run.directory / 'environment.json'}: cannot be read ({error})") from error
-    if framework != OTHER[to]:
-        raise RunError(f"{run.directory} is a {framework} run already")
+    if framework_of(run) != OTHER[to]:
+        raise RunError(f"{run.directory} is a {to} run already")
     if out.exists():
         raise RunError(f"{out} exists: name another place with --out")
     if to == "keras" and config(run).augment.kind == "torchvision":

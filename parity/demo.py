@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from experiment import cli
+from experiment.cli import Framework
 from experiment.decoding import decode
 from experiment.lifecycle import RunError
 from experiment.prediction import SUFFIXES, TrainedRun
@@ -63,7 +64,7 @@ def demo(arguments: argparse.Namespace) -> int:
         from waitress.server import create_server
     except ImportError:
         cli.fail("the demo needs flask and waitress: pip install flask waitress")
-    runs = {side: getattr(arguments, side) for side in SIDES}
+    runs: dict[Framework, Path] = {side: getattr(arguments, side) for side in SIDES}
     names = {side: TrainedRun.open(path, side).class_names for side, path in runs.items()}
     if names["keras"] != names["lightning"]:
         raise RunError(f"{runs['keras']} and {runs['lightning']} do not tell the same classes apart")
@@ -90,14 +91,15 @@ def demo(arguments: argparse.Namespace) -> int:
 class Served:
     """One side's run and the file exported from it, each in a process of its own."""
 
-    def __init__(self, side: str, run: Path, folder: Path) -> None:
-        self.name, self.runtime, _ = SIDES[side]
-        self.run, self.side, self.folder = run, side, folder
+    def __init__(self, side: Framework, run: Path, folder: Path) -> None:
+        self.name, self.runtime = SIDES[side]
+        self.side: Framework = side
+        self.run, self.folder = run, folder
         self._lock, self._stack = threading.Lock(), ExitStack()
 
     def __enter__(self) -> Served:
         with self._stack as stack:
-            file = self.folder / f"model{SUFFIXES[self.side]}"  # type: ignore[index]
+            file = self.folder / f"model{SUFFIXES[self.side]}"
             sides.start(f"{self.side}_impl.export", [str(self.run), f"--output={file}"])
             self._workers = [
                 stack.enter_context(Worker(self.side, model, threads=1)) for model in (self.run, file)

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from experiment import cli, datasets
+from experiment.cli import Framework
 from experiment.export import BATCHES, QUANTIZATIONS
-from experiment.lifecycle import RunError
+from experiment.prediction import SUFFIXES, framework_of
 from experiment.run import Run, replacing
 from parity import convert, outcome, sides
 from parity.checks import Rung
@@ -26,7 +27,7 @@ from parity.results import Exports
 from parity.suite import Findings, Place
 from parity.workers import Worker
 
-SIDES = {"keras": ("Keras", "TFLite", ".tflite"), "lightning": ("Lightning", "ONNX", ".onnx")}
+SIDES: dict[Framework, tuple[str, str]] = {"keras": ("Keras", "TFLite"), "lightning": ("Lightning", "ONNX")}
 # What is exported in the ladder: trained well enough for accuracies to mean something, and VGG16's layers.
 DIGITS = {
     "cnn": (
@@ -125,7 +126,8 @@ def make(run: Run, folder: Path, quantizations: Sequence[str]) -> list[Model]:
 
     A file is made whatever quantising costs: `check` is the judge. Raises RunError and SideError.
     """
-    side, [other] = _side(run), [name for name in SIDES if name != _side(run)]
+    side = framework_of(run)
+    other = convert.OTHER[side]
     twin = Run(folder / f"{run.directory.name}-{other}")
     convert.check(run, other, twin.directory)
     try:
@@ -134,10 +136,10 @@ def make(run: Run, folder: Path, quantizations: Sequence[str]) -> list[Model]:
         raise sides.SideError(str(error)) from error
     runs = {side: run, other: twin}
     models = []
-    for side, (framework, runtime, suffix) in SIDES.items():
+    for side, (framework, runtime) in SIDES.items():
         models.append(Model(framework, side, runs[side].directory))
         for kind in (None, *quantizations):
-            path = folder / f"model_{kind}{suffix}"
+            path = folder / f"model_{kind}{SUFFIXES[side]}"
             options = [] if kind is None else [f"--quantize={kind}", "--max-loss=100"]
             sides.start(f"{side}_impl.export", [str(runs[side].directory), f"--output={path}", *options])
             models.append(Model(f"{runtime} {kind}" if kind else runtime, side, path, kind))
@@ -155,14 +157,6 @@ def predict(models: Iterable[Model], images: Path) -> Predicted:
             with Worker(model.side, model.path, plain=True) as worker:
                 found[model.name, "plain"] = worker.predict(images, BATCH)
     return found
-
-
-def _side(run: Run) -> str:
-    if not (run.directory / "config.yaml").is_file():
-        raise RunError(f"{run.directory}: not a run directory (no config.yaml)")
-    if not run.finished:
-        raise RunError(f"{run.directory}: the run is not finished (no metrics.json): --resume it first")
-    return run.read_json("environment.json")["framework"]
 
 
 if __name__ == "__main__":

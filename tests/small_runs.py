@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +32,16 @@ def rows(run: Run) -> list[list[float]]:
 
 def probabilities(run: Run) -> np.ndarray:
     return np.load(run.directory / "predictions.npz")["probabilities"]
+
+
+def compiled_and_eager_losses(train: Callable[..., Run], folder: Path) -> list[np.ndarray]:
+    """Every step's loss of a run in float64 on shared draws, compiled and not: two of (16,)."""
+    exact = ("--training.precision=float64", "--training.dropout_masks=shared", "--run.record_steps=true")
+    runs = [
+        train(folder / compiled, *exact, "--training.epochs=2", f"--training.compile={compiled}")
+        for compiled in ("true", "false")
+    ]
+    return [np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2] for run in runs]
 
 
 def kill_after(epoch: int, command: list[str]) -> None:

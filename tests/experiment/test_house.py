@@ -32,6 +32,7 @@ DIFFERENCES = {
     "keras augment.draw_matrices": "data.py draws the matrices, an input of Keras's model",
     "lightning augment.build_augment": "only torchvision has stock transforms to choose as well",
     "lightning augment.PerImage": "a v2 transform draws one set of parameters for a whole batch",
+    "keras augmented.stock_generator": "torchvision's transforms are built by augment.build_augment",
     "keras bare.bare": "train_on_batch is Keras's",
     "keras bare.tutorial": "as is ImageDataGenerator",
     "keras bare.read_tutorial": "as is ImageDataGenerator",

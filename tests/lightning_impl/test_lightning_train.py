@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import SMALL, kill_after, probabilities, rows
+from small_runs import SMALL, compiled_and_eager_losses, kill_after, probabilities, rows
 
 from experiment.run import Run
 from lightning_impl.train import main
@@ -170,10 +170,6 @@ def test_stock_torchvision_augmentation_trains(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_compiled_run_trains_the_same_numbers(tmp_path: Path) -> None:
-    exact = ("--training.precision=float64", "--training.dropout_masks=shared", "--run.record_steps=true")
-    losses = []
-    for compiled in ("true", "false"):
-        run = train(tmp_path / compiled, *exact, "--training.epochs=2", f"--training.compile={compiled}")
-        losses.append(np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2])
-    np.testing.assert_allclose(*losses, rtol=0, atol=1e-9)
-    assert len(losses[0]) == 16
+    compiled, eager = compiled_and_eager_losses(train, tmp_path)
+    np.testing.assert_allclose(compiled, eager, rtol=0, atol=1e-9)
+    assert len(compiled) == 16
