@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import suite
 from benchmarks.collect import Cell, Sample
-from benchmarks.report import Measured, digits
+from benchmarks.suite import Measured, digits
 from experiment import devices
 from experiment.export import QUANTIZATIONS
 from experiment.run import Run
@@ -25,12 +26,12 @@ from parity.workers import Worker
 BATCHES = (1, 64)
 
 
-class Suite:
+class Suite(suite.Suite):
     """The suite's cells and how one is measured; `close` removes what was made for it."""
 
     title = "Inference: one model, every way to run it"
     quantity = "ms a call"
-    higher_is_better = False
+    base = "Lightning"
     notes = (
         "A call classifies one batch of uint8 images that lie in memory, warm; each process repeats it for "
         "seconds and gives its median. Keras (TensorFlow) and Lightning (eager) run the trained run itself."
@@ -69,11 +70,7 @@ class Suite:
         ]
 
     def about(self) -> dict[str, Any]:
-        """What makes two benchmarks the same, beside their cells."""
         return {"seconds": self.seconds}
-
-    def facts(self) -> dict[str, Any]:
-        return {}
 
     def measure(self, cell: Cell) -> Sample:
         model, batch, threads = self.models[cell.name], cell.setting["batch"], cell.setting["threads"]
@@ -94,9 +91,6 @@ class Suite:
     def value(sample: Sample) -> float:
         """A process's median call, in milliseconds."""
         return sample["calls"]["deciles"][5]
-
-    def baseline(self, names: list[str]) -> str:
-        return "Lightning"
 
     def columns(self, cell: Measured) -> dict[str, str]:
         found = [sample["calls"]["deciles"] for sample in cell["samples"]]

@@ -6,10 +6,10 @@ import argparse
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from benchmarks import suite
 from benchmarks.collect import Cell, Sample
-from benchmarks.report import Measured, digits
+from benchmarks.suite import Measured, digits
 from benchmarks.throughput import Way, timed
 from experiment import devices
 
@@ -18,12 +18,11 @@ HELP, STEP = "--help", "an epoch of one step"
 ONE_STEP = ("--data.name=digits", "--data.limit=70", "--training.epochs=1", "--gpus=0")
 
 
-class Suite:
+class Suite(suite.Suite):
     """The suite's cells, and how one is measured."""
 
     title = "Startup: seconds from the shell"
     quantity = "s"
-    higher_is_better = False
     notes = (
         "`--help` is over with its last line; training has begun when the line of its first epoch is there, "
         "an epoch of one step, its validation and its checkpoint. Files are in the page cache."
@@ -38,21 +37,9 @@ class Suite:
     def __init__(self, arguments: argparse.Namespace, out: Path) -> None:
         self.names = [name for name, way in self.ways.items() if devices.installed(way.needs)]
 
-    @staticmethod
-    def arguments(parser: argparse.ArgumentParser) -> None:
-        """It has none of its own."""
-
     @property
     def cells(self) -> list[Cell]:
         return [Cell(name, {"until": until}) for until in (HELP, STEP) for name in self.names]
-
-    def about(self) -> dict[str, Any]:
-        """What makes two benchmarks the same, beside their cells."""
-        return {}
-
-    def facts(self) -> dict[str, Any]:
-        """What else the report keeps."""
-        return {}
 
     def measure(self, cell: Cell) -> Sample:
         way = self.ways[cell.name]
@@ -67,11 +54,5 @@ class Suite:
     def value(sample: Sample) -> float:
         return sample["seconds"]
 
-    def baseline(self, names: list[str]) -> str:
-        return names[0]
-
     def columns(self, cell: Measured) -> dict[str, str]:
         return {"peak, MiB": digits(statistics.median(sample["peak_mib"] for sample in cell["samples"]))}
-
-    def close(self) -> None:
-        """Nothing was made for the suite."""

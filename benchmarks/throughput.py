@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import suite
 from benchmarks.collect import Cell, Sample
-from benchmarks.report import Measured, digits
+from benchmarks.suite import Measured, digits
 from experiment import devices
 from experiment.run import Run
 from parity import sides
 
-PRECISIONS = ("float32", "bfloat16", "float64")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 
 
 class Way(NamedTuple):
@@ -38,24 +39,26 @@ class Way(NamedTuple):
         return self.module.endswith(".train")
 
 
-class Suite:
+class Suite(suite.Suite):
     """The cells of some ways to go through a data set, and how one is measured.
 
-    A window is an epoch of `images` images; the first is left out, for it carries the warm-up.
+    A window is an epoch; the first is left out, for it carries the warm-up.
     """
 
-    title, notes, base = "", "", ""
     ways: Mapping[str, Way] = {}
     quick: tuple[str, ...] = ()  # the ways of --quick
-    images = 6400
+    images = 6400  # of an epoch
     quantity, higher_is_better = "images/s", True
 
     def __init__(self, arguments: argparse.Namespace, out: Path) -> None:
+        self.is_quick = arguments.quick
         self.epochs = 3 if arguments.quick else 4
-        self.options = [*arguments.train, f"--data.limit={1280 if arguments.quick else self.images}"]
+        self.options = arguments.train
         self.batches, self.precisions = arguments.batches, arguments.precisions
         names = self.quick if arguments.quick else self.ways
-        self.names = [name for name in names if devices.installed(self.ways[name].needs)]
+        only = [word.lower() for word in arguments.only]
+        chosen = [name for name in names if not only or any(word in name.lower() for word in only)]
+        self.names = [name for name in chosen if devices.installed(self.ways[name].needs)]
 
     @staticmethod
     def arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,37 +67,46 @@ class Suite:
             "--precisions", nargs="+", choices=PRECISIONS, default=["float32"], help="default float32"
         )
         parser.add_argument(
+            "--only", nargs="+", default=[], metavar="WORD", help="the ways whose name has one of these words"
+        )
+        parser.add_argument(
             "train", nargs="*", help="options of train, after --, such as -- --data.name digits"
         )
 
-    @property
-    def cells(self) -> list[Cell]:
+    def settings(self) -> list[dict[str, Any]]:
         return [
-            Cell(name, {"batch": batch, "precision": precision})
+            {"batch": batch, "precision": precision}
             for batch in self.batches
             for precision in self.precisions
-            for name in self.names
         ]
 
+    @property
+    def cells(self) -> list[Cell]:
+        return [Cell(name, setting) for setting in self.settings() for name in self.names]
+
     def about(self) -> dict[str, Any]:
-        """What makes two benchmarks the same, beside their cells."""
         return {"options": self.options, "epochs": self.epochs}
 
-    def facts(self) -> dict[str, Any]:
-        """What else the report keeps."""
-        return {}
-
-    def measure(self, cell: Cell) -> Sample:
-        way, setting = self.ways[cell.name], cell.setting
-        options = [*way.options, *self.options, f"--training.epochs={self.epochs}"]
-        options += [
+    def train_options(self, setting: dict[str, Any]) -> list[str]:
+        """The options of `train` that a setting stands for."""
+        return [
+            f"--data.limit={1280 if self.is_quick else self.images}",
+            *self.options,
+            f"--training.epochs={self.epochs}",
             f"--training.batch_size={setting['batch']}",
             f"--training.precision={setting['precision']}",
         ]
+
+    def measure(self, cell: Cell) -> Sample:
+        return self.sample(self.ways[cell.name], self.train_options(cell.setting))
+
+    @staticmethod
+    def sample(way: Way, options: list[str]) -> Sample:
+        """The windows of one process."""
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             run = Run(Path(folder) / "run")
             to_run = [f"--run.dir={run.directory}"] if way.recorded else []
-            lines, peak = timed(way.module, [*options, *to_run])
+            lines, peak = timed(way.module, [*way.options, *options, *to_run])
             if way.recorded:
                 history = run.history_columns()
                 seconds, ends = history["seconds"], [when for when, line in lines if line.startswith("epoch")]
@@ -114,20 +126,16 @@ class Suite:
         """A process's median window."""
         return statistics.median(sample["windows"])
 
-    def baseline(self, names: list[str]) -> str:
-        return self.base if self.base in names else names[0]
+    def speed(self, cell: Measured) -> float:
+        return statistics.median(self.value(sample) for sample in cell["samples"])
 
     def columns(self, cell: Measured) -> dict[str, str]:
         samples = cell["samples"]
-        speed = statistics.median(self.value(sample) for sample in samples)
         return {
-            "ms/batch": digits(1e3 * cell["setting"]["batch"] / speed),
+            "ms/batch": digits(1e3 * cell["setting"]["batch"] / self.speed(cell)),
             "warm-up, s": digits(statistics.median(sample["warm_up"] for sample in samples)),
             "peak, MiB": digits(max(sample["peak_mib"] for sample in samples)),
         }
-
-    def close(self) -> None:
-        """Remove what was made for the suite."""
 
 
 def timed(module: str, options: list[str]) -> tuple[list[tuple[float, str]], float]:

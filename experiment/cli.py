@@ -101,6 +101,8 @@ def check(framework: Framework, experiment: Experiment) -> None:
         )
     if (experiment.gpus or 0) > 1:
         fail(f"gpus {experiment.gpus}: training uses one device for now: use --gpus 1")
+    if experiment.training.precision == "tf32" and devices.wanted(experiment.gpus) == 0:
+        fail("training.precision tf32 is a GPU's way to multiply: use float32 on the CPU")
     by_torch = framework == "lightning"
     if framework == "keras":
         by_torch = resolve_backend(experiment) == "torch"
@@ -111,12 +113,12 @@ def check(framework: Framework, experiment: Experiment) -> None:
 def _check_files(experiment: Experiment) -> None:
     # Not the schema's business: a run's config.yaml is read where its data need not be any more.
     data, model = experiment.data, experiment.model
-    if data.name in ("folder", "npz"):
-        what = "directory of class folders" if data.name == "folder" else ".npz file"
+    kinds = {"folder": "directory of class folders", "npz": ".npz file", "shards": "directory of shards"}
+    if what := kinds.get(data.name):
         if data.root is None:
             fail(f"data.name {data.name} needs --data.root, a {what}")
         path = Path(data.root).expanduser()
-        if not (path.is_dir() if data.name == "folder" else path.is_file()):
+        if not (path.is_file() if data.name == "npz" else path.is_dir()):
             fail(f"data.root {data.root}: there is no such {what}")
     if (
         model.name == "vgg16"

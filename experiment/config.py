@@ -15,11 +15,12 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    name: Literal["auto", "cifar10", "mnist", "fashion_mnist", "digits", "folder", "npz"] = Field(
+    name: Literal["auto", "cifar10", "mnist", "fashion_mnist", "digits", "folder", "npz", "shards"] = Field(
         default="auto", description="data set; auto: CIFAR-10 if it can be had, else scikit-learn's digits"
     )
     root: str | None = Field(
-        default=None, description="the folder of images, the .npz file, or where downloaded archives lie"
+        default=None,
+        description="the folder of images or shards, the .npz file, or where archives lie",
     )
     cache: str = Field(default=CACHE, description="where downloads and decoded arrays are kept")
     image_size: int = Field(default=32, ge=8, le=512, description="side of the square images, pixels")
@@ -156,8 +157,9 @@ class Training(Section):
     class_weights: Literal["balanced"] | list[float] | None = Field(
         default=None, description="balanced, or one weight a class, for the training loss"
     )
-    precision: Literal["float32", "bfloat16", "float64"] = Field(
-        default="float32", description="bfloat16 is mixed precision; float32 means no TF32"
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = Field(
+        default="float32",
+        description="bfloat16 is mixed; tf32: products of 10 bits, on CUDA alone",
     )
     compile: bool = Field(
         default=False, description="compile the step: torch.compile on Lightning's side, XLA on Keras's"

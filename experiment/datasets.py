@@ -18,6 +18,7 @@ from experiment.decoding import blank_images, kept
 from experiment.download import Arrays, DataError
 from experiment.folder import Pool, read_folder, read_npz
 from experiment.randomness import generator
+from experiment.shards import read_shards
 
 __all__ = ["DataError", "Dataset", "Split", "load"]
 
@@ -37,7 +38,7 @@ TEST_SHARE = 0.2
 class Split:
     """Some images of an array that several splits share."""
 
-    images: np.ndarray  # (M, H, W, 3) uint8, perhaps memory-mapped
+    images: np.ndarray  # (M, H, W, 3) uint8, perhaps memory-mapped, or Shards
     labels: np.ndarray  # (N,) int64, in the order of this split
     indices: np.ndarray  # (N,) int64, the row of images for each position
 
@@ -102,12 +103,12 @@ def _read(config: Data) -> tuple[str, Pool]:
             note = f"digits used in place of CIFAR-10: {str(error).splitlines()[0]}"
             print(f"WARNING: {note} (--data.name cifar10 to insist)", file=sys.stderr)
             return "digits", replace(_digits(size), note=note)
-    if config.name == "folder" or config.name == "npz":
+    if config.name in ("folder", "npz", "shards"):
         if root is None:
             raise DataError(f"data.name {config.name} needs --data.root")
         if config.name == "folder":
             return "folder", read_folder(root, size, cache, config.max_unreadable)
-        return "npz", _npz(root, cache, size)
+        return config.name, _npz(root, cache, size) if config.name == "npz" else read_shards(root, size)
     return config.name, _published(config.name, places, cache, size)
 
 

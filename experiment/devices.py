@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import sys
+from importlib.abc import MetaPathFinder
+from typing import Any
 
 
 def count_gpus() -> int:
@@ -51,3 +54,17 @@ def keras_backend(gpus: int) -> str:
     if any(installed(plugin) for plugin in ("jax_cuda13_plugin", "jax_cuda12_plugin")):
         return "jax"
     return "torch" if installed("torch") else "tensorflow"
+
+
+def hide_module(name: str) -> None:
+    """From now on, let importing the module fail as if it were not installed."""
+    sys.meta_path.insert(0, _Hidden(name))
+
+
+class _Hidden(MetaPathFinder):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == self.name:
+            raise ModuleNotFoundError(f"{fullname} is not used here", name=fullname)

@@ -61,7 +61,8 @@ def replace_images(
 
 
 def _features(images: np.ndarray, rows: np.ndarray, cache: Path, key: Any, compute: Callable) -> np.ndarray:
-    key.update(np.ascontiguousarray(images).data)
+    for start in range(0, len(images), BATCH):
+        key.update(images[start : start + BATCH].tobytes())
     key.update(rows.tobytes())
 
     def build(folder: Path) -> None:

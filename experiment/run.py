@@ -152,6 +152,7 @@ def environment(
         "threads": threads,
         "cpu": _cpu(),
         "cores": os.cpu_count(),
+        "gpu": _gpu(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
@@ -177,6 +178,22 @@ def _cpu() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _gpu() -> str | None:
+    """What the driver says of the GPUs: name, driver, power limit, clocks now and at most."""
+    facts = "name,driver_version,power.limit,clocks.sm,clocks.max.sm,clocks.mem"
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={facts}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return "; ".join(done.stdout.splitlines())
 
 
 def _git_revision() -> str | None:

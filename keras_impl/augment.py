@@ -23,20 +23,25 @@ class KerasAugment(keras.layers.Layer):
 
     def call(self, images, matrices, training=False):
         images = ops.cast(images, self.compute_dtype)
-        return _fused(affine)(images, matrices) if training else images
+        return compiled(affine)(images, matrices) if training else images
 
     def compute_output_shape(self, images_shape, matrices_shape=None):
         return images_shape
 
 
 @functools.cache
-def _fused(function: Callable) -> Callable:
-    """The function compiled by XLA where TensorFlow would run each of its operations over the whole batch."""
-    if keras.backend.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
+def compiled(function: Callable) -> Callable:
+    """The function compiled by XLA, where a backend would run each of its operations over the whole batch."""
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
 
-    return tf.function(function, jit_compile=True)
+            return tf.function(function, jit_compile=True)
+        case "jax":
+            import jax
+
+            return jax.jit(function)
+    return function
 
 
 def affine(images, matrices):

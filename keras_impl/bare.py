@@ -7,6 +7,7 @@ no model; tutorial_input: the generator's. Takes the options of `train`.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def read(experiment: Experiment) -> dict[str, Any]:
     seconds: list[float] = []
     with numerics(experiment):
         data = DataModule(load(experiment.data, experiment.seed), experiment).train
-        augment = _compiled(KerasAugment())
+        augment = functools.partial(KerasAugment(), training=True)
         for data.epoch in range(experiment.training.epochs):
             started = time.perf_counter()
             for step in range(len(data)):
@@ -86,20 +87,6 @@ def read(experiment: Experiment) -> dict[str, Any]:
             keras.ops.convert_to_numpy(inputs)  # waits for the device
             seconds.append(time.perf_counter() - started)
     return {"images": len(data.split), "seconds": seconds}
-
-
-def _compiled(augment: Any) -> Any:
-    """The layer in training, compiled where the training step would compile it."""
-    import keras
-
-    def call(images: Any, matrices: Any) -> Any:
-        return augment(images, matrices, training=True)
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(call)
-    return call
 
 
 def read_tutorial(experiment: Experiment) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import keras
 from experiment import devices
 from experiment.config import Experiment
 from keras_impl.augment import KerasAugment
+from keras_impl.fused import fuse_batch_norm
 from keras_impl.model import build_model
 
 
@@ -21,6 +22,7 @@ class Classifier:
     def __init__(self, experiment: Experiment, classes: int, on_features: bool = False) -> None:
         self.experiment = experiment
         self.model = build_model(experiment, classes)
+        fuse_batch_norm(self.model)
         self.trained = self.model
         if on_features:
             self.trained = self.model.get_layer("head")

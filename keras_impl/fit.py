@@ -16,13 +16,13 @@ from experiment.datasets import Dataset
 from experiment.lifecycle import Session
 from experiment.progress import Recorder
 from experiment.run import environment
-from keras_impl.augment import affine, draw_matrices
+from keras_impl.augment import affine, compiled, draw_matrices
 from keras_impl.callbacks import build_callbacks
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.model import count_parameters
 
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
+PRECISIONS = {"float32": "float32", "tf32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
 
 
 def fit(experiment: Experiment, resume: Path | None = None) -> int:
@@ -77,7 +77,7 @@ def numerics(experiment: Experiment) -> Iterator[None]:
     precision = experiment.training.precision
     keras.config.set_floatx("float64" if precision == "float64" else "float32")
     keras.config.set_dtype_policy(PRECISIONS[precision])
-    _refuse_tf32()
+    _allow_tf32(precision == "tf32")
     try:
         yield
     finally:
@@ -85,21 +85,21 @@ def numerics(experiment: Experiment) -> Iterator[None]:
         keras.config.set_dtype_policy(before[1])
 
 
-def _refuse_tf32() -> None:
+def _allow_tf32(allowed: bool) -> None:
     match keras.backend.backend():
         case "tensorflow":
             import tensorflow as tf
 
-            tf.config.experimental.enable_tensor_float_32_execution(False)
+            tf.config.experimental.enable_tensor_float_32_execution(allowed)
         case "jax":
             import jax
 
-            jax.config.update("jax_default_matmul_precision", "highest")
+            jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")
         case "torch":
             import torch
 
-            torch.set_float32_matmul_precision("highest")
-            torch.backends.cudnn.allow_tf32 = False
+            torch.set_float32_matmul_precision("high" if allowed else "highest")
+            torch.backends.cudnn.allow_tf32 = allowed
 
 
 def augmented_samples(session: Session) -> np.ndarray | None:
@@ -111,7 +111,7 @@ def augmented_samples(session: Session) -> np.ndarray | None:
     generator = randomness.generator(experiment.seed, "augment", 0, 0)
     matrices = draw_matrices(generator, len(images), experiment.augment, experiment.data.image_size)
     images = keras.ops.convert_to_tensor(images.astype(matrices.dtype))
-    return keras.ops.convert_to_numpy(affine(images, keras.ops.convert_to_tensor(matrices)))
+    return keras.ops.convert_to_numpy(compiled(affine)(images, keras.ops.convert_to_tensor(matrices)))
 
 
 def base_features(classifier: Classifier, dataset: Dataset) -> Dataset:

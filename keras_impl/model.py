@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,15 +26,12 @@ def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -
     """
     size = experiment.data.image_size
     dropout = choose_dropout(experiment.training.dropout_masks, experiment.seed)
-    l2 = experiment.training.l2
-    if experiment.model.name == "cnn":
-        model = cnn(experiment.model, size, classes, l2, dropout)
-        initialise(model, experiment.seed, experiment.model.initial_biases)
-    else:
-        model = vgg16(experiment.model, size, classes, l2, dropout)
-        initialise(model, experiment.seed, experiment.model.initial_biases)
-        if pretrained:
-            load_base(model, experiment.model.weights, experiment.data.cache)
+    build = cnn if experiment.model.name == "cnn" else vgg16
+    with undrawn():
+        model = build(experiment.model, size, classes, experiment.training.l2, dropout)
+    initialise(model, experiment.seed, experiment.model.initial_biases)
+    if experiment.model.name == "vgg16" and pretrained:
+        load_base(model, experiment.model.weights, experiment.data.cache)
     return model
 
 
@@ -82,6 +81,21 @@ def vgg16(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -
     head = keras.Model(features, x, name="head")
     images = keras.Input((size, size, 3), name="images")
     return keras.Model(images, head(base(images)), name="vgg16")
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Start kernels as zeros: `initialise` draws them, and JAX takes seconds to compile draws of its own."""
+
+    def zeros(self: keras.Initializer, shape: tuple[int, ...], dtype: str | None = None) -> Any:
+        return keras.ops.zeros(shape, dtype)
+
+    drawn = keras.initializers.VarianceScaling.__call__
+    keras.initializers.VarianceScaling.__call__ = zeros
+    try:
+        yield
+    finally:
+        keras.initializers.VarianceScaling.__call__ = drawn
 
 
 def penalty(l2: float) -> keras.Regularizer | None:

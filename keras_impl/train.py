@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
-from experiment import cli
+from experiment import cli, devices
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     request = cli.train_request("keras", argv)
     cli.use_device("keras", request.experiment)
+    if os.environ["KERAS_BACKEND"] == "jax":
+        # Keras would import it, which takes seconds, to see whether what it saves is TensorFlow's.
+        devices.hide_module("tensorflow")
     # The framework is imported last: a mistake on the command line answers at once.
     from keras_impl.fit import fit
 

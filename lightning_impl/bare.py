@@ -1,9 +1,10 @@
 """python -m lightning_impl.bare [--mode M]: the same model in a bare loop, for benchmarks to compare.
 
-eager, compiled: PyTorch alone, without augmentation, metrics or record: batches, forward, backward, stock
-Adam. barebones: the same step in Lightning's Trainer(barebones=True). compute: eager, on one batch again and
-again. input: `train`'s batches, augmented, and no model. phases: both, as `train` has them, each part of a
-step timed. Takes the options of `train`.
+loop: PyTorch alone, without augmentation, metrics or record: batches, forward, backward, stock Adam.
+barebones: the same step in Lightning's Trainer(barebones=True). compute: loop, on one batch again and again.
+captured: the step, augmentation and Keras's Adam in it, as one CUDA graph. input: `train`'s batches,
+augmented, and no model. phases: both, as `train` has them, each part of a step timed. ceilings: what the
+hardware gives at best. Takes the options of `train`.
 """
 
 from __future__ import annotations
@@ -14,42 +15,66 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiment import loops, randomness
+from experiment import loops
 from experiment.config import Experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    modes = {"eager": eager, "compiled": compiled, "barebones": barebones}
-    return loops.main("lightning", modes | {"compute": compute, "input": read, "phases": phases}, argv)
+    modes = {"loop": loop, "barebones": barebones, "compute": compute, "captured": captured}
+    return loops.main("lightning", modes | {"input": read, "phases": phases, "ceilings": ceilings}, argv)
 
 
-def eager(experiment: Experiment) -> dict[str, Any]:
-    return _bare(experiment, lambda model: model)
+def loop(experiment: Experiment, again: bool = False) -> dict[str, Any]:
+    """again: on the epoch's first batch alone."""
+    from torch.nn import functional as F
 
+    from lightning_impl.fit import numerics
+    from lightning_impl.work import Work
 
-def compiled(experiment: Experiment) -> dict[str, Any]:
-    import torch
-
-    return _bare(experiment, torch.compile)
+    work, seconds = Work(experiment), []
+    with numerics(experiment):
+        model = work.model()
+        optimizer = work.optimizer(model)
+        for epoch in range(experiment.training.epochs):
+            batches = work.batches(epoch)
+            if again:
+                steps = -(-len(work.dataset.train) // experiment.training.batch_size)
+                batches = itertools.repeat(next(batches), steps)
+            started = time.perf_counter()
+            for images, labels in batches:
+                with work.autocast():
+                    loss = F.cross_entropy(model(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            seconds.append(work.now() - started)
+    return {"images": len(work.dataset.train), "seconds": seconds}
 
 
 def compute(experiment: Experiment) -> dict[str, Any]:
-    def again(work: _Work, epoch: int) -> Iterator[Any]:
-        batches = work.batches(epoch)
-        yield from itertools.repeat(
-            next(batches), -(-len(work.dataset.train) // experiment.training.batch_size)
-        )
+    return loop(experiment, again=True)
 
-    return _bare(experiment, lambda model: model, again)
+
+def captured(experiment: Experiment) -> dict[str, Any]:
+    from lightning_impl import captured
+
+    return captured.captured(experiment)
+
+
+def ceilings(experiment: Experiment) -> dict[str, Any]:
+    from lightning_impl import ceilings
+
+    return ceilings.ceilings(experiment)
 
 
 def read(experiment: Experiment) -> dict[str, Any]:
     from lightning_impl.fit import numerics
+    from lightning_impl.work import Loader, Work
 
-    work, seconds = _Work(experiment), []
+    work, seconds = Work(experiment), []
     with numerics(experiment):
-        loader = _Loader(work)
+        loader = Loader(work)
         for epoch in range(experiment.training.epochs):
             started = time.perf_counter()
             for _ in loader.epoch(epoch):
@@ -61,19 +86,21 @@ def read(experiment: Experiment) -> dict[str, Any]:
 def phases(experiment: Experiment) -> dict[str, Any]:
     from lightning_impl.classifier import Classifier
     from lightning_impl.fit import numerics
+    from lightning_impl.work import Loader, Work
 
-    work, seconds = _Work(experiment), []
+    work, seconds = Work(experiment), []
     parts = dict.fromkeys(("input", "forward", "backward", "optimizer"), 0.0)
     with numerics(experiment):
-        loader = _Loader(work)
-        classes = len(work.dataset.class_names)
-        classifier: Any = Classifier(experiment.model_dump(), classes).to(work.device).train()
+        loader = Loader(work)
+        classifier: Any = Classifier(experiment.model_dump(), work.classes, None, work.on_features)
+        classifier = classifier.to(work.device).train()
         optimizer = classifier.configure_optimizers()
         for epoch in range(experiment.training.epochs):
             marks = [work.now()]
             for batch in loader.epoch(epoch):
                 marks.append(work.now())
-                loss = classifier.training_step(batch, 0)
+                with work.autocast():
+                    loss = classifier.training_step(batch, 0)
                 marks.append(work.now())
                 optimizer.zero_grad()
                 loss.backward()
@@ -92,9 +119,10 @@ def barebones(experiment: Experiment) -> dict[str, Any]:
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, IterableDataset
 
-    from lightning_impl.fit import numerics, use_gpu
+    from lightning_impl.fit import PRECISIONS, numerics, use_gpu
+    from lightning_impl.work import Work
 
-    work = _Work(experiment)
+    work = Work(experiment)
     seconds: list[float] = []
 
     class Epochs(IterableDataset):
@@ -126,102 +154,11 @@ def barebones(experiment: Experiment) -> dict[str, Any]:
             accelerator="gpu" if use_gpu(experiment) else "cpu",
             devices=1,
             max_epochs=experiment.training.epochs,
+            precision=PRECISIONS[experiment.training.precision],  # type: ignore[arg-type]
             barebones=True,
         )
         trainer.fit(Module(), DataLoader(Epochs(), batch_size=None))
     return {"images": len(work.dataset.train), "seconds": seconds}
-
-
-def _bare(experiment: Experiment, wrap: Any, batches: Any = None) -> dict[str, Any]:
-    from torch.nn import functional as F
-
-    from lightning_impl.fit import numerics
-
-    work, seconds = _Work(experiment), []
-    with numerics(experiment):
-        model = work.model()
-        run, optimizer = wrap(model), work.optimizer(model)
-        for epoch in range(experiment.training.epochs):
-            started = time.perf_counter()
-            for images, labels in (batches or _Work.batches)(work, epoch):
-                loss = F.cross_entropy(run(images), labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            seconds.append(work.now() - started)
-    return {"images": len(work.dataset.train), "seconds": seconds}
-
-
-class _Loader:
-    """The batches of `train`, augmented, on the device."""
-
-    def __init__(self, work: _Work) -> None:
-        import torch
-
-        from lightning_impl.data import DataModule
-
-        self.data = DataModule(work.dataset, work.experiment, work.device, torch.get_default_dtype())
-        self.batches: Any = self.data.train_dataloader()
-        self.device = work.device
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        from lightning_impl.data import to_float
-
-        self.batches.sampler.set_epoch(epoch)
-        for images, labels, (_, step, resident) in self.batches:
-            images = images.to(self.device)
-            if resident is not None:
-                images = self.data.resident[resident][images]
-            images = self.data.augmented(to_float(images, self.data.dtype), epoch, step)
-            yield images, labels.to(self.device)
-
-
-class _Work:
-    """What every loop does: the batches of `train`, its model, stock Adam."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        import torch
-
-        from experiment.datasets import load
-        from lightning_impl.fit import use_gpu
-
-        self.experiment = experiment
-        self.device = torch.device("cuda" if use_gpu(experiment) else "cpu")
-        self.dataset = load(experiment.data, experiment.seed)
-
-    def model(self) -> Any:
-        import torch
-
-        from lightning_impl.model import build_model
-
-        model = build_model(self.experiment, len(self.dataset.class_names)).to(self.device)
-        return model.to(memory_format=torch.channels_last).train()
-
-    def optimizer(self, model: Any) -> Any:
-        import torch
-
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(trained, lr=self.experiment.training.learning_rate)
-
-    def batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        import torch
-
-        from lightning_impl.data import to_float
-
-        train, size = self.dataset.train, self.experiment.training.batch_size
-        order = randomness.epoch_order(self.experiment.seed, epoch, len(train))
-        for start in range(0, len(order), size):
-            images, labels = train.batch(order[start : start + size])
-            images = to_float(torch.from_numpy(images).to(self.device), torch.get_default_dtype())
-            yield images, torch.from_numpy(labels).to(self.device)
-
-    def now(self) -> float:
-        """The time at which the device has done all that it was given."""
-        import torch
-
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
 
 
 if __name__ == "__main__":

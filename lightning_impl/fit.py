@@ -24,7 +24,7 @@ from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
 from lightning_impl.model import count_parameters
 
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-true"}
+PRECISIONS = {"float32": "32-true", "tf32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-true"}
 
 
 def fit(experiment: Experiment, resume: Path | None = None) -> int:
@@ -76,8 +76,9 @@ def numerics(experiment: Experiment) -> Iterator[None]:
     """Precision as configured; float32 means float32, on CUDA too, where torch would allow TF32."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if experiment.training.precision == "float64" else torch.float32)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    tf32 = experiment.training.precision == "tf32"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     try:
         yield
     finally:

@@ -23,14 +23,11 @@ def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -
     pretrained: read the weights that a pretrained base starts from; off where others are loaded anyway.
     """
     size = experiment.data.image_size
-    if experiment.model.name == "cnn":
-        model = cnn(experiment.model, size, classes)
-        initialise(model, experiment.seed, experiment.model.initial_biases)
-    else:
-        model = vgg16(experiment.model, size, classes)
-        initialise(model, experiment.seed, experiment.model.initial_biases)
-        if pretrained:
-            load_base(model, experiment.model.weights, experiment.data.cache)
+    build = cnn if experiment.model.name == "cnn" else vgg16
+    model = build(experiment.model, size, classes)
+    initialise(model, experiment.seed, experiment.model.initial_biases)
+    if experiment.model.name == "vgg16" and pretrained:
+        load_base(model, experiment.model.weights, experiment.data.cache)
     if experiment.training.dropout_masks == "shared":
         share_dropout(model, experiment.seed)
     return model

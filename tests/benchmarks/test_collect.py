@@ -11,22 +11,22 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command
-from benchmarks import compare, report, stats
+from benchmarks import compare, report, stats, suite
 from benchmarks.collect import Cell, Samples, collect, interleaved
 
 TAKES = {"Lightning": 4.0, "ONNX": 2.0}
 CELLS = [Cell(name, {"batch": batch}) for batch in (1, 64) for name in TAKES]
 
 
-class Suite:
-    title, quantity, higher_is_better, notes = "Calls", "ms a call", False, "What it is."
+class Suite(suite.Suite):
+    title, quantity, notes, base = "Calls", "ms a call", "What it is.", "Lightning"
+
+    def __init__(self) -> None:
+        """It has no arguments."""
 
     @staticmethod
     def value(sample: dict[str, Any]) -> float:
         return sample["calls"]["deciles"][5]
-
-    def baseline(self, names: list[str]) -> str:
-        return "Lightning"
 
     def columns(self, cell: dict[str, Any]) -> dict[str, str]:
         return {"batch": str(cell["setting"]["batch"])}

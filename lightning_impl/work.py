@@ -1,0 +1,81 @@
+"""What the bare loops share: the batches of `train`, its model, stock Adam, and a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from experiment import features, randomness
+from experiment.config import Experiment
+from experiment.datasets import load
+from lightning_impl.classifier import Classifier
+from lightning_impl.data import DataModule, to_float
+from lightning_impl.fit import base_features, use_gpu
+from lightning_impl.model import build_model
+
+
+class Work:
+    """An experiment's data, device and model; on a frozen base's features where `train` would use them."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.device = torch.device("cuda" if use_gpu(experiment) else "cpu")
+        self.dataset = load(experiment.data, experiment.seed)
+        self.classes = len(self.dataset.class_names)
+        self.on_features = features.usable(experiment)
+        if self.on_features:
+            classifier = Classifier(experiment.model_dump(), self.classes, None, True)
+            self.dataset = base_features(classifier, self.dataset, self.device)
+
+    def model(self) -> Any:
+        model = build_model(self.experiment, self.classes)
+        if self.on_features:
+            model = model.get_submodule("head")
+        model = model.to(self.device).to(memory_format=torch.channels_last).train()
+        if self.experiment.training.compile:
+            model.compile()
+        return model
+
+    def optimizer(self, model: Any) -> Any:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, lr=self.experiment.training.learning_rate)
+
+    def autocast(self) -> Any:
+        """What mixed precision needs around the forward pass."""
+        mixed = self.experiment.training.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        train, size = self.dataset.train, self.experiment.training.batch_size
+        order = randomness.epoch_order(self.experiment.seed, epoch, len(train))
+        for start in range(0, len(order), size):
+            images, labels = train.batch(order[start : start + size])
+            images = to_float(torch.from_numpy(images).to(self.device), torch.get_default_dtype())
+            yield images, torch.from_numpy(labels).to(self.device)
+
+    def now(self) -> float:
+        """The time at which the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+class Loader:
+    """The batches of `train`, augmented, on the device."""
+
+    def __init__(self, work: Work) -> None:
+        self.data = DataModule(work.dataset, work.experiment, work.device, torch.get_default_dtype())
+        self.batches: Any = self.data.train_dataloader()
+        self.device = work.device
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        self.batches.sampler.set_epoch(epoch)
+        for images, labels, (_, step, resident) in self.batches:
+            images = images.to(self.device)
+            if resident is not None:
+                images = self.data.resident[resident][images]
+            images = self.data.augmented(to_float(images, self.data.dtype), epoch, step)
+            yield images, labels.to(self.device)
