@@ -70,23 +70,21 @@ def scaling(
 
 
 def shares(path: Path, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """A bar for each row, of its parts one after another, in milliseconds."""
-    parts = list(next(iter(rows.values())))
-    with figures.page(path, (8.0, 1.9 + 0.55 * len(rows)), title) as figure:
+    """A bar for each row, of the share of each of its parts, which are given in milliseconds."""
+    wholes = [sum(row.values()) for row in rows.values()]
+    names = [f"{name}: {digits(whole)} ms" for name, whole in zip(rows, wholes, strict=True)]
+    with figures.page(path, (8.0, 2.1 + 0.5 * len(rows)), title) as figure:
         axes = figure.subplots()
         before = [0.0] * len(rows)
-        for place, part in enumerate(parts):
-            widths = [max(row[part], 0.0) for row in rows.values()]
+        for place, part in enumerate(next(iter(rows.values()))):
+            widths = [max(row[part], 0) / whole for row, whole in zip(rows.values(), wholes, strict=True)]
             colour = GREY if part == "overhead" else COLOURS[place % len(COLOURS)]
-            drawn = axes.barh(list(rows), widths, left=before, color=colour, height=0.62, label=part)
-            wholes = [sum(row.values()) for row in rows.values()]
-            texts = [
-                f"{width / whole:.0%}" if width > 0.05 * whole else ""
-                for width, whole in zip(widths, wholes, strict=True)
-            ]
+            drawn = axes.barh(names, widths, left=before, color=colour, height=0.62, label=part)
+            texts = [f"{width:.0%}" if width >= 0.045 else "" for width in widths]
             axes.bar_label(drawn, texts, label_type="center", color="white", fontsize=10)
             before = [a + b for a, b in zip(before, widths, strict=True)]
         axes.invert_yaxis()
-        axes.set_xlabel("milliseconds a step")
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
         axes.grid(axis="y", visible=False)
-        figure.legend(loc="outside lower center", ncols=len(parts))
+        figure.legend(loc="outside lower center", ncols=5)

@@ -34,12 +34,23 @@ class Data(Section):
     limit: int | None = Field(
         default=None, ge=1, description="use at most this many training images, and as many test images"
     )
+    thin: dict[str, float] = Field(
+        default={},
+        description='share of a class\'s training images that is kept, to try imbalance out: {"cat": 0.05}',
+    )
     max_unreadable: float = Field(
         default=0.01,
         ge=0,
         le=1,
         description="share of unreadable files in a folder above which the run fails",
     )
+
+    @field_validator("thin")
+    @classmethod
+    def _shares(cls, thin: dict[str, float]) -> dict[str, float]:
+        if any(not 0 < share <= 1 for share in thin.values()):
+            raise ValueError("every share must lie in (0, 1]")
+        return thin
 
 
 class Augment(Section):
@@ -154,6 +165,10 @@ class Training(Section):
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="share of the target spread over all classes"
     )
+    sampling: Literal["shuffle", "balanced"] = Field(
+        default="shuffle",
+        description="balanced: an epoch shows every class equally often, a rare one's images again and again",
+    )
     class_weights: Literal["balanced"] | list[float] | None = Field(
         default=None, description="balanced, or one weight a class, for the training loss"
     )
@@ -174,6 +189,11 @@ class Training(Section):
             raise ValueError(
                 "training.plateau and training.schedule both set the learning rate: "
                 "leave training.plateau.patience null or training.schedule.kind constant"
+            )
+        if self.sampling == "balanced" and self.class_weights is not None:
+            raise ValueError(
+                "training.sampling balanced and training.class_weights both make up for rare classes: "
+                "leave training.class_weights null or training.sampling shuffle"
             )
         if isinstance(self.class_weights, list) and any(w < 0 for w in self.class_weights):
             raise ValueError("training.class_weights must not be negative")

@@ -65,7 +65,7 @@ class Dataset:
 
 
 def load(config: Data, seed: int) -> Dataset:
-    """Load the data set that `config` names, draw `limit` and validation images, stratified, by `seed`.
+    """Load the data set that `config` names; draw `limit`, `thin` and validation images by `seed`, stratified.
 
     The division into training and test images never depends on `seed`, nor does `sha256`. Every class keeps
     at least one training image when validation images are held out.
@@ -82,6 +82,13 @@ def load(config: Data, seed: int) -> Dataset:
     if config.limit:
         train = train[_draw(labels[train], config.limit, generator(seed, "limit train"))]
         test = test[_draw(labels[test], config.limit, generator(seed, "limit test"))]
+    for one, share in config.thin.items():
+        if one not in pool.class_names:
+            raise DataError(f"data.thin: no class {one!r} in {name}: it has {', '.join(pool.class_names)}")
+        of_class = labels[train] == pool.class_names.index(one)
+        few = max(1, round(share * of_class.sum()))
+        kept_rows = _draw(labels[train[of_class]], few, generator(seed, f"thin {one}"))
+        train = np.sort(np.concatenate([train[~of_class], train[of_class][kept_rows]]))
     validation = test
     if config.validation == "split":
         share, random = config.validation_share, generator(seed, "validation split")

@@ -50,6 +50,7 @@ class Session:
                 "validation": len(dataset.validation),
                 "test": len(dataset.test),
             },
+            "training_images": dict(zip(dataset.class_names, _counts(dataset), strict=True)),
         }
 
 
@@ -109,21 +110,26 @@ def class_weights(experiment: Experiment, dataset: Dataset) -> list[float] | Non
     """
     wanted, classes = experiment.training.class_weights, len(dataset.class_names)
     if wanted == "balanced":
-        counts = np.bincount(dataset.train.labels, minlength=classes)
-        return (len(dataset.train) / (classes * np.maximum(counts, 1))).tolist()
+        counts = np.maximum(_counts(dataset), 1)
+        return (len(dataset.train) / (classes * counts)).tolist()
     if isinstance(wanted, list) and len(wanted) != classes:
         raise DataError(f"training.class_weights has {len(wanted)} weights for {classes} classes")
     return wanted
 
 
-def samples(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _counts(dataset: Dataset) -> list[int]:
+    """How many training images each class has."""
+    return np.bincount(dataset.train.labels, minlength=len(dataset.class_names)).tolist()
+
+
+def samples(dataset: Dataset, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """The first 25 images that training sees, and their labels: uint8 (25, S, S, 3), int64 (25,)."""
-    return dataset.train.batch(randomness.epoch_order(seed, 0, len(dataset.train))[:25])
+    return dataset.train.batch(randomness.training_order(experiment, 0, dataset.train.labels)[:25])
 
 
 def draw_samples(session: Session, augmented: np.ndarray | None) -> None:
     """Write samples.png: `samples`, and beside each the same image augmented (float, in 0..255)."""
-    images, labels = samples(session.dataset, session.experiment.seed)
+    images, labels = samples(session.dataset, session.experiment)
     if augmented is not None:
         augmented = np.clip(np.rint(augmented), 0, 255).astype(np.uint8)
     figures.samples(

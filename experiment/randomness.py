@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from experiment.config import Augment
+from experiment.config import Augment, Experiment
 
 
 def generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
@@ -46,6 +46,25 @@ def bias(seed: int, layer: str, units: int, kind: str) -> np.ndarray:
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which an epoch visits the training images: a permutation, (count,) int64."""
     return generator(seed, "order", epoch).permutation(count)
+
+
+def training_order(experiment: Experiment, epoch: int, labels: np.ndarray) -> np.ndarray:
+    """The positions that an epoch visits, in order, (N,) int64: all of them once, or as `sampling` has it.
+
+    labels: (N,) of the training split. Balanced: classes come equally often, but for one image, and so do
+    the images of a class.
+    """
+    if experiment.training.sampling == "shuffle":
+        return epoch_order(experiment.seed, epoch, len(labels))
+    random = generator(experiment.seed, "balanced order", epoch)
+    classes = random.permutation(np.unique(labels))  # the first of which get the remainder
+    drawn = []
+    for place, one in enumerate(classes):
+        rows = np.flatnonzero(labels == one)
+        wanted = len(labels) // len(classes) + (place < len(labels) % len(classes))
+        rounds = [random.permutation(rows) for _ in range(-(-wanted // len(rows)))]
+        drawn.append(np.concatenate(rounds)[:wanted])
+    return random.permutation(np.concatenate(drawn))
 
 
 def augmentation(

@@ -37,7 +37,7 @@ class Batches(keras.utils.PyDataset):
 
     def _positions(self) -> np.ndarray:
         if self.training and self._order[0] != self.epoch:
-            order = randomness.epoch_order(self.experiment.seed, self.epoch, len(self.split))
+            order = randomness.training_order(self.experiment, self.epoch, self.split.labels)
             self._order = (self.epoch, order)
         return self._order[1]
 

@@ -107,7 +107,7 @@ def augmented_samples(session: Session) -> np.ndarray | None:
     experiment = session.experiment
     if experiment.augment.kind == "none":
         return None
-    images, _ = lifecycle.samples(session.dataset, experiment.seed)
+    images, _ = lifecycle.samples(session.dataset, experiment)
     generator = randomness.generator(experiment.seed, "augment", 0, 0)
     matrices = draw_matrices(generator, len(images), experiment.augment, experiment.data.image_size)
     images = keras.ops.convert_to_tensor(images.astype(matrices.dtype))

@@ -28,15 +28,15 @@ def captured(experiment: Experiment) -> dict[str, Any]:
     """Train and give the seconds of each epoch."""
     work, seconds = Work(experiment), []
     with numerics(experiment):
-        step, count = Step(work), len(work.dataset.train)
+        step, labels = Step(work), work.dataset.train.labels
         size = experiment.training.batch_size
         for epoch in range(experiment.training.epochs):
             started = work.now()
-            order = randomness.epoch_order(experiment.seed, epoch, count)
-            for number, start in enumerate(range(0, count, size)):
+            order = randomness.training_order(experiment, epoch, labels)
+            for number, start in enumerate(range(0, len(order), size)):
                 step(order[start : start + size], epoch, number)
             seconds.append(work.now() - started)
-    return {"images": count, "seconds": seconds, "loss": step.loss.item()}
+    return {"images": len(labels), "seconds": seconds, "loss": step.loss.item()}
 
 
 class Step:

@@ -43,19 +43,20 @@ class EpochOrder(Sampler):
     Lightning calls `set_epoch`.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
-        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+    def __init__(self, labels: np.ndarray, experiment: Experiment, training: bool) -> None:
+        self.labels, self.experiment, self.training, self.epoch = labels, experiment, training, 0
+        self.batch_size = experiment.training.batch_size
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        order = np.arange(self.count)
-        if self.seed is not None:
-            order = randomness.epoch_order(self.seed, self.epoch, self.count)
+        order = np.arange(len(self.labels))
+        if self.training:
+            order = randomness.training_order(self.experiment, self.epoch, self.labels)
         for step in range(len(self)):
             yield self.epoch, step, order[step * self.batch_size : (step + 1) * self.batch_size]
 
@@ -72,7 +73,7 @@ class DataModule(pl.LightningDataModule):
             self._keep_on(device)
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.dataset.train, self.experiment.seed)
+        return self._loader(self.dataset.train, training=True)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(self.dataset.validation)
@@ -102,8 +103,8 @@ class DataModule(pl.LightningDataModule):
             torch.manual_seed(randomness.derived_seed(self.experiment.seed, "augment", epoch, step))
         return self.augment(images).contiguous(memory_format=torch.channels_last)
 
-    def _loader(self, split: Split, seed: int | None = None) -> DataLoader:
-        order = EpochOrder(len(split), self.experiment.training.batch_size, seed)
+    def _loader(self, split: Split, training: bool = False) -> DataLoader:
+        order = EpochOrder(split.labels, self.experiment, training)
         resident = self._key(split) if self._key(split) in self.resident else None
         return DataLoader(Batches(split, resident), batch_size=None, sampler=order)
 

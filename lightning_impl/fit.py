@@ -116,7 +116,7 @@ def augmented_samples(data: DataModule) -> np.ndarray | None:
     """`lifecycle.samples` augmented as in the first epoch: float (25, S, S, 3), or None."""
     if data.augment is None:
         return None
-    images, _ = lifecycle.samples(data.dataset, data.experiment.seed)
+    images, _ = lifecycle.samples(data.dataset, data.experiment)
     with torch.random.fork_rng():
         augmented = data.augmented(to_float(torch.from_numpy(images), data.dtype), epoch=0, step=0)
     return augmented.permute(0, 2, 3, 1).numpy()

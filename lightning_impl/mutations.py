@@ -121,9 +121,7 @@ def _no_last_batch() -> Any:
     original = data.EpochOrder.__len__
 
     def dropped(self: data.EpochOrder) -> int:
-        return (
-            original(self) if self.seed is None else self.count // self.batch_size
-        )  # evaluated or trained on
+        return len(self.labels) // self.batch_size if self.training else original(self)
 
     return patch.object(data.EpochOrder, "__len__", dropped)
 

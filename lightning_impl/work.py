@@ -50,7 +50,7 @@ class Work:
 
     def batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
         train, size = self.dataset.train, self.experiment.training.batch_size
-        order = randomness.epoch_order(self.experiment.seed, epoch, len(train))
+        order = randomness.training_order(self.experiment, epoch, train.labels)
         for start in range(0, len(order), size):
             images, labels = train.batch(order[start : start + size])
             images = to_float(torch.from_numpy(images).to(self.device), torch.get_default_dtype())

@@ -198,3 +198,21 @@ def test_what_vanished_since_the_command_line_was_read_is_a_data_error(tmp_path:
     (tmp_path / "a.npz").unlink()
     with pytest.raises(DataError, match=r"cannot read the data: .*a.npz"):
         load(settings, seed=1)
+
+
+def test_a_class_is_thinned_in_training_and_not_in_the_test_split(tmp_path: Path) -> None:
+    whole = load(config(tmp_path, name="digits"), seed=1)
+    thinned = load(config(tmp_path, name="digits", thin={"3": 0.05}), seed=1)
+    before = np.add(counts(whole.train), counts(whole.validation))
+    after = np.add(counts(thinned.train), counts(thinned.validation))
+    expected = before.copy()
+    expected[3] = round(0.05 * before[3])
+    assert after.tolist() == expected.tolist()
+    assert counts(thinned.train)[3] >= 5
+    assert counts(thinned.test) == counts(whole.test)
+    assert thinned.sha256 == whole.sha256
+
+
+def test_a_class_that_is_not_there_cannot_be_thinned(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data.thin: no class 'cat' in digits: it has 0, 1"):
+        load(config(tmp_path, name="digits", thin={"cat": 0.5}), seed=1)

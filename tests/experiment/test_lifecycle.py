@@ -123,7 +123,7 @@ def test_wrong_class_weights_leave_no_run_behind(tmp_path: Path) -> None:
 
 def test_samples_are_what_the_first_epoch_sees_first(tmp_path: Path) -> None:
     session = begin(experiment(tmp_path), "keras", None)
-    images, labels = lifecycle.samples(session.dataset, seed=3)
+    images, labels = lifecycle.samples(session.dataset, session.experiment.model_copy(update={"seed": 3}))
     expected = session.dataset.train.batch(randomness.epoch_order(3, 0, 54)[:25])
     np.testing.assert_array_equal(images, expected[0])
     np.testing.assert_array_equal(labels, expected[1])
@@ -180,7 +180,7 @@ def test_an_interrupted_run_is_resumed_as_planned_but_not_for_less(tmp_path: Pat
 def test_a_finished_run_holds_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session = begin(experiment(tmp_path), "keras", None)
     recorder = trained(session, [2.0, 1.0, 1.5])
-    images, _ = lifecycle.samples(session.dataset, session.experiment.seed)
+    images, _ = lifecycle.samples(session.dataset, session.experiment)
     lifecycle.draw_samples(session, images * 1.2)
     assert finish(session, recorder) == 0
     run = session.run

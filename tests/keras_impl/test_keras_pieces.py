@@ -108,12 +108,13 @@ def test_augmentation_acts_in_training_alone() -> None:
     assert np.abs(np.asarray(layer(images, matrices, training=True)) - images).mean() > 1
 
 
-def test_batches_come_in_the_shared_order_and_the_last_is_smaller() -> None:
-    settings = experiment()
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+def test_batches_come_in_the_shared_order_and_the_last_is_smaller(sampling: str) -> None:
+    settings = experiment(training={"batch_size": 50, "sampling": sampling})
     dataset = load(settings.data, settings.seed)
     batches = DataModule(dataset, settings).train
     batches.epoch = 3
-    order = randomness.epoch_order(settings.seed, 3, len(dataset.train))
+    order = randomness.training_order(settings, 3, dataset.train.labels)
     assert len(batches) == 3
     for step in range(3):
         inputs, targets = batches[step]

@@ -190,7 +190,12 @@ def losses(run: Run) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_compiled_run_trains_the_same_numbers(tmp_path: Path) -> None:
+def test_a_compiled_run_trains_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, compile = [], keras.Model.compile
+    monkeypatch.setattr(
+        keras.Model, "compile", lambda self, **rest: [seen.append(rest["jit_compile"]), compile(self, **rest)][1]
+    )
     compiled, eager = compiled_and_eager_losses(train, tmp_path)
+    assert seen == [True, False], "one of the two was compiled by XLA"
     np.testing.assert_allclose(compiled, eager, rtol=0, atol=1e-9)
     assert len(compiled) == 16

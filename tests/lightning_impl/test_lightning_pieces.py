@@ -122,13 +122,14 @@ def test_stock_augmentation_draws_for_each_image() -> None:
     assert build_augment(Augment(kind="none")) is None
 
 
-def test_batches_come_in_the_shared_order_and_the_last_is_smaller() -> None:
-    settings = experiment(augment={"kind": "none"})
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+def test_batches_come_in_the_shared_order_and_the_last_is_smaller(sampling: str) -> None:
+    settings = experiment(training={"batch_size": 50, "sampling": sampling}, augment={"kind": "none"})
     dataset = load(settings.data, settings.seed)
     data = DataModule(dataset, settings, torch.device("cpu"), torch.float32)
     loader = data.train_dataloader()
     loader.sampler.set_epoch(3)  # type: ignore[attr-defined]
-    order = randomness.epoch_order(settings.seed, 3, len(dataset.train))
+    order = randomness.training_order(settings, 3, dataset.train.labels)
     start = 0
     for step, batch in enumerate(loader):
         images, labels = data.on_after_batch_transfer(batch, 0)

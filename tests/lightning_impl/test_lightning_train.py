@@ -169,7 +169,10 @@ def test_stock_torchvision_augmentation_trains(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_run_trains_the_same_numbers(tmp_path: Path) -> None:
+def test_a_compiled_run_trains_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, compile = [], torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: [seen.append(self), compile(self)][1])
     compiled, eager = compiled_and_eager_losses(train, tmp_path)
+    assert len(seen) == 1, "one of the two was compiled"
     np.testing.assert_allclose(compiled, eager, rtol=0, atol=1e-9)
     assert len(compiled) == 16
