@@ -65,7 +65,7 @@ class Dataset:
 
 
 def load(config: Data, seed: int) -> Dataset:
-    """Load the data set that `config` names; draw `limit`, `thin` and validation images by `seed`, stratified.
+    """Load the data set that `config` names; draw `limit`, `thin` and validation by `seed`, stratified.
 
     The division into training and test images never depends on `seed`, nor does `sha256`. Every class keeps
     at least one training image when validation images are held out.

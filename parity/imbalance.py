@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name, remedy in REMEDIES.items():
             for side in SIDES:
-                run = _trained(side, arguments.out / "runs" / f"{side}-{name.replace(' ', '-')}", options, remedy)
+                run = _trained(
+                    side, arguments.out / "runs" / f"{side}-{name.replace(' ', '-')}", options, remedy
+                )
                 rows.append(row_of(name, side, run, arguments.rare))
                 print("  ".join(str(value) for value in rows[-1].values()), flush=True)
     except sides.SideError as error:
@@ -64,14 +66,22 @@ def row_of(remedy: str, side: str, run: Run, rare: str) -> dict[str, Any]:
     """A run's scores, by the names of HEADS; those of the rare class first."""
     metrics = run.read_json("metrics.json")
     scores = metrics["per_class"][rare]
-    found = (scores["recall"], scores["precision"], scores["f1"], metrics["macro_f1"], metrics["test_accuracy"])
+    found = (
+        scores["recall"],
+        scores["precision"],
+        scores["f1"],
+        metrics["macro_f1"],
+        metrics["test_accuracy"],
+    )
     return dict(zip(HEADS, (remedy, side, *(round(one, 4) for one in found)), strict=True))
 
 
 def helped(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether either remedy raises the rare class's recall on both sides."""
     recalls = {(row["remedy"], row["side"]): row["recall"] for row in rows}
-    return all(recalls[name, side] > recalls["none", side] for name in REMEDIES if name != "none" for side in SIDES)
+    return all(
+        recalls[name, side] > recalls["none", side] for name in REMEDIES if name != "none" for side in SIDES
+    )
 
 
 def write(
@@ -80,14 +90,16 @@ def write(
     """Write the report into `out`; returns the path of its README.md."""
     counts = facts["data"]["training_images"]
     with replacing(out / "imbalance.json") as path:
-        path.write_text(json.dumps({"rare": rare, "share": share, "rows": list(rows), "facts": facts}, indent=1))
+        path.write_text(
+            json.dumps({"rare": rare, "share": share, "rows": list(rows), "facts": facts}, indent=1)
+        )
     draw(out / "recall.png", rows, rare)
     verdict = "raise" if helped(rows) else "do NOT both raise"
     lines = [
         f"# A rare class: {rare} at {share:.0%}",
         "",
-        f"{counts[rare]} training images of {rare}, {max(counts.values())} of the most frequent class; the test "
-        f"split is whole. Both remedies {verdict} the rare class's recall, on both sides.",
+        f"{counts[rare]} training images of {rare}, {max(counts.values())} of the most frequent class; the "
+        f"test split is whole. Both remedies {verdict} the rare class's recall, on both sides.",
         "",
         "![recall](recall.png)",
         "",
@@ -128,7 +140,9 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], rare: str) -> None:
 def _trained(side: str, directory: Path, options: Sequence[str], remedy: Sequence[str]) -> Run:
     run = Run(directory)
     if not run.finished:
-        sides.start(f"{side}_impl.train", [*options, *remedy, f"--run.dir={directory}", "--run.overwrite=true"])
+        sides.start(
+            f"{side}_impl.train", [*options, *remedy, f"--run.dir={directory}", "--run.overwrite=true"]
+        )
     return run
 
 

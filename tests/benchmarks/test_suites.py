@@ -100,7 +100,7 @@ def suite_of(options: list[str]) -> Suite:
 def test_settings_become_options_of_train() -> None:
     suite = suite_of(["--models", "cnn", "vgg16-cached", "--batches", "32", "64", "--compile"])
     assert len(suite.settings()) == 2 * 2 * 2
-    assert len(suite.cells) == 8 * len(suite.names)
+    assert len(suite.cells) == 8 * len(suite.names) - 4, "the tutorial caches nothing"
     assert "one CUDA graph" not in suite.names
     experiment = suite.experiment(suite.settings()[-1])
     assert experiment.model.name == "vgg16"

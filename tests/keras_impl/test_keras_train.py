@@ -193,7 +193,9 @@ def losses(run: Run) -> np.ndarray:
 def test_a_compiled_run_trains_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, compile = [], keras.Model.compile
     monkeypatch.setattr(
-        keras.Model, "compile", lambda self, **rest: [seen.append(rest["jit_compile"]), compile(self, **rest)][1]
+        keras.Model,
+        "compile",
+        lambda self, **rest: [seen.append(rest["jit_compile"]), compile(self, **rest)][1],
     )
     compiled, eager = compiled_and_eager_losses(train, tmp_path)
     assert seen == [True, False], "one of the two was compiled by XLA"
