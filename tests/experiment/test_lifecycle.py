@@ -97,7 +97,13 @@ def test_begin_loads_the_data_and_makes_the_record(tmp_path: Path, capsys: pytes
     session = begin(wanted, "keras", None)
     assert session.dataset.train.images.shape[1:] == (16, 16, 3)
     assert "digits, 10 classes; 54 training, 6 validation, 60 test images" in capsys.readouterr().out
-    assert session.data_facts == {
+    facts = session.data_facts
+    counts = facts.pop("training_images")
+    assert isinstance(counts, dict)
+    assert list(counts) == list("0123456789")
+    assert sum(counts.values()) == 54
+    assert counts["3"] == (session.dataset.train.labels == 3).sum()
+    assert facts == {
         "name": "digits",
         "sha256": session.dataset.sha256,
         "note": None,
