@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pydantic import ValidationError
 
 from experiment import devices
-from experiment.config import Experiment
+from experiment.config import Experiment, fault
 from experiment.run import occupied
 
 Framework = Literal["keras", "lightning"]
@@ -191,10 +191,7 @@ def experiment_from(values: dict[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(_plain(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        fail(message if first["type"] == "value_error" else f"{key}: {message}")
+        fail(fault(error))
 
 
 def read_config(path: Path) -> Experiment:

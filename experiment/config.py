@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CACHE = "~/.cache/keras-lightning-parity"
 
@@ -206,6 +206,13 @@ class RunSettings(Section):
     )
     overwrite: bool = Field(default=False, description="replace a run record that is already there")
     record_steps: bool = Field(default=False, description="also write the loss of every step (steps.csv)")
+
+
+def fault(error: ValidationError) -> str:
+    """The first fault that a schema found, in a line."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    return message if first["type"] == "value_error" else f"{'.'.join(map(str, first['loc']))}: {message}"
 
 
 class Experiment(Section):

@@ -164,6 +164,11 @@ def environment(
     }
 
 
+def environment_line(facts: dict[str, Any]) -> str:
+    """The machine and the code that a run was made with, from its environment.json, as reports name them."""
+    return f"{facts['cpu']}, {facts['cores']} cores; {facts['git_revision']}, {facts['utc']}."
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

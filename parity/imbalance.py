@@ -17,7 +17,7 @@ from typing import Any
 
 from experiment import cli, figures
 from experiment.figures import COLOURS
-from experiment.run import Run, replacing
+from experiment.run import Run, environment_line, replacing
 from parity import sides
 
 REMEDIES = {
@@ -111,7 +111,7 @@ def write(
         "",
         f"`{command}`",
         "",
-        f"{facts['cpu']}, {facts['cores']} cores; {facts['git_revision']}, {facts['utc']}.",
+        environment_line(facts),
     ]
     with replacing(out / "README.md") as path:
         path.write_text("\n".join(lines) + "\n")
