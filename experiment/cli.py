@@ -101,6 +101,8 @@ def check(framework: Framework, experiment: Experiment) -> None:
         )
     if (experiment.gpus or 0) > 1:
         fail(f"gpus {experiment.gpus}: training uses one device for now: use --gpus 1")
+    if experiment.tracking == "mlflow" and not devices.installed("mlflow"):
+        fail("tracking mlflow needs MLflow: pip install mlflow, or leave tracking at tensorboard")
     if experiment.training.precision == "tf32" and devices.wanted(experiment.gpus) == 0:
         fail("training.precision tf32 is a GPU's way to multiply: use float32 on the CPU")
     by_torch = framework == "lightning"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -28,6 +31,38 @@ class EventWriter:
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()])
         self._write(Event(step=step, summary=summary))
         self._file.flush()
+
+    def images(self, step: int, paths: Mapping[str, Path]) -> None:
+        """Write PNG files, each by its tag."""
+        for tag, path in paths.items():
+            image = Summary.Image(encoded_image_string=path.read_bytes())
+            self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
+
+    def hyperparameters(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Write a run's settings and what it reached, for the table of TensorBoard's HParams."""
+        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        plain = {k: v if isinstance(v, int | float | bool | str) else str(v) for k, v in values.items()}
+        self._write(Event(summary=hparams_pb(plain, trial_id="run")))
+        end = plugin_data_pb2.HParamsPluginData(
+            session_end_info=plugin_data_pb2.SessionEndInfo(
+                status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time()
+            )
+        )
+        value = Summary.Value(tag="_hparams_/session_end_info")
+        value.metadata.plugin_data.plugin_name = "hparams"
+        value.metadata.plugin_data.content = end.SerializeToString()
+        self._write(Event(summary=Summary(value=[value])))
+        self.scalars(0, {f"hparams/{key}": value for key, value in metrics.items()})
+
+    def graph(self, layers: Sequence[tuple[str, str, Sequence[str]]]) -> None:
+        """Write a model's graph: name, kind and inputs of each layer, "" for the model's own input."""
+        graph = GraphDef()
+        graph.node.add(name="images", op="Input")
+        for name, kind, inputs in layers:
+            graph.node.add(name=name, op=kind, input=[one or "images" for one in inputs])
+        self._write(Event(graph_def=graph.SerializeToString()))
 
     def close(self) -> None:
         self._file.close()

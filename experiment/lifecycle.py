@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from experiment import analysis, error_figures, evaluation, figures, randomness
+from experiment import analysis, error_figures, evaluation, figures, randomness, tracking
 from experiment.cli import read_config
 from experiment.config import Experiment
 from experiment.datasets import DataError, Dataset, load
+from experiment.events import EventWriter
 from experiment.progress import Recorder
-from experiment.run import Run
+from experiment.run import Run, RunError
+
+Layers = Sequence[tuple[str, str, Sequence[str]]]
 
 
-class RunError(Exception):
-    """A run cannot start or go on; the message says why and what to do."""
+__all__ = ["RunError", "Session", "begin", "finish"]
 
 
 @dataclass
@@ -59,6 +64,7 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
 
     Raises DataError for the data; RunError where the run cannot be resumed or its place is taken.
     """
+    tracking.check(experiment)
     dataset = load(experiment.data, experiment.seed)
     weights = class_weights(experiment, dataset)
     print(
@@ -151,14 +157,31 @@ def discard(session: Session, recorder: Recorder) -> int:
     return 1
 
 
+def board(run: Run, experiment: Experiment, metrics: dict[str, Any], layers: Layers) -> None:
+    """Write a finished run's pictures, settings and graph for TensorBoard."""
+    epochs = len(run.history())
+    names = ("samples", "confusion", "mistakes", "calibration", "curves")
+    pictures = {name: path for name in names if (path := run.directory / f"{name}.png").is_file()}
+    with closing(EventWriter(run.directory / "tensorboard", epochs + 1)) as events:
+        events.images(epochs, pictures)
+        reached = {key: metrics[key] for key in ("test_accuracy", "test_loss", "macro_f1")}
+        events.hyperparameters(tracking.settings(experiment), reached)
+        if layers:
+            events.graph(layers)
+
+
 def finish(
     session: Session,
     recorder: Recorder,
     probabilities: np.ndarray,
     test_loss: float,
     parameters: dict[str, int],
+    layers: Layers = (),
 ) -> int:
-    """Write the results of a trained model, print them, and return the exit code of the command."""
+    """Write the results of a trained model, print them, and return the exit code of the command.
+
+    layers: name, kind and inputs of each, for TensorBoard's graph.
+    """
     run, dataset, rows = session.run, session.dataset, recorder.rows
     labels = dataset.test.labels
     results = evaluation.evaluate(labels, probabilities, dataset.class_names)
@@ -190,6 +213,7 @@ def finish(
         path = run.directory / "mistakes.png"
         error_figures.mistakes(path, images, true, probabilities[wrong], dataset.class_names)
     run.write_json("metrics.json", metrics)
+    board(run, session.experiment, metrics, layers)
     print(f"\n{evaluation.report(results)}\n")
     print(
         f"test accuracy {results['test_accuracy']:.4f}, test loss {test_loss:.4f}, "
@@ -200,6 +224,8 @@ def finish(
         worst = [f"{one['true']} for {one['predicted']} ({one['count']})" for one in pairs[:3]]
         print(f"most confused: {', '.join(worst)}; calibration error {errors['ece']:.3f}")
     print(analysis.fit(run.history_columns()))
+    if recorder.tracker is not None:
+        recorder.tracker.finish(metrics, dataset.class_names)
     if recorder.message:
         print(recorder.message, file=sys.stderr)
     if recorder.status == "interrupted":

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from experiment import tracking
 from experiment.config import Experiment
 from experiment.events import EventWriter
 from experiment.run import Run, replacing
@@ -44,7 +45,8 @@ class Recorder:
 
     def __init__(self, run: Run, experiment: Experiment, images: int, rows: list[dict[str, float]]) -> None:
         self.run, self.images, self.rows = run, images, rows
-        self.training = experiment.training
+        self.experiment, self.training = experiment, experiment.training
+        self.tracker: tracking.Tracker | None = None
         self.epochs = experiment.training.epochs
         self.status, self.message = "completed", ""
         self.step_losses = self._earlier_steps() if experiment.run.record_steps else None
@@ -52,6 +54,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         self._tensorboard = EventWriter(self.run.directory / "tensorboard", len(self.rows) + 1)
+        self.tracker = tracking.start(self.run, self.experiment)
         self._bar = tqdm(total=self.images, unit=" images", leave=False, disable=None, unit_scale=True)
         self._handler = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._interrupt)
@@ -64,6 +67,8 @@ class Recorder:
         self._bar.close()
         self._tensorboard.close()
         self._write_steps()
+        if error is not None and self.tracker is not None:
+            self.tracker.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
         if isinstance(error, Interrupted | NonFiniteLoss):
             self.status = "interrupted" if isinstance(error, Interrupted) else "non_finite"
             self.message = str(error)
@@ -116,6 +121,8 @@ class Recorder:
         self.run.write_history(self.rows)
         self._write_steps()
         self._tensorboard.scalars(row["epoch"], {tag: row[key] for tag, key in TAGS.items()})
+        if self.tracker is not None:
+            self.tracker.epoch(row)
         self._bar.clear()
         print(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "

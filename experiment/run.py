@@ -45,6 +45,10 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+class RunError(Exception):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
 class Run:
     """A run directory."""
 

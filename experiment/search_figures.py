@@ -12,6 +12,7 @@ from experiment.figures import COLOURS, GREY, INK, page
 
 Trials = Sequence[Any]  # Optuna's FrozenTrial
 BLUE, ORANGE = COLOURS[:2]
+LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
 
 
 def history(path: Path, trials: Trials, monitor: str, direction: str) -> None:
@@ -44,6 +45,8 @@ def slices(path: Path, done: Trials, keys: Sequence[str], monitor: str) -> None:
             axes.grid()
             if log:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+                axes.xaxis.set_minor_formatter("")
             if ticks:
                 axes.set_xticks(range(len(ticks)), ticks, fontsize=10)
                 axes.set_xlim(-0.5, len(ticks) - 0.5)
@@ -74,7 +77,7 @@ def parallel(path: Path, done: Trials, keys: Sequence[str], monitor: str) -> Non
             else:
                 ends = [(0.0, f"{min(values):.3g}"), (1.0, f"{max(values):.3g}")]
             for height, text in ends:
-                axes.text(place + 0.04, height, text, fontsize=9, va="center")
+                axes.text(place + 0.04, height, text, fontsize=9, va="center", bbox=LABEL)
         axes.set_xticks(range(len(columns)), [name.replace(".", ".\n") for name, *_ in columns], fontsize=10)
         axes.set_yticks([])
         axes.spines[["left", "bottom"]].set_visible(False)

@@ -84,8 +84,10 @@ def fill(work: Work) -> None:
 
     queue = work.search.queue()
     described = {
-        "search": work.search.model_dump(mode="json", exclude={"trials"}),
-        "base": work.base.model_dump(mode="json", exclude={"run", "gpus"}),
+        "search": work.search.model_dump(mode="json", exclude={"trials"}, exclude_defaults=True),
+        "base": work.base.model_dump(
+            mode="json", exclude={"run", "gpus", "tracking", "mlflow"}, exclude_defaults=True
+        ),
     }
     try:
         study = optuna.create_study(study_name=work.name, storage=work.storage, direction=work.direction)

@@ -13,7 +13,7 @@ import numpy as np
 from experiment import devices, features, lifecycle, randomness
 from experiment.config import Experiment
 from experiment.datasets import Dataset
-from experiment.lifecycle import Session
+from experiment.lifecycle import Layers, Session
 from experiment.progress import Recorder
 from experiment.run import environment
 from keras_impl.augment import affine, compiled, draw_matrices
@@ -21,6 +21,7 @@ from keras_impl.callbacks import build_callbacks
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.model import count_parameters
+from keras_impl.recording import Recording
 
 PRECISIONS = {"float32": "float32", "tf32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
 
@@ -67,7 +68,9 @@ def _train(session: Session) -> int:
     classifier.model.load_weights(run.checkpoints / name)
     scores = classifier.trained.evaluate(data.test, verbose=0, return_dict=True)
     probabilities = np.asarray(classifier.trained.predict(data.test, verbose=0))
-    return lifecycle.finish(session, recorder, probabilities, float(scores["loss"]), parameters)
+    return lifecycle.finish(
+        session, recorder, probabilities, float(scores["loss"]), parameters, layers(classifier)
+    )
 
 
 @contextmanager
@@ -100,6 +103,14 @@ def _allow_tf32(allowed: bool) -> None:
 
             torch.set_float32_matmul_precision("high" if allowed else "highest")
             torch.backends.cudnn.allow_tf32 = allowed
+
+
+def layers(classifier: Classifier) -> Layers:
+    """Name, kind and inputs of every layer, in the order in which they run."""
+    model = classifier.model
+    with Recording(model) as recording:
+        model(keras.ops.zeros((1, *model.input_shape[1:])))
+    return [(seen.name, seen.kind, seen.inputs) for seen in recording.seen]
 
 
 def augmented_samples(session: Session) -> np.ndarray | None:

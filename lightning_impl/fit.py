@@ -16,13 +16,14 @@ from lightning.pytorch.callbacks import Callback
 from experiment import devices, features, lifecycle
 from experiment.config import Experiment
 from experiment.datasets import Dataset
-from experiment.lifecycle import Session
+from experiment.lifecycle import Layers, Session
 from experiment.progress import Recorder
 from experiment.run import environment
 from lightning_impl.callbacks import build_callbacks
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
 from lightning_impl.model import count_parameters
+from lightning_impl.recording import Recording
 
 PRECISIONS = {"float32": "32-true", "tf32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-true"}
 
@@ -68,7 +69,8 @@ def _train(session: Session) -> int:
     [scores] = trainer.test(classifier, data, verbose=False)
     predictions = trainer.predict(classifier, data)
     probabilities = torch.cat(predictions).cpu().numpy()  # type: ignore[arg-type]
-    return lifecycle.finish(session, recorder, probabilities, scores["test_loss"], parameters)
+    test_loss = scores["test_loss"]
+    return lifecycle.finish(session, recorder, probabilities, test_loss, parameters, layers(classifier))
 
 
 @contextmanager
@@ -110,6 +112,15 @@ def build_trainer(experiment: Experiment, callbacks: list[Callback]) -> pl.Train
 
 def use_gpu(experiment: Experiment) -> bool:
     return devices.wanted(experiment.gpus) > 0 and torch.cuda.is_available()
+
+
+@torch.no_grad()
+def layers(classifier: Classifier) -> Layers:
+    """Name, kind and inputs of every layer, in the order in which they run."""
+    size, network = classifier.experiment.data.image_size, classifier.network.eval()
+    with Recording(network, aligned=True) as recording:
+        network.forward(torch.zeros(1, 3, size, size, device=classifier.device))  # not what was compiled
+    return [(seen.name, seen.kind, seen.inputs) for seen in recording.seen]
 
 
 def augmented_samples(data: DataModule) -> np.ndarray | None:
