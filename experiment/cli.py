@@ -69,7 +69,8 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     parser = Parser(
         prog=f"{framework}_impl.train",
         description=f"Train the image classifier with {framework.capitalize()}. Two more options stand "
-        "outside the configuration: --resume RUN goes on with a run, and --config FILE reads YAML.",
+        "outside the configuration: --resume RUN goes on with a run, and --config FILE reads YAML. "
+        "--warm-start RUN begins a new run with the weights of another.",
         exit_on_error=True,
         allow_abbrev=False,
         print_config="--print-config",
@@ -78,6 +79,7 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     parser.add_class_arguments(Experiment, None)
     before = PlainParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     before.add_argument("--resume", type=Path)
+    argv = [re.sub(r"^--warm-start\b", "--warm_start", one) for one in argv]
     resume, argv = before.parse_known_args(argv)
     if resume.resume is not None:
         return _resume_request(framework, parser, resume.resume, argv)
@@ -122,6 +124,8 @@ def _check_files(experiment: Experiment) -> None:
         path = Path(data.root).expanduser()
         if not (path.is_file() if data.name == "npz" else path.is_dir()):
             fail(f"data.root {data.root}: there is no such {what}")
+    if experiment.warm_start is not None and not (Path(experiment.warm_start) / "metrics.json").is_file():
+        fail(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json)")
     if (
         model.name == "vgg16"
         and model.weights not in ("imagenet", "random")

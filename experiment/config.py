@@ -30,6 +30,10 @@ class Data(Section):
     validation_share: float = Field(
         default=0.1, gt=0, lt=1, description="share held out, stratified and seeded"
     )
+    classes: list[str] | None = Field(default=None, description="use the images of these classes alone")
+    replay: float = Field(
+        default=0.0, ge=0, le=1, description="with warm_start: share of that run's images that is mixed in"
+    )
     limit: int | None = Field(
         default=None, ge=1, description="use at most this many training images, and as many test images"
     )
@@ -43,6 +47,13 @@ class Data(Section):
         le=1,
         description="share of unreadable files in a folder above which the run fails",
     )
+
+    @field_validator("classes")
+    @classmethod
+    def _different(cls, classes: list[str] | None) -> list[str] | None:
+        if classes is not None and len(set(classes)) != len(classes):
+            raise ValueError("a class is named twice")
+        return classes
 
     @field_validator("thin")
     @classmethod
@@ -138,6 +149,10 @@ class Experiment(Section):
         default=None,
         description="Keras's backend (Lightning takes no notice); null: KERAS_BACKEND, else by device",
     )
+    warm_start: str | None = Field(
+        default=None,
+        description="a finished run whose weights training starts from; classes that it lacks are added",
+    )
     tracking: Literal["tensorboard", "mlflow"] = Field(
         default="tensorboard", description="mlflow: log to MLflow too; TensorBoard's files are always written"
     )
@@ -150,6 +165,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
+        if self.data.replay and self.warm_start is None:
+            raise ValueError("data.replay mixes in the images of the run that --warm-start names: name one")
         if self.model.name == "vgg16" and self.data.image_size < 32:
             raise ValueError(f"data.image_size {self.data.image_size}: vgg16 needs at least 32")
         if self.model.name == "cnn":

@@ -20,7 +20,7 @@ from experiment.folder import Pool, read_folder, read_npz
 from experiment.randomness import generator
 from experiment.shards import read_shards
 
-__all__ = ["DataError", "Dataset", "Split", "load"]
+__all__ = ["DataError", "Dataset", "Split", "load", "stratified"]
 
 DIGITS = [str(digit) for digit in range(10)]
 CLASSES = {
@@ -78,16 +78,19 @@ def load(config: Data, seed: int) -> Dataset:
     labels, train, test = pool.labels, pool.train, pool.test
     if test is None:
         train, test = _hold_out(train, labels, TEST_SHARE, generator(0, "test split"))
+    if config.classes is not None:
+        pool, train, test = _only(pool, train, test, config.classes, name)
+        labels = pool.labels
     sha256 = _content(pool, train, test)
     if config.limit:
-        train = train[_draw(labels[train], config.limit, generator(seed, "limit train"))]
-        test = test[_draw(labels[test], config.limit, generator(seed, "limit test"))]
+        train = train[stratified(labels[train], config.limit, generator(seed, "limit train"))]
+        test = test[stratified(labels[test], config.limit, generator(seed, "limit test"))]
     for one, share in config.thin.items():
         if one not in pool.class_names:
             raise DataError(f"data.thin: no class {one!r} in {name}: it has {', '.join(pool.class_names)}")
         of_class = labels[train] == pool.class_names.index(one)
         few = max(1, round(share * of_class.sum()))
-        kept_rows = _draw(labels[train[of_class]], few, generator(seed, f"thin {one}"))
+        kept_rows = stratified(labels[train[of_class]], few, generator(seed, f"thin {one}"))
         train = np.sort(np.concatenate([train[~of_class], train[of_class][kept_rows]]))
     validation = test
     if config.validation == "split":
@@ -95,6 +98,21 @@ def load(config: Data, seed: int) -> Dataset:
         train, validation = _hold_out(train, labels, share, random)
     splits = [Split(pool.images, labels[rows], rows) for rows in (train, validation, test)]
     return Dataset(name, pool.class_names, *splits, sha256=sha256, note=pool.note)
+
+
+def _only(
+    pool: Pool, train: np.ndarray, test: np.ndarray, classes: list[str], name: str
+) -> tuple[Pool, np.ndarray, np.ndarray]:
+    """A pool of these classes alone, numbered as they are named, and the rows of its two splits."""
+    if missing := [one for one in classes if one not in pool.class_names]:
+        raise DataError(
+            f"data.classes: no class {missing[0]!r} in {name}: it has {', '.join(pool.class_names)}"
+        )
+    numbers = np.full(len(pool.class_names), -1)
+    numbers[[pool.class_names.index(one) for one in classes]] = np.arange(len(classes))
+    labels = numbers[pool.labels]
+    train, test = train[labels[train] >= 0], test[labels[test] >= 0]
+    return replace(pool, class_names=tuple(classes), labels=labels, train=train, test=test), train, test
 
 
 def _read(config: Data) -> tuple[str, Pool]:
@@ -123,7 +141,7 @@ def _hold_out(
     rows: np.ndarray, labels: np.ndarray, share: float, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide rows into (kept, held out), stratified; every class keeps one, and one at least is held out."""
-    held = _draw(labels[rows], max(1, round(share * len(rows))), random, keep=1)
+    held = stratified(labels[rows], max(1, round(share * len(rows))), random, keep=1)
     if not len(held):
         raise DataError(
             f"{len(rows)} training images, at most one of each class, leave none to hold out\n"
@@ -132,7 +150,7 @@ def _hold_out(
     return np.delete(rows, held), rows[held]
 
 
-def _draw(labels: np.ndarray, wanted: int, random: np.random.Generator, keep: int = 0) -> np.ndarray:
+def stratified(labels: np.ndarray, wanted: int, random: np.random.Generator, keep: int = 0) -> np.ndarray:
     """Sorted positions of `wanted` labels, in proportion to the classes (largest remainders).
 
     `keep` of each class are never drawn; fewer than `wanted` come back where that leaves too few.

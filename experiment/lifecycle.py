@@ -6,17 +6,18 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiment import analysis, error_figures, evaluation, figures, randomness, tracking
+from experiment import analysis, error_figures, evaluation, figures, randomness, tracking, update
 from experiment.cli import read_config
 from experiment.config import Experiment
-from experiment.datasets import DataError, Dataset, load
+from experiment.datasets import DataError, Dataset
 from experiment.events import EventWriter
+from experiment.prediction import TrainedRun
 from experiment.progress import Recorder
 from experiment.run import Run, RunError
 
@@ -36,6 +37,8 @@ class Session:
     class_weights: list[float] | None
     rows: list[dict[str, float]] = field(default_factory=list)
     resumed: bool = False
+    warm: TrainedRun | None = None  # whose weights training starts from
+    tests: dict[str, slice] = field(default_factory=dict)  # parts of the test split, after a warm start
 
     def keep_epochs(self, count: int) -> None:
         """Forget recorded epochs that the checkpoint does not hold: they are trained again."""
@@ -65,7 +68,8 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
     Raises DataError for the data; RunError where the run cannot be resumed or its place is taken.
     """
     tracking.check(experiment)
-    dataset = load(experiment.data, experiment.seed)
+    warm = update.opened(experiment, framework)
+    dataset, tests = update.load_all(experiment, framework)
     weights = class_weights(experiment, dataset)
     print(
         f"data: {dataset.name}, {len(dataset.class_names)} classes; {len(dataset.train)} training, "
@@ -73,12 +77,15 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
         flush=True,
     )
     if resume is not None:
-        return _reopen(experiment, framework, Run(resume), dataset, weights)
+        return replace(_reopen(experiment, framework, Run(resume), dataset, weights), tests=tests)
     try:
         run = Run.create(experiment, framework, dataset.name)
     except OSError as error:
         raise RunError(str(error)) from error
-    return Session(experiment, dataset, run, weights)
+    if warm is not None:  # its weights: none need to be fetched
+        model = experiment.model.model_copy(update={"weights": "random"})
+        experiment = experiment.model_copy(update={"model": model})
+    return Session(experiment, dataset, run, weights, warm=warm, tests=tests)
 
 
 def _reopen(
@@ -212,6 +219,12 @@ def finish(
         images, true = dataset.test.batch(wrong)
         path = run.directory / "mistakes.png"
         error_figures.mistakes(path, images, true, probabilities[wrong], dataset.class_names)
+    if session.tests:
+        hits = probabilities.argmax(1) == labels
+        metrics["test_sets"] = {
+            name: {"images": len(hits[part]), "accuracy": float(hits[part].mean())}
+            for name, part in session.tests.items()
+        }
     run.write_json("metrics.json", metrics)
     board(run, session.experiment, metrics, layers)
     print(f"\n{evaluation.report(results)}\n")
@@ -220,6 +233,8 @@ def finish(
         f"best epoch {metrics['best_epoch']}, {parameters['total']:,} parameters "
         f"({parameters['trainable']:,} trainable)"
     )
+    for name, found in metrics.get("test_sets", {}).items():
+        print(f"on the {name} test images ({found['images']}): accuracy {found['accuracy']:.4f}")
     if pairs := metrics["most_confused"]:
         worst = [f"{one['true']} for {one['predicted']} ({one['count']})" for one in pairs[:3]]
         print(f"most confused: {', '.join(worst)}; calibration error {errors['ece']:.3f}")

@@ -18,8 +18,7 @@ from experiment.datasets import DataError
 from experiment.decoding import decode
 from experiment.evaluation import shorten
 from experiment.folder import images_below
-from experiment.lifecycle import RunError
-from experiment.run import Run, replacing
+from experiment.run import Run, RunError, replacing
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> probabilities (N, classes)
 Predictor = Callable[["TrainedRun"], Classify]

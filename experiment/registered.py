@@ -21,7 +21,8 @@ class RegisteredRun(PythonModel):
         directory = Path(context.artifacts["run"])
         framework = framework_of(Run(directory))
         side = import_module(f"{framework}_impl.predict")
-        self.classify = side.predictor(TrainedRun.open(directory, framework))
+        trained = TrainedRun.open(directory, framework)
+        self.class_names, self.classify = trained.class_names, side.predictor(trained)
 
     def predict(
         self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None

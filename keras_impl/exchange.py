@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import keras
 import numpy as np
 
@@ -18,24 +16,8 @@ from experiment.run import replacing
 from keras_impl.callbacks import build_callbacks, learning_rate
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
-from keras_impl.model import count_parameters, named_layers
-
-
-def weights(model: keras.Model) -> Arrays:
-    """Every weight and moving statistic by `LAYER/NAME`, such as conv1/kernel or bn1/moving_mean.
-
-    Kernels are (height, width, in, out) or (in, out); dtypes are the model's.
-    """
-    return {name: _array(variable) for name, variable in _variables(model).items()}
-
-
-def load(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
-    """Give a model what `weights` found; raises RunError where names or shapes differ."""
-    variables = _variables(model)
-    if odd := sorted(variables.keys() ^ arrays.keys()):
-        raise RunError(f"the model and the arrays differ in {', '.join(odd)}")
-    for name, variable in variables.items():
-        _assign(variable, arrays[name], name)
+from keras_impl.model import count_parameters
+from keras_impl.weights import assign, by_name, load, to_array, weights
 
 
 def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
@@ -49,7 +31,7 @@ def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
     return {
         "best": {f"weights/{name}": array for name, array in best.items()},
         "last": {f"weights/{name}": array for name, array in last.items()}
-        | {name: _array(variable) for name, variable in _progress(classifier).items()},
+        | {name: to_array(variable) for name, variable in _progress(classifier).items()},
     }
 
 
@@ -61,7 +43,7 @@ def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[st
         load(classifier.model, {k.removeprefix("weights/"): v for k, v in found if k.startswith("weights/")})
         _save(classifier.model, session, f"{name}.keras")
     for name, variable in _progress(classifier).items():
-        _assign(variable, checkpoints["last"][name], name)
+        assign(variable, checkpoints["last"][name], name)
     # The learning rate is made from the record again: Keras keeps it in the precision of the run, and the
     # other side does not.
     batches = DataModule(session.dataset, session.experiment).train
@@ -89,18 +71,10 @@ def _classifier(experiment: Experiment, classes: int, on_features: bool | None =
     return Classifier(experiment.model_copy(update={"model": model}), classes, on_features)
 
 
-def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    return {
-        f"{name}/{variable.name}": variable
-        for name, layer in named_layers(model).items()
-        for variable in layer.weights
-    }
-
-
 def _progress(classifier: Classifier) -> dict[str, keras.Variable]:
     """What Adam keeps, by the names of the exchange."""
     optimizer = classifier.trained.optimizer
-    names = {id(variable): name for name, variable in _variables(classifier.model).items()}
+    names = {id(variable): name for name, variable in by_name(classifier.model).items()}
     progress = {"iterations": optimizer.iterations, "learning_rate": optimizer.learning_rate}
     for kind in ("momentum", "velocity"):
         # They stand in the order of the weights that they belong to.
@@ -109,16 +83,6 @@ def _progress(classifier: Classifier) -> dict[str, keras.Variable]:
             plural = {"momentum": "momentums", "velocity": "velocities"}[kind]
             progress[f"{plural}/{names[id(weight)]}"] = moment
     return progress
-
-
-def _array(variable: keras.Variable) -> np.ndarray:
-    return np.array(keras.ops.convert_to_numpy(variable))
-
-
-def _assign(variable: keras.Variable, array: np.ndarray, name: str) -> None:
-    if tuple(variable.shape) != array.shape:
-        raise RunError(f"{name} is {tuple(variable.shape)} in the model and {array.shape} in the arrays")
-    variable.assign(array)
 
 
 def _load_weights(model: keras.Model, trained: TrainedRun, name: str) -> None:

@@ -22,6 +22,7 @@ from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.model import count_parameters
 from keras_impl.recording import Recording
+from keras_impl.weights import warm_start
 
 PRECISIONS = {"float32": "float32", "tf32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
 
@@ -41,6 +42,7 @@ def _train(session: Session) -> int:
     on_features = features.usable(experiment)
     classifier = Classifier(experiment, len(dataset.class_names), on_features)
     parameters = count_parameters(classifier.model)
+    warm_start(session, classifier.model)
     lifecycle.draw_samples(session, augmented_samples(session))
     if on_features:
         dataset = base_features(classifier, dataset)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiment import features
 from experiment.datasets import Dataset
@@ -20,31 +19,14 @@ from experiment.progress import Recorder
 from lightning_impl import predict
 from lightning_impl.callbacks import LearningRateScheduler, build_callbacks
 from lightning_impl.canonical import keras_view
-from lightning_impl.canonical import tensors as canonical_tensors
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule
 from lightning_impl.fit import build_trainer, use_gpu
 from lightning_impl.keras_semantics import ReduceLROnPlateau
 from lightning_impl.model import count_parameters
+from lightning_impl.weights import assign, by_name, load, to_array, weights
 
 MOMENTS = {"momentums": "exp_avg", "velocities": "exp_avg_sq"}
-
-
-def weights(model: nn.Module) -> Arrays:
-    """Every weight and moving statistic by `LAYER/NAME`, such as conv1/kernel or bn1/moving_mean.
-
-    Kernels are (height, width, in, out) or (in, out); dtypes are the model's.
-    """
-    return {name: _array(keras_view(*of)) for name, of in _tensors(model).items()}
-
-
-def load(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Give a model what `weights` found; raises RunError where names or shapes differ."""
-    tensors = _tensors(model)
-    if odd := sorted(tensors.keys() ^ arrays.keys()):
-        raise RunError(f"the model and the arrays differ in {', '.join(odd)}")
-    for name, of in tensors.items():
-        _assign(keras_view(*of), arrays[name], name)
 
 
 def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
@@ -61,7 +43,7 @@ def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
         "best": {f"weights/{name}": array for name, array in best.items()},
         "last": {f"weights/{name}": array for name, array in last.items()}
         | {"iterations": np.array(group["steps"]), "learning_rate": np.array(group["learning_rate"])}
-        | {name: _array(moment) for name, moment in _moments(classifier, optimizer).items()},
+        | {name: to_array(moment) for name, moment in _moments(classifier, optimizer).items()},
     }
 
 
@@ -155,7 +137,7 @@ def _load_moments(classifier: Classifier, optimizer: Any, last: Arrays) -> None:
     for parameter in group["params"]:
         optimizer.state[parameter]["step"].fill_(group["steps"])
     for name, moment in _moments(classifier, optimizer).items():
-        _assign(moment, last[name], name)
+        assign(moment, last[name], name)
 
 
 def _moments(classifier: Classifier, optimizer: Any) -> dict[str, Tensor]:
@@ -163,33 +145,13 @@ def _moments(classifier: Classifier, optimizer: Any) -> dict[str, Tensor]:
     return {
         f"{kind}/{name}": keras_view(layer, optimizer.state[tensor][key])
         for kind, key in MOMENTS.items()
-        for name, (layer, tensor) in _tensors(classifier.network).items()
+        for name, (layer, tensor) in by_name(classifier.network).items()
         if tensor in optimizer.state
-    }
-
-
-def _tensors(model: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
-    """Every layer's weights and statistics, each with its layer."""
-    return {
-        f"{path.rsplit('.', 1)[-1]}/{name}": (layer, tensor)
-        for path, layer in model.named_modules()
-        for name, tensor in canonical_tensors(layer).items()
     }
 
 
 def _weights(checkpoint: Arrays) -> Arrays:
     return {k.removeprefix("weights/"): v for k, v in checkpoint.items() if k.startswith("weights/")}
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return np.array(tensor.numpy(force=True), order="C")
-
-
-@torch.no_grad()
-def _assign(tensor: Tensor, array: np.ndarray, name: str) -> None:
-    if tuple(tensor.shape) != array.shape:
-        raise RunError(f"{name} is {tuple(tensor.shape)} in the model and {array.shape} in the arrays")
-    tensor.copy_(torch.from_numpy(array))
 
 
 def _load_state(classifier: Classifier, trained: TrainedRun, name: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
 from lightning_impl.model import count_parameters
 from lightning_impl.recording import Recording
+from lightning_impl.weights import warm_start
 
 PRECISIONS = {"float32": "32-true", "tf32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-true"}
 
@@ -48,6 +49,7 @@ def _train(session: Session) -> int:
     )
     parameters = count_parameters(classifier.network)
     data = DataModule(dataset, experiment, device, dtype)
+    warm_start(session, classifier.network)
     lifecycle.draw_samples(session, augmented_samples(data))
     if on_features:
         data = DataModule(base_features(classifier, dataset, device), experiment, device, dtype)

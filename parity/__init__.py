@@ -10,4 +10,5 @@ COMMANDS = (
     "imbalance",
     "report",
     "sensitivity",
+    "update",
 )

@@ -13,19 +13,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from experiment import cli, figures
-from experiment.figures import COLOURS
-from experiment.run import Run, environment_line, replacing
-from parity import sides
+from experiment import cli
+from experiment.run import Run
+from parity import sides, studies
+from parity.studies import SIDES, Row
 
 REMEDIES = {
     "none": (),
     "class weights": ("--training.class_weights=balanced",),
     "balanced sampling": ("--training.sampling=balanced",),
 }
-SIDES = ("keras", "lightning")
 HEADS = ("remedy", "side", "recall", "precision", "F1", "macro F1", "accuracy")
 
 
@@ -48,21 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name, remedy in REMEDIES.items():
             for side in SIDES:
-                run = _trained(
-                    side, arguments.out / "runs" / f"{side}-{name.replace(' ', '-')}", options, remedy
-                )
+                folder = arguments.out / "runs" / f"{side}-{name.replace(' ', '-')}"
+                run = studies.trained(side, folder, [*options, *remedy])
                 rows.append(row_of(name, side, run, arguments.rare))
                 print("  ".join(str(value) for value in rows[-1].values()), flush=True)
     except sides.SideError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if error.refused else 1
     command = shlex.join(["python", "-m", "parity", "imbalance", *argv])
-    facts = run.read_json("environment.json")
-    print(write(arguments.out, rows, facts, arguments.rare, arguments.share, command))
+    print(write(arguments.out, rows, run, arguments.rare, arguments.share, command))
     return 0 if helped(rows) else 1
 
 
-def row_of(remedy: str, side: str, run: Run, rare: str) -> dict[str, Any]:
+def row_of(remedy: str, side: str, run: Run, rare: str) -> Row:
     """A run's scores, by the names of HEADS; those of the rare class first."""
     metrics = run.read_json("metrics.json")
     scores = metrics["per_class"][rare]
@@ -76,7 +72,7 @@ def row_of(remedy: str, side: str, run: Run, rare: str) -> dict[str, Any]:
     return dict(zip(HEADS, (remedy, side, *(round(one, 4) for one in found)), strict=True))
 
 
-def helped(rows: Sequence[dict[str, Any]]) -> bool:
+def helped(rows: Sequence[Row]) -> bool:
     """Whether either remedy raises the rare class's recall on both sides."""
     recalls = {(row["remedy"], row["side"]): row["recall"] for row in rows}
     return all(
@@ -84,66 +80,25 @@ def helped(rows: Sequence[dict[str, Any]]) -> bool:
     )
 
 
-def write(
-    out: Path, rows: Sequence[dict[str, Any]], facts: dict[str, Any], rare: str, share: float, command: str
-) -> Path:
-    """Write the report into `out`; returns the path of its README.md."""
-    counts = facts["data"]["training_images"]
-    with replacing(out / "imbalance.json") as path:
-        path.write_text(
-            json.dumps({"rare": rare, "share": share, "rows": list(rows), "facts": facts}, indent=1)
-        )
-    draw(out / "recall.png", rows, rare)
+def write(out: Path, rows: Sequence[Row], run: Run, rare: str, share: float, command: str) -> Path:
+    """Write the report into `out`; returns the path of its README.md. run: one of those it is of."""
+    facts = run.read_json("environment.json")
+    content = {"rare": rare, "share": share, "rows": list(rows), "facts": facts}
+    studies.write(out / "imbalance.json", json.dumps(content, indent=1))
+    studies.bars(
+        out / "recall.png", f"{rare}, made rare: test scores", rows, "remedy", ("recall", "precision")
+    )
     verdict = "raise" if helped(rows) else "do NOT both raise"
+    counts = facts["data"]["training_images"]
     lines = [
         f"# A rare class: {rare} at {share:.0%}",
         "",
         f"{counts[rare]} training images of {rare}, {max(counts.values())} of the most frequent class; the "
         f"test split is whole. Both remedies {verdict} the rare class's recall, on both sides.",
-        "",
-        "![recall](recall.png)",
-        "",
-        f"| {' | '.join(HEADS)} |",
-        "|---" * len(HEADS) + "|",
-        *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows),
-        "",
-        f"Recall, precision and F1 are {rare}'s.",
-        "",
-        f"`{command}`",
-        "",
-        environment_line(facts),
     ]
-    with replacing(out / "README.md") as path:
-        path.write_text("\n".join(lines) + "\n")
+    after = f"Recall, precision and F1 are {rare}'s."
+    studies.write(out / "README.md", studies.page(lines, "recall.png", rows, after, command, run))
     return out / "README.md"
-
-
-def draw(path: Path, rows: Sequence[dict[str, Any]], rare: str) -> None:
-    """The rare class's recall and precision, a group of bars for each remedy."""
-    with figures.page(path, (8.0, 4.2), f"{rare}, made rare: test scores") as figure:
-        for place, score in enumerate(("recall", "precision")):
-            axes = figure.add_subplot(1, 2, place + 1)
-            for offset, side in enumerate(SIDES):
-                found = [row[score] for row in rows if row["side"] == side]
-                places = [number + 0.4 * offset - 0.2 for number in range(len(found))]
-                drawn = axes.bar(places, found, width=0.38, color=COLOURS[offset], label=side)
-                axes.bar_label(drawn, [f"{one:.0%}" for one in found], fontsize=10)
-            axes.set_xticks(range(len(REMEDIES)), [name.replace(" ", "\n") for name in REMEDIES])
-            axes.set_ylim(0, 1)
-            axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-            axes.set_title(score, loc="left", fontsize=12)
-            axes.grid(axis="x", visible=False)
-        handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=2)
-
-
-def _trained(side: str, directory: Path, options: Sequence[str], remedy: Sequence[str]) -> Run:
-    run = Run(directory)
-    if not run.finished:
-        sides.start(
-            f"{side}_impl.train", [*options, *remedy, f"--run.dir={directory}", "--run.overwrite=true"]
-        )
-    return run
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -12,11 +13,13 @@ from keras_files import arrays
 from small_runs import SMALL, probabilities
 
 from experiment.config import Experiment
-from experiment.lifecycle import RunError
+from experiment.lifecycle import RunError, Session
+from experiment.prediction import TrainedRun
 from experiment.run import Run
 from keras_impl import convert, train
-from keras_impl.exchange import load, weights
+from keras_impl.exchange import read_checkpoints
 from keras_impl.model import build_model
+from keras_impl.weights import load, warm_start, weights
 
 EVENTS = (
     "--data.validation_share=0.3",
@@ -164,3 +167,20 @@ def test_record_and_checkpoint_must_be_of_one_step(
     with pytest.raises(SystemExit):
         convert.main(["export", str(copy.directory), str(tmp_path / "arrays")])
     assert "is of step 18, the record of 2 epochs ends at step 12" in capsys.readouterr().err
+
+
+def test_warm_start_keeps_every_weight_and_the_old_logits(run: Run) -> None:
+    trained = TrainedRun.open(run.directory, "keras")
+    model = build_model(trained.experiment, 12)
+    fresh, nothing = weights(model), cast(Any, None)
+    warm_start(Session(trained.experiment, nothing, run, None, warm=trained), model)
+    found = weights(model)
+    checkpoint = read_checkpoints(trained)["best"]
+    for name, values in found.items():
+        of_run = checkpoint[f"weights/{name}"]
+        if name.startswith("logits/"):
+            np.testing.assert_array_equal(values[..., :10], of_run)
+            np.testing.assert_array_equal(values[..., 10:], fresh[name][..., 10:])
+        else:
+            np.testing.assert_array_equal(values, of_run)
+    assert not np.array_equal(found["conv1/kernel"], fresh["conv1/kernel"])

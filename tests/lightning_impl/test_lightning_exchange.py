@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,12 +13,14 @@ from small_runs import SMALL, probabilities
 from torch import nn
 
 from experiment.config import Experiment
-from experiment.lifecycle import RunError
+from experiment.lifecycle import RunError, Session
+from experiment.prediction import TrainedRun
 from experiment.run import Run
 from lightning_impl import convert, train
-from lightning_impl.exchange import load, weights
+from lightning_impl.exchange import read_checkpoints
 from lightning_impl.keras_semantics import BatchNorm
 from lightning_impl.model import build_model
+from lightning_impl.weights import load, warm_start, weights
 
 EVENTS = (
     "--data.validation_share=0.3",
@@ -214,3 +216,20 @@ def test_other_data_is_refused(
     with pytest.raises(SystemExit):
         convert.main(["import", str(made.directory), str(exported)])
     assert "other data" in capsys.readouterr().err
+
+
+def test_warm_start_keeps_every_weight_and_the_old_logits(run: Run) -> None:
+    trained = TrainedRun.open(run.directory, "lightning")
+    model = build_model(trained.experiment, 12)
+    fresh, nothing = weights(model), cast(Any, None)
+    warm_start(Session(trained.experiment, nothing, run, None, warm=trained), model)
+    found = weights(model)
+    checkpoint = read_checkpoints(trained)["best"]
+    for name, values in found.items():
+        of_run = checkpoint[f"weights/{name}"]
+        if name.startswith("logits/"):
+            np.testing.assert_array_equal(values[..., :10], of_run)
+            np.testing.assert_array_equal(values[..., 10:], fresh[name][..., 10:])
+        else:
+            np.testing.assert_array_equal(values, of_run)
+    assert not np.array_equal(found["conv1/kernel"], fresh["conv1/kernel"])

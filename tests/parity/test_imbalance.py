@@ -35,14 +35,16 @@ def test_a_remedy_must_help_on_both_sides() -> None:
 
 
 def test_the_report_names_counts_and_scores(tmp_path: Path) -> None:
-    path = imbalance.write(tmp_path, rows(0.1, 0.12, 0.3, 0.2, 0.4, 0.41), FACTS, "cat", 0.05, "the command")
+    run = Run(tmp_path)
+    run.write_json("environment.json", FACTS)
+    path = imbalance.write(tmp_path, rows(0.1, 0.12, 0.3, 0.2, 0.4, 0.41), run, "cat", 0.05, "the command")
     text = path.read_text()
     assert "225 training images of cat, 4500 of the most frequent" in text
     assert "Both remedies raise" in text
     assert "| balanced sampling | lightning | 0.41 |" in text
     assert json.loads((tmp_path / "imbalance.json").read_text())["share"] == 0.05
     assert (tmp_path / "recall.png").stat().st_size > 10_000
-    path = imbalance.write(tmp_path, rows(0.5, 0.12, 0.3, 0.2, 0.4, 0.41), FACTS, "cat", 0.05, "the command")
+    path = imbalance.write(tmp_path, rows(0.5, 0.12, 0.3, 0.2, 0.4, 0.41), run, "cat", 0.05, "the command")
     assert "do NOT both raise" in path.read_text()
 
 

@@ -1,0 +1,119 @@
+"""A model updated with new data: what a warm start takes from an earlier run, its weights and its images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from experiment.config import Experiment
+from experiment.datasets import Dataset, Split, load, stratified
+from experiment.prediction import TrainedRun, framework_of
+from experiment.randomness import generator
+from experiment.run import Run, RunError
+
+HEAD = ("logits/kernel", "logits/bias")  # whose last axis is the classes
+
+
+class Joined:
+    """Several arrays (N, S, S, 3) uint8 as one, without a copy of them."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self.arrays = list(arrays)
+        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
+        self.shape = (int(self.starts[-1]), *arrays[0].shape[1:])
+        self.nbytes = int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        rows = np.arange(len(self))[rows]
+        if rows.ndim == 0:
+            return self[rows[None]][0]
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for array, start, end in zip(self.arrays, self.starts, self.starts[1:], strict=False):
+            here = (rows >= start) & (rows < end)
+            images[here] = array[rows[here] - start]
+        return images
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
+def opened(experiment: Experiment, framework: str) -> TrainedRun | None:
+    """The run that `warm_start` names; raises RunError where its model is not the configured one."""
+    if experiment.warm_start is None:
+        return None
+    directory = Path(experiment.warm_start)
+    if (other := framework_of(Run(directory))) != framework:
+        raise RunError(
+            f"warm_start {directory} is a {other} run: "
+            f"make it one of {framework} with python -m parity convert {directory} --to {framework}"
+        )
+    warm = TrainedRun.open(directory, framework)
+    pairs = {f"model.{key}": (getattr(warm.experiment.model, key), value) for key, value in experiment.model}
+    pairs["data.image_size"] = (warm.experiment.data.image_size, experiment.data.image_size)
+    for key, (before, now) in pairs.items():
+        if before != now and key not in ("model.weights", "model.initial_biases", "model.fine_tune_blocks"):
+            raise RunError(f"warm_start {directory} has {key} {before}, not {now}: it must be the same")
+    return warm
+
+
+def load_all(experiment: Experiment, framework: str) -> tuple[Dataset, dict[str, slice]]:
+    """The configured data set, with what a warm start adds of the earlier run's.
+
+    Also the rows of the test split that are `old` and `new`; nothing without a warm start.
+    Raises DataError, and RunError where the earlier run's data are not what they were.
+    """
+    dataset = load(experiment.data, experiment.seed)
+    warm = opened(experiment, framework)
+    if warm is None:
+        return dataset, {}
+    before, _ = load_all(warm.experiment, framework)
+    if before.sha256 != warm.run.read_json("environment.json")["data"]["sha256"]:
+        raise RunError(f"{warm.run.directory} was trained on other data than is there now (sha256 differs)")
+    old, both = len(before.test), len(before.test) + len(dataset.test)
+    merged = merge(before, dataset, experiment.data.replay, experiment.seed)
+    return merged, {"old": slice(0, old), "new": slice(old, both)}
+
+
+def merge(old: Dataset, new: Dataset, replay: float, seed: int) -> Dataset:
+    """Old classes, then those added; a share of the old training and validation images, and all test images.
+
+    The share is drawn by `seed`, stratified.
+    """
+    names = (*old.class_names, *(name for name in new.class_names if name not in old.class_names))
+    numbers = np.array([names.index(name) for name in new.class_names])
+    images = cast(np.ndarray, Joined([old.train.images, new.train.images]))
+    splits = {}
+    for name in ("train", "validation", "test"):
+        before, added = getattr(old, name), getattr(new, name)
+        share = 1.0 if name == "test" else replay
+        kept = stratified(before.labels, round(share * len(before)), generator(seed, f"replay {name}"))
+        labels = np.concatenate([before.labels[kept], numbers[added.labels]])
+        splits[name] = Split(
+            images, labels, np.concatenate([before.indices[kept], added.indices + len(old.train.images)])
+        )
+    content = hashlib.sha256(f"{old.sha256} {new.sha256} {replay!r}".encode()).hexdigest()
+    note = "; ".join(filter(None, (old.note, new.note))) or None
+    return Dataset(new.name, names, **splits, sha256=content, note=note)
+
+
+def grown(
+    old: Mapping[str, np.ndarray], fresh: Mapping[str, np.ndarray], classes: int
+) -> dict[str, np.ndarray]:
+    """An earlier run's weights for a model of as many classes or more: its logits kept, others as they are.
+
+    old, fresh: weights by `LAYER/NAME`. classes: how many the old run has, which come first.
+    """
+    found = dict(old)
+    for name in HEAD:
+        found[name] = fresh[name].copy()
+        found[name][..., :classes] = old[name]
+    return found
