@@ -99,9 +99,9 @@ def write(
     lines = [
         f"# New classes: {given.first}, then {len(names)}",
         "",
-        f"Trained on {', '.join(names[: given.first])}; then, from those weights and with a fresh optimizer, on "
-        f"{', '.join(names[given.first :])}. A replay of {given.replay:.0%} of the old training images {verdict} "
-        "more of the old classes than none, on both sides.",
+        f"Trained on {', '.join(names[: given.first])}; then, with those weights and a fresh optimizer, on "
+        f"{', '.join(names[given.first :])}. A replay of {given.replay:.0%} of the old training images "
+        f"{verdict} more of the old classes than none, on both sides.",
     ]
     after = "The first step knows no new class; `both` is then the accuracy on the old ones alone."
     studies.write(out / "README.md", studies.page(lines, "accuracy.png", rows, after, command, run))
