@@ -127,7 +127,7 @@ def _check_files(experiment: Experiment) -> None:
     if experiment.warm_start is not None and not (Path(experiment.warm_start) / "metrics.json").is_file():
         fail(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json)")
     if (
-        model.name == "vgg16"
+        model.name != "cnn"
         and model.weights not in ("imagenet", "random")
         and not Path(model.weights).expanduser().is_file()
     ):

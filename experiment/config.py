@@ -78,8 +78,8 @@ class Augment(Section):
 
 
 class Model(Section):
-    name: Literal["cnn", "vgg16"] = Field(
-        default="cnn", description="the BatchNorm/Dropout CNN, or VGG16 transfer"
+    name: Literal["cnn", "vgg16", "resnet50"] = Field(
+        default="cnn", description="the BatchNorm/Dropout CNN, or transfer from VGG16 or ResNet50"
     )
     filters: list[int] = Field(
         default=[32, 64], min_length=1, max_length=6, description="cnn: filters of each block"
@@ -89,10 +89,10 @@ class Model(Section):
     dense_units: int = Field(default=256, ge=1, description="units of the hidden dense layer")
     head_dropout: float = Field(default=0.5, ge=0, lt=1, description="dropout rate before the last layer")
     weights: str = Field(
-        default="imagenet", description="vgg16: imagenet, random, or a Keras weights file (.h5) for the base"
+        default="imagenet", description="of a base: imagenet, random, or a Keras weights file (.h5)"
     )
     fine_tune_blocks: int = Field(
-        default=0, ge=0, le=5, description="vgg16: how many of the last blocks are trained"
+        default=0, ge=0, le=5, description="of a base: how many of its last blocks are trained"
     )
     initial_biases: Literal["zeros", "uniform"] = Field(
         default="zeros", description="zeros as in Keras, or drawn from U(-0.05, 0.05), for parity runs"
@@ -167,8 +167,8 @@ class Experiment(Section):
     def _consistent(self) -> Experiment:
         if self.data.replay and self.warm_start is None:
             raise ValueError("data.replay mixes in the images of the run that --warm-start names: name one")
-        if self.model.name == "vgg16" and self.data.image_size < 32:
-            raise ValueError(f"data.image_size {self.data.image_size}: vgg16 needs at least 32")
+        if self.model.name != "cnn" and self.data.image_size < 32:
+            raise ValueError(f"data.image_size {self.data.image_size}: {self.model.name} needs at least 32")
         if self.model.name == "cnn":
             size = self.data.image_size
             for _ in self.model.filters:

@@ -1,4 +1,4 @@
-"""The two classifiers: a BatchNorm/Dropout CNN and VGG16 transfer, from images to probabilities."""
+"""The classifiers: a BatchNorm/Dropout CNN and transfer from a base, from images to probabilities."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from keras import layers
 
 from experiment import randomness
 from experiment.config import Experiment, Model
-from experiment.weights import VGG16_BLOCKS, vgg16_weights
+from experiment.weights import MEAN_COLOUR, base_weights
 from keras_impl.dropout import SharedDropout
 
 Dropout = Callable[[float, str], keras.layers.Layer]
+# What makes a base, and how the names of its blocks' layers begin.
+BASES = {"vgg16": (keras.applications.VGG16, "block"), "resnet50": (keras.applications.ResNet50, "conv")}
 
 
 def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -> keras.Model:
@@ -26,12 +28,12 @@ def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -
     """
     size = experiment.data.image_size
     dropout = choose_dropout(experiment.training.dropout_masks, experiment.seed)
-    build = cnn if experiment.model.name == "cnn" else vgg16
+    build = cnn if experiment.model.name == "cnn" else transfer
     with undrawn():
         model = build(experiment.model, size, classes, experiment.training.l2, dropout)
     initialise(model, experiment.seed, experiment.model.initial_biases)
-    if experiment.model.name == "vgg16" and pretrained:
-        load_base(model, experiment.model.weights, experiment.data.cache)
+    if experiment.model.name != "cnn" and pretrained:
+        load_base(model, experiment.model, experiment.data.cache)
     return model
 
 
@@ -58,19 +60,23 @@ def cnn(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -> 
     return keras.Model(inputs, x, name="cnn")
 
 
-def vgg16(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -> keras.Model:
-    """VGG16's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
+def transfer(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -> keras.Model:
+    """A base's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
     inputs = x = keras.Input((size, size, 3), name="images")
     # RGB to BGR, minus ImageNet's mean colour, on the 0..255 scale.
     x = keras.ops.flip(x, axis=-1)
-    x = layers.Normalization(mean=(103.939, 116.779, 123.68), variance=(1.0, 1.0, 1.0), name="preprocess")(x)
-    vgg = keras.applications.VGG16(include_top=False, weights=None, input_tensor=x)
-    trained = tuple(f"block{b}_" for b in range(len(VGG16_BLOCKS) + 1 - config.fine_tune_blocks, 6))
-    for layer in vgg.layers:
+    x = layers.Normalization(mean=MEAN_COLOUR, variance=(1.0, 1.0, 1.0), name="preprocess")(x)
+    application, block = BASES[config.name]
+    net = application(include_top=False, weights=None, input_tensor=x)
+    trained = tuple(f"{block}{b}_" for b in range(6 - config.fine_tune_blocks, 6))
+    for layer in net.layers:
         layer.trainable = layer.name.startswith(trained)
         if layer.trainable and hasattr(layer, "kernel"):
             layer.kernel.regularizer = penalty(l2)
-    x = layers.Flatten(name="flatten")(vgg.output)
+    x = net.output
+    if config.name == "resnet50":
+        x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    x = layers.Flatten(name="flatten")(x)
     base = keras.Model(inputs, x, name="base")
     features = x = keras.Input(base.output_shape[1:], name="features")
     x = layers.Dense(config.dense_units, kernel_regularizer=penalty(l2), name="dense")(x)
@@ -80,7 +86,7 @@ def vgg16(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -
     x = layers.Activation("softmax", dtype=keras.config.floatx(), name="probabilities")(x)
     head = keras.Model(features, x, name="head")
     images = keras.Input((size, size, 3), name="images")
-    return keras.Model(images, head(base(images)), name="vgg16")
+    return keras.Model(images, head(base(images)), name=config.name)
 
 
 @contextmanager
@@ -115,16 +121,16 @@ def initialise(model: keras.Model, seed: int, biases: str) -> None:
             )
 
 
-def load_base(model: keras.Model, weights: str, cache: str) -> None:
-    """Give VGG16's base the weights of a Keras file; `random` leaves the drawn ones."""
+def load_base(model: keras.Model, config: Model, cache: str) -> None:
+    """Give a base the weights of a Keras file; `random` leaves the drawn ones."""
     named = named_layers(model)
-    for name, (kernel, bias) in vgg16_weights(weights, cache).items():
-        set_weights(named[name], kernel, bias)
+    for name, arrays in base_weights(config.name, config.weights, cache).items():
+        set_weights(named[name], *arrays)
 
 
-def set_weights(layer: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray) -> None:
-    """Copy a kernel and a bias into a layer."""
-    layer.set_weights([kernel, bias])
+def set_weights(layer: keras.layers.Layer, *arrays: np.ndarray) -> None:
+    """Copy a kernel and a bias, or a BatchNormalization's arrays, into a layer."""
+    layer.set_weights(list(arrays))
 
 
 def choose_dropout(masks: str, seed: int) -> Dropout:

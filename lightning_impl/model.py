@@ -1,4 +1,4 @@
-"""The two classifiers: a BatchNorm/Dropout CNN and VGG16 transfer, from images to logits."""
+"""The classifiers: a BatchNorm/Dropout CNN and transfer from a base, from images to logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from experiment import randomness
 from experiment.config import Experiment, Model
-from experiment.weights import VGG16_BLOCKS, vgg16_weights
+from experiment.weights import MEAN_COLOUR, base_weights
+from lightning_impl.bases import BASES
+from lightning_impl.canonical import keras_view, tensors
 from lightning_impl.dropout import Dropout, SharedDropout
 from lightning_impl.keras_semantics import BatchNorm, Flatten
 
@@ -23,11 +25,11 @@ def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -
     pretrained: read the weights that a pretrained base starts from; off where others are loaded anyway.
     """
     size = experiment.data.image_size
-    build = cnn if experiment.model.name == "cnn" else vgg16
+    build = cnn if experiment.model.name == "cnn" else transfer
     model = build(experiment.model, size, classes)
     initialise(model, experiment.seed, experiment.model.initial_biases)
-    if experiment.model.name == "vgg16" and pretrained:
-        load_base(model, experiment.model.weights, experiment.data.cache)
+    if experiment.model.name != "cnn" and pretrained:
+        load_base(model, experiment.model, experiment.data.cache)
     if experiment.training.dropout_masks == "shared":
         share_dropout(model, experiment.seed)
     return model
@@ -57,24 +59,12 @@ def cnn(config: Model, size: int, classes: int) -> nn.Module:
     return nn.Sequential(layers)
 
 
-def vgg16(config: Model, size: int, classes: int) -> nn.Module:
-    """VGG16's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
-    base: OrderedDict[str, nn.Module] = OrderedDict()
-    base["flip"] = Flip()
-    base["preprocess"] = Normalization(mean=(103.939, 116.779, 123.68))
-    channels = 3
-    for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, 1):
-        for number in range(1, convolutions + 1):
-            convolution = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
-            convolution.requires_grad_(block > len(VGG16_BLOCKS) - config.fine_tune_blocks)
-            base[f"block{block}_conv{number}"] = convolution
-            base[f"block{block}_relu{number}"] = nn.ReLU()
-            channels = filters
-        base[f"block{block}_pool"] = nn.MaxPool2d(2)
-        size //= 2
-    base["flatten"] = Flatten()
+def transfer(config: Model, size: int, classes: int) -> nn.Module:
+    """A base's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
+    layers, features = BASES[config.name](size, config.fine_tune_blocks)
+    base = OrderedDict(flip=Flip(), preprocess=Normalization(mean=MEAN_COLOUR), **layers)
     head: OrderedDict[str, nn.Module] = OrderedDict()
-    head["dense"] = nn.Linear(size * size * channels, config.dense_units)
+    head["dense"] = nn.Linear(features, config.dense_units)
     head["relu_dense"] = nn.ReLU()
     head["dropout_dense"] = Dropout(config.head_dropout)
     head["logits"] = nn.Linear(config.dense_units, classes)
@@ -126,10 +116,11 @@ def initialise(model: nn.Module, seed: int, biases: str) -> None:
             )
 
 
-def load_base(model: nn.Module, weights: str, cache: str) -> None:
-    """Give VGG16's base the weights of a Keras file; `random` leaves the drawn ones."""
-    for name, (kernel, bias) in vgg16_weights(weights, cache).items():
-        set_weights(model.get_submodule(f"base.{name}"), kernel, bias)
+def load_base(model: nn.Module, config: Model, cache: str) -> None:
+    """Give a base the weights of a Keras file; `random` leaves the drawn ones."""
+    named = {path.rsplit(".", 1)[-1]: layer for path, layer in model.named_modules()}
+    for name, arrays in base_weights(config.name, config.weights, cache).items():
+        set_weights(named[name], *arrays)
 
 
 def keras_shape(layer: nn.Module) -> tuple[int, ...]:
@@ -141,13 +132,10 @@ def keras_shape(layer: nn.Module) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def set_weights(layer: nn.Module, kernel: np.ndarray, bias: np.ndarray) -> None:
-    """Copy a kernel in Keras's layout, and a bias, into a layer."""
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    assert layer.bias is not None
-    axes = (3, 2, 0, 1) if isinstance(layer, nn.Conv2d) else (1, 0)
-    layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel.transpose(axes))))
-    layer.bias.copy_(torch.from_numpy(np.asarray(bias)))
+def set_weights(layer: nn.Module, *arrays: np.ndarray) -> None:
+    """Copy a kernel in Keras's layout and a bias, or a BatchNormalization's arrays, into a layer."""
+    for tensor, values in zip(tensors(layer).values(), arrays, strict=True):
+        keras_view(layer, tensor).copy_(torch.from_numpy(np.asarray(values)))
 
 
 def share_dropout(model: nn.Module, seed: int) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiment import cli, randomness, tracing
-from lightning_impl import augment, callbacks, classifier, data, export, fit, keras_semantics, model
+from lightning_impl import augment, bases, callbacks, classifier, data, export, fit, keras_semantics, model
 from lightning_impl.trace import trace
 
 Parameters = dict[str, np.ndarray]
@@ -71,6 +71,17 @@ class LatePlateau(keras_semantics.ReduceLROnPlateau):
 
     def __init__(self, patience: int, *arguments: Any) -> None:
         super().__init__(patience + 1, *arguments)
+
+
+class StridesLater(bases.Residual):
+    """torchvision's block: the second convolution strides, not the first."""
+
+    def __init__(self, name: str, channels: int, filters: int, stride: int, convolve: bool) -> None:
+        super().__init__(name, channels, filters, stride, convolve)
+        first, second = (self.convolutions.get_submodule(f"{name}_{number}_conv") for number in (1, 2))
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(second, nn.Conv2d)
+        first.stride, second.stride = second.stride, first.stride
 
 
 def _rounded_betas(group: dict[str, Any]) -> float:
@@ -157,6 +168,7 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
     "bn_stock": lambda: patch.object(
         model, "BatchNorm", partial(UnbiasedVariance, epsilon=1e-5, momentum=0.9)
     ),
+    "stride_placement": lambda: patch.object(bases, "Residual", StridesLater),
     "adam_epsilon": lambda: patch.object(classifier, "Adam", EpsilonAfterCorrection),
     "adam_beta_rounding": lambda: patch.object(classifier, "Adam", ExactBetas),
     "adam_stock": lambda: patch.object(classifier, "Adam", StockAdam),

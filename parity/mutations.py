@@ -35,6 +35,7 @@ MUTATIONS = {
     "rescaling": Mutation("1/255 is not rounded to float32", "preprocessing", "scaled"),
     "bgr_order": Mutation("colours stay RGB", "preprocessing", "reversed", "vgg16"),
     "mean_subtraction": Mutation("the mean colour is not subtracted", "preprocessing", "mean", "vgg16"),
+    "stride_placement": Mutation("ResNet's blocks stride as torchvision's", "forward", "strides", "resnet50"),
     "zoom_direction": Mutation("a zoom above 1 zooms in", "augmentation", "zoom"),
     "swapped_shifts": Mutation("the two shifts are swapped", "augmentation", "shifts"),
     "rotation_sign": Mutation("the rotation runs the other way", "augmentation", "rotation"),
@@ -105,7 +106,7 @@ def run(
 ) -> list[Outcome]:
     """Try every mutation on traces, or on whole runs where its rung is that; raises SideError."""
     outcomes = []
-    for pair in ("cnn", "vgg16"):
+    for pair in setups.SETUPS:
         names = [name for name, m in MUTATIONS.items() if m.pair == pair and m.rung != "whole run"]
         for outcome in on_traces(names, pair, folder, device):
             outcomes.append(outcome)

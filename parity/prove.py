@@ -18,7 +18,7 @@ from parity.outcome import Record
 from parity.pair import Pair
 from parity.suite import COMBINATIONS, Findings, Place
 
-PAIRS = ("cnn", "vgg16")
+PAIRS = ("cnn", "vgg16", "resnet50")
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
 
 
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
     own = parser.add_argument_group("this project's models")
-    own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default both)")
+    own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default all)")
     own.add_argument(
         "--backends", nargs="+", choices=BACKENDS, help="of Keras (default: all that are installed)"
     )

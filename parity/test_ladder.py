@@ -39,7 +39,7 @@ def test_every_rung_of_the_cnn_holds_in_float32(tmp_path: Path, backend: str, pr
 
 @pytest.mark.skipif(not devices.count_gpus(), reason=UNPROVEN)
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-@pytest.mark.parametrize("pair", ["cnn", "vgg16"])
+@pytest.mark.parametrize("pair", ["cnn", "vgg16", "resnet50"])
 def test_every_rung_holds_on_cuda(tmp_path: Path, pair: str, backend: str) -> None:
     findings = Findings()
     own_pairs([pair], [(backend, "float32")], Place(tmp_path, "cuda", lambda _: None), findings)
@@ -48,9 +48,10 @@ def test_every_rung_holds_on_cuda(tmp_path: Path, pair: str, backend: str) -> No
 
 
 @pytest.mark.slow
-def test_every_rung_of_vgg16_holds_in_float64(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pair", ["vgg16", "resnet50"])
+def test_every_rung_of_a_base_holds_in_float64(tmp_path: Path, pair: str) -> None:
     findings = Findings()
-    own_pairs(["vgg16"], [("tensorflow", "float64")], Place(tmp_path, "cpu", lambda _: None), findings)
+    own_pairs([pair], [("tensorflow", "float64")], Place(tmp_path, "cpu", lambda _: None), findings)
     for rung in findings.rungs:
         assert rung.status == "passed", f"{rung.name}\n{table([c for c in rung.checks if not c.passed])}"
 
@@ -79,8 +80,9 @@ def test_a_callback_that_waits_one_epoch_more_is_caught_and_named(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_mutations_of_vgg16_are_caught_and_named(tmp_path: Path) -> None:
-    names = [name for name, m in MUTATIONS.items() if m.pair == "vgg16"]
-    found = list(mutations.on_traces(names, "vgg16", tmp_path, "cpu"))
+@pytest.mark.parametrize("pair", ["vgg16", "resnet50"])
+def test_mutations_of_a_base_are_caught_and_named(tmp_path: Path, pair: str) -> None:
+    names = [name for name, m in MUTATIONS.items() if m.pair == pair]
+    found = list(mutations.on_traces(names, pair, tmp_path, "cpu"))
     assert names
     assert mutations.score(found) == 1, found

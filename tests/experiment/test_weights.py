@@ -1,4 +1,4 @@
-"""VGG16's convolutions from Keras's file layouts, made small."""
+"""Pretrained weights from Keras's file layouts, made small."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loopback import Server, md5
 
 from experiment import weights
 from experiment.download import DataError
-from experiment.weights import VGG16_BLOCKS, vgg16_weights
+from experiment.weights import RESNET50_STAGES, VGG16_BLOCKS, Layers, base_weights, resnet50_shapes
 
 BLOCKS = ((2, 4), (1, 5))
 SHAPES = {"block1_conv1": (3, 4), "block1_conv2": (4, 4), "block2_conv1": (4, 5)}
@@ -51,11 +51,10 @@ def keras3(path: Path, arrays: Arrays) -> str:
 
 
 def imagenet(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes) -> None:
-    monkeypatch.setattr(weights, "IMAGENET_URL", url)
-    monkeypatch.setattr(weights, "IMAGENET_CHECKSUM", md5(content))
+    monkeypatch.setitem(weights.IMAGENET, "vgg16", (url, md5(content)))
 
 
-def assert_read(read: Arrays, arrays: Arrays) -> None:
+def assert_read(read: Layers, arrays: Arrays) -> None:
     assert list(read) == list(SHAPES)
     for name, pair in arrays.items():
         for got, expected in zip(read[name], pair, strict=True):
@@ -72,17 +71,22 @@ def test_vgg16_has_its_number_of_parameters() -> None:
 
 @pytest.mark.parametrize("write", [legacy, keras3])
 def test_both_layouts_are_read_by_layer_name(write, arrays: Arrays, tmp_path: Path) -> None:
-    assert_read(vgg16_weights(write(tmp_path / "w.h5", arrays), "nowhere"), arrays)
+    assert_read(base_weights("vgg16", write(tmp_path / "w.h5", arrays), "nowhere"), arrays)
+
+
+def test_resnet50_has_its_number_of_parameters() -> None:
+    assert RESNET50_STAGES == ((3, 64), (4, 128), (6, 256), (3, 512))
+    assert sum(int(np.prod(shape)) for layer in resnet50_shapes().values() for shape in layer) == 23_587_712
 
 
 def test_random_needs_no_file() -> None:
-    assert vgg16_weights("random", "nowhere") == {}
+    assert base_weights("vgg16", "random", "nowhere") == {}
 
 
 def test_a_missing_layer_is_named(arrays: Arrays, tmp_path: Path) -> None:
     del arrays["block2_conv1"]
     with pytest.raises(DataError, match=r"w\.h5: not a Keras weights file of VGG16.*block2_conv1"):
-        vgg16_weights(legacy(tmp_path / "w.h5", arrays), "nowhere")
+        base_weights("vgg16", legacy(tmp_path / "w.h5", arrays), "nowhere")
 
 
 @pytest.mark.parametrize("part", ["kernel", "bias"])
@@ -90,7 +94,7 @@ def test_a_wrong_shape_is_named_with_the_right_one(part: str, arrays: Arrays, tm
     kernel, bias = arrays["block1_conv2"]
     arrays["block1_conv2"] = (kernel[:, :, :3], bias) if part == "kernel" else (kernel, bias[:3])
     with pytest.raises(DataError, match=r"w\.h5: block1_conv2 holds .* VGG16 has \(3, 3, 4, 4\) and \(4,\)"):
-        vgg16_weights(keras3(tmp_path / "w.h5", arrays), "nowhere")
+        base_weights("vgg16", keras3(tmp_path / "w.h5", arrays), "nowhere")
 
 
 def test_a_layer_with_a_third_array_is_refused(arrays: Arrays, tmp_path: Path) -> None:
@@ -98,16 +102,16 @@ def test_a_layer_with_a_third_array_is_refused(arrays: Arrays, tmp_path: Path) -
     with h5py.File(path, "a") as file:
         file["layers/conv2d/vars/2"] = np.zeros(4)
     with pytest.raises(DataError, match="conv2d holds 3 arrays"):
-        vgg16_weights(path, "nowhere")
+        base_weights("vgg16", path, "nowhere")
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5"])
 def test_a_file_that_is_not_hdf5_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.h5").write_bytes(content)
     with pytest.raises(DataError, match=r"w\.h5: not a Keras weights file"):
-        vgg16_weights(str(tmp_path / "w.h5"), "nowhere")
+        base_weights("vgg16", str(tmp_path / "w.h5"), "nowhere")
     with pytest.raises(DataError, match=r"absent\.h5"):
-        vgg16_weights(str(tmp_path / "absent.h5"), "nowhere")
+        base_weights("vgg16", str(tmp_path / "absent.h5"), "nowhere")
 
 
 def test_imagenet_is_downloaded_once_into_the_cache(
@@ -117,7 +121,7 @@ def test_imagenet_is_downloaded_once_into_the_cache(
     server.files["/vgg16.h5"] = content
     imagenet(monkeypatch, f"{server.url}/vgg16.h5", content)
     for _ in range(2):
-        assert_read(vgg16_weights("imagenet", str(tmp_path / "cache")), arrays)
+        assert_read(base_weights("vgg16", "imagenet", str(tmp_path / "cache")), arrays)
     assert server.requests == [("/vgg16.h5", None)]
     assert (tmp_path / "cache" / "vgg16.h5").read_bytes() == content
 
@@ -127,7 +131,7 @@ def test_a_wrong_download_is_refused_and_not_kept(
 ) -> None:
     imagenet(monkeypatch, f"{server.url}/file", b"another file")
     with pytest.raises(DataError, match=r"--model\.weights random"):
-        vgg16_weights("imagenet", str(tmp_path / "cache"))
+        base_weights("vgg16", "imagenet", str(tmp_path / "cache"))
     assert not (tmp_path / "cache" / "file").exists()
 
 
@@ -137,4 +141,4 @@ def test_a_server_that_refuses_names_the_way_out(tmp_path: Path, monkeypatch: py
         probe.bind(("127.0.0.1", 0))
         imagenet(monkeypatch, f"http://127.0.0.1:{probe.getsockname()[1]}/vgg16.h5", b"")
         with pytest.raises(DataError, match=r"cannot download(.|\n)*--model\.weights random"):
-            vgg16_weights("imagenet", str(tmp_path / "cache"))
+            base_weights("vgg16", "imagenet", str(tmp_path / "cache"))

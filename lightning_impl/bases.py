@@ -1,0 +1,88 @@
+"""Pretrained bases as Keras defines them, from preprocessed images to features (N, F).
+
+torchvision's differ: its VGG16 flattens channel first; its ResNet50 strides in the 3x3 convolution of a block
+where Keras strides in the first, its convolutions have no bias, and its BatchNorm another epsilon.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from experiment.weights import RESNET50_EPSILON, RESNET50_STAGES, VGG16_BLOCKS
+from lightning_impl.keras_semantics import BatchNorm, Flatten
+
+Layers = OrderedDict[str, nn.Module]
+
+
+def vgg16(size: int, trained: int) -> tuple[Layers, int]:
+    """VGG16's layers, the last `trained` blocks of them trainable, and how many features they give."""
+    layers: Layers = OrderedDict()
+    channels = 3
+    for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, 1):
+        for number in range(1, convolutions + 1):
+            convolution = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
+            convolution.requires_grad_(block > len(VGG16_BLOCKS) - trained)
+            layers[f"block{block}_conv{number}"] = convolution
+            layers[f"block{block}_relu{number}"] = nn.ReLU()
+            channels = filters
+        layers[f"block{block}_pool"] = nn.MaxPool2d(2)
+        size //= 2
+    layers["flatten"] = Flatten()
+    return layers, size * size * channels
+
+
+def resnet50(size: int, trained: int) -> tuple[Layers, int]:
+    """As `vgg16`, of ResNet50: its five blocks are the stem and the four stages."""
+    layers: Layers = OrderedDict()
+    layers["conv1_pad"] = nn.ZeroPad2d(3)
+    layers["conv1_conv"] = nn.Conv2d(3, 64, kernel_size=7, stride=2).requires_grad_(trained > 4)
+    layers["conv1_bn"] = BatchNorm(64, RESNET50_EPSILON).requires_grad_(trained > 4)
+    layers["conv1_relu"] = nn.ReLU()
+    layers["pool1_pad"] = nn.ZeroPad2d(1)
+    layers["pool1_pool"] = nn.MaxPool2d(3, stride=2)
+    channels = 64
+    for stage, (blocks, filters) in enumerate(RESNET50_STAGES, 2):
+        for block in range(1, blocks + 1):
+            stride = 2 if block == 1 and stage > 2 else 1
+            residual = Residual(f"conv{stage}_block{block}", channels, filters, stride, block == 1)
+            layers[f"conv{stage}_block{block}"] = residual.requires_grad_(stage > 5 - trained)
+            channels = 4 * filters
+    layers["pool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = Flatten()
+    return layers, channels
+
+
+class Residual(nn.Module):
+    """Keras's residual_block_v1: three convolutions, of which the first strides, beside a shortcut."""
+
+    def __init__(self, name: str, channels: int, filters: int, stride: int, convolve: bool) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            OrderedDict(
+                {
+                    f"{name}_1_conv": nn.Conv2d(channels, filters, kernel_size=1, stride=stride),
+                    f"{name}_1_bn": BatchNorm(filters, RESNET50_EPSILON),
+                    f"{name}_1_relu": nn.ReLU(),
+                    f"{name}_2_conv": nn.Conv2d(filters, filters, kernel_size=3, padding=1),
+                    f"{name}_2_bn": BatchNorm(filters, RESNET50_EPSILON),
+                    f"{name}_2_relu": nn.ReLU(),
+                    f"{name}_3_conv": nn.Conv2d(filters, 4 * filters, kernel_size=1),
+                    f"{name}_3_bn": BatchNorm(4 * filters, RESNET50_EPSILON),
+                }
+            )
+        )
+        self.shortcut: nn.Module | None = None
+        if convolve:
+            shortcut = nn.Conv2d(channels, 4 * filters, kernel_size=1, stride=stride)
+            norm = BatchNorm(4 * filters, RESNET50_EPSILON)
+            self.shortcut = nn.Sequential(OrderedDict({f"{name}_0_conv": shortcut, f"{name}_0_bn": norm}))
+        self.end = nn.Sequential(OrderedDict({f"{name}_out": nn.ReLU()}))
+
+    def forward(self, input: Tensor) -> Tensor:
+        shortcut = input if self.shortcut is None else self.shortcut(input)
+        return self.end(shortcut + self.convolutions(input))
+
+
+BASES = {"vgg16": vgg16, "resnet50": resnet50}
