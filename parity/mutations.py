@@ -35,7 +35,9 @@ MUTATIONS = {
     "rescaling": Mutation("1/255 is not rounded to float32", "preprocessing", "scaled"),
     "bgr_order": Mutation("colours stay RGB", "preprocessing", "reversed", "vgg16"),
     "mean_subtraction": Mutation("the mean colour is not subtracted", "preprocessing", "mean", "vgg16"),
-    "stride_placement": Mutation("ResNet's blocks stride as torchvision's", "forward", "strides", "resnet50"),
+    "stride_placement": Mutation(
+        "ResNet's blocks stride as torchvision's", "structure", "strides", "resnet50"
+    ),
     "zoom_direction": Mutation("a zoom above 1 zooms in", "augmentation", "zoom"),
     "swapped_shifts": Mutation("the two shifts are swapped", "augmentation", "shifts"),
     "rotation_sign": Mutation("the rotation runs the other way", "augmentation", "rotation"),

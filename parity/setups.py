@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
+
+from parity import base_file
 
 Nested = dict[str, Any]
 
@@ -37,9 +40,7 @@ SETUPS: dict[str, Nested] = {
         "augment": _AUGMENT,
         "model": {
             "name": "resnet50",
-            "weights": "random",
             "dense_units": 32,
-            "fine_tune_blocks": 1,
             "initial_biases": "uniform",
         },
         "training": _TRAINING,
@@ -53,8 +54,11 @@ def setup(pair: str, photos: str, cache: str, precision: str) -> Nested:
     values = deepcopy(SETUPS[pair])
     values["data"] = {"name": "npz", "root": photos, "cache": cache}
     values["training"]["precision"] = precision
-    if pair == "resnet50" and precision != "float64":
-        # The bias of a convolution before a BatchNorm has no gradient but rounding, which Adam turns into whole
-        # steps: no two correct trainings of such a block agree in float32.
-        values["model"]["fine_tune_blocks"] = 0
+    if pair == "resnet50":
+        # Glorot's weights would give large features, with which probabilities saturate: Keras then clips the
+        # loss on JAX and torch, and not on TensorFlow.
+        values["model"]["weights"] = str(base_file.write(Path(photos).with_name("resnet50.h5")))
+        # A bias before a BatchNorm has no gradient but rounding, which Adam turns into whole steps: no two
+        # correct trainings of such a block agree in float32.
+        values["model"]["fine_tune_blocks"] = 1 if precision == "float64" else 0
     return values

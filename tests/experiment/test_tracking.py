@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,36 @@ def test_tensorboard_shows_pictures_graph_and_settings(both: Path) -> None:
         assert nodes["conv2"] == ["bn1"]
         assert nodes["logits"] == ["dropout_dense"]
         assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+@pytest.mark.slow
+def test_champion_gives_way_only_to_one_that_is_not_worse(both: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    def promote(directory: Path, *options: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "experiment.promote", str(directory), *options]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def champion() -> int:
+        client = MlflowClient(tracking_uri=f"sqlite:///{both}/mlflow.db")
+        return int(client.get_model_version_by_alias("digits", "champion").version)
+
+    assert promote(both / "keras") == (0, "digits had no champion: version 1 is it now\n")
+    assert promote(both / "keras") == (0, "digits version 1 is the champion already\n")
+    code, said = promote(both / "lightning", "--margin=1")
+    assert code == 0, said
+    assert champion() == 2
+    # A run that is wrong about every image.
+    worse = tmp_path / "worse"
+    shutil.copytree(both / "keras", worse)
+    with np.load(worse / "predictions.npz") as arrays:
+        labels, probabilities = arrays["y_true"], np.eye(10)[(arrays["y_true"] + 1) % 10]
+    np.savez(worse / "predictions.npz", y_true=labels, probabilities=probabilities)
+    code, said = promote(worse, "--margin=0.01")
+    assert code == 1, said
+    assert "not promoted: accuracy falls on test images by" in said
+    assert champion() == 2
+    code, said = promote(tmp_path / "nothing")
+    assert code == 2
+    assert "Traceback" not in said

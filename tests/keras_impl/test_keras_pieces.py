@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from experiment import randomness
 from experiment.config import Augment, Experiment
 from experiment.datasets import load
+from experiment.weights import base_weights
 from keras_impl.augment import KerasAugment, affine
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
-from keras_impl.model import build_model, count_parameters, named_layers
+from keras_impl.model import BASES, build_model, count_parameters, named_layers
 
 SMALL = {"data": {"name": "digits", "limit": 130}, "training": {"batch_size": 50}}
 
@@ -153,3 +156,17 @@ def test_loss_smooths_labels_and_penalises_every_trained_kernel() -> None:
         if weight.regularizer is not None
     }
     assert penalised == {"block5_conv1", "block5_conv2", "block5_conv3", "dense", "logits"}
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
+def test_base_is_read_from_a_file_that_keras_wrote(name: str, tmp_path: Path) -> None:
+    net = BASES[name][0](include_top=False, weights=None, input_shape=(32, 32, 3))
+    random = np.random.default_rng(0)
+    net.set_weights([random.random(w.shape, np.float32) for w in net.weights])
+    net.save_weights(tmp_path / "base.weights.h5")
+    found = base_weights(name, str(tmp_path / "base.weights.h5"), "nowhere")
+    expected = {layer.name: layer.get_weights() for layer in net.layers if layer.weights}
+    assert found.keys() == expected.keys()
+    for layer, arrays in found.items():
+        for got, wanted in zip(arrays, expected[layer], strict=True):
+            np.testing.assert_array_equal(got, wanted)
