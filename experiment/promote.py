@@ -73,7 +73,7 @@ def promote(run: Run, margin: float) -> int:
         old, new = before[rows].mean(), hits[rows].mean()
         print(f"{part:<12} {old:>12.4f} {new:>12.4f}")
         if new < old - margin:
-            falls.append(f"{part} test images by {old - new:.4f}")
+            falls.append(f"the {part} images by {old - new:.4f}")
     if falls:
         print(f"not promoted: accuracy falls on {' and on '.join(falls)}, more than {margin:g}")
         return 1

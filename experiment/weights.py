@@ -75,7 +75,7 @@ def resnet50_shapes() -> Shapes:
                 shapes[f"{name}_{number}_conv"] = ((side, side, inputs, outputs), (outputs,))
                 if number in "12":
                     shapes[f"{name}_{number}_bn"] = ((outputs,),) * 4
-            for number in sides.keys() - {"1", "2"}:
+            for number in (n for n in sides if n in "03"):
                 shapes[f"{name}_{number}_bn"] = ((last,),) * 4
             channels = last
     return shapes

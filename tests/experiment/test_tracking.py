@@ -164,7 +164,7 @@ def test_champion_gives_way_only_to_one_that_is_not_worse(both: Path, tmp_path: 
     np.savez(worse / "predictions.npz", y_true=labels, probabilities=probabilities)
     code, said = promote(worse, "--margin=0.01")
     assert code == 1, said
-    assert "not promoted: accuracy falls on test images by" in said
+    assert "not promoted: accuracy falls on the test images by" in said
     assert champion() == 2
     code, said = promote(tmp_path / "nothing")
     assert code == 2
