@@ -17,14 +17,14 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from pydantic import ValidationError
 
-from experiment import devices
+from experiment import devices, ranks
 from experiment.config import Experiment, fault
 from experiment.run import occupied
 
 Framework = Literal["keras", "lightning"]
 
 # What a resumed run may change: everything else would make it another run.
-RESUMABLE = {"training.epochs", "gpus"}
+RESUMABLE = {"training.epochs", "gpus", "nodes"}
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def check(framework: Framework, experiment: Experiment) -> None:
             f"gpus {experiment.gpus}: this machine shows {available or 'no'} CUDA GPUs.\n"
             f"Use --gpus {available}{' (the CPU)' if available == 0 else ''}."
         )
-    if (experiment.gpus or 0) > 1:
-        fail(f"gpus {experiment.gpus}: training uses one device for now: use --gpus 1")
+    _check_processes(framework, experiment)
     if experiment.tracking == "mlflow" and not devices.installed("mlflow"):
         fail("tracking mlflow needs MLflow: pip install mlflow, or leave tracking at tensorboard")
     if experiment.training.precision == "tf32" and devices.wanted(experiment.gpus) == 0:
@@ -112,6 +111,23 @@ def check(framework: Framework, experiment: Experiment) -> None:
         by_torch = resolve_backend(experiment) == "torch"
     if experiment.training.compile and by_torch and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         fail("training.compile: torch compiles with a C++ compiler, and this machine has none: install g++")
+
+
+def _check_processes(framework: Framework, experiment: Experiment) -> None:
+    many = (experiment.gpus or 0) > 1 or experiment.nodes > 1 or ranks.world() > 1
+    if framework == "keras" and (experiment.nodes > 1 or ranks.world() > 1):
+        fail("Keras trains in one process: leave nodes at 1, and torchrun out")
+    if framework == "keras" and many and resolve_backend(experiment) != "jax":
+        fail(f"gpus {experiment.gpus}: Keras trains on more than one device with --backend jax alone")
+    if ranks.world() > 1 and experiment.gpus not in (None, 0, ranks.local_world()):
+        fail(f"gpus {experiment.gpus}: torchrun started {ranks.local_world()} processes here: use as many")
+    if experiment.nodes > 1 and ranks.world() != experiment.nodes * ranks.local_world():
+        fail(
+            f"nodes {experiment.nodes}: start it on each machine with torchrun --nnodes {experiment.nodes} "
+            "--nproc-per-node GPUS --rdzv-endpoint HOST:PORT -m lightning_impl.train ..."
+        )
+    if many and experiment.training.batch_size < max(ranks.world(), experiment.gpus or 0):
+        fail(f"training.batch_size {experiment.training.batch_size}: fewer images than processes")
 
 
 def _check_files(experiment: Experiment) -> None:

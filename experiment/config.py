@@ -145,6 +145,9 @@ class Experiment(Section):
     gpus: int | None = Field(
         default=None, ge=0, description="0: the CPU; N: that many GPUs; null: what is there"
     )
+    nodes: int = Field(
+        default=1, ge=1, description="Lightning: machines, each with as many GPUs, by torchrun"
+    )
     backend: Literal["tensorflow", "jax", "torch"] | None = Field(
         default=None,
         description="Keras's backend (Lightning takes no notice); null: KERAS_BACKEND, else by device",

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from experiment import analysis, error_figures, evaluation, figures, randomness, tracking, update
+from experiment import (
+    analysis,
+    board,
+    error_figures,
+    evaluation,
+    figures,
+    randomness,
+    ranks,
+    tracking,
+    update,
+)
+from experiment.board import Layers
 from experiment.cli import read_config
 from experiment.config import Experiment
 from experiment.datasets import DataError, Dataset
-from experiment.events import EventWriter
 from experiment.prediction import TrainedRun
 from experiment.progress import Recorder
 from experiment.run import Run, RunError
 
-Layers = Sequence[tuple[str, str, Sequence[str]]]
-
-
-__all__ = ["RunError", "Session", "begin", "finish"]
+__all__ = ["Layers", "RunError", "Session", "begin", "finish"]
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Session:
     resumed: bool = False
     warm: TrainedRun | None = None  # whose weights training starts from
     tests: dict[str, slice] = field(default_factory=dict)  # parts of the test split, after a warm start
+    source: Path | None = None  # the run that is resumed
 
     def keep_epochs(self, count: int) -> None:
         """Forget recorded epochs that the checkpoint does not hold: they are trained again."""
@@ -76,8 +82,15 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
         f"{len(dataset.validation)} validation, {len(dataset.test)} test images",
         flush=True,
     )
+    if ranks.rank() > 0:  # the first process alone keeps the record: this one's goes nowhere
+        run = Run(Path(tempfile.mkdtemp(prefix="rank")))
+        run.checkpoints.mkdir()
+        rows = Run(resume).history() if resume is not None else []
+        return Session(experiment, dataset, run, weights, rows, resume is not None, warm, tests, resume)
     if resume is not None:
-        return replace(_reopen(experiment, framework, Run(resume), dataset, weights), tests=tests)
+        return replace(
+            _reopen(experiment, framework, Run(resume), dataset, weights), tests=tests, source=resume
+        )
     try:
         run = Run.create(experiment, framework, dataset.name)
     except OSError as error:
@@ -164,19 +177,6 @@ def discard(session: Session, recorder: Recorder) -> int:
     return 1
 
 
-def board(run: Run, experiment: Experiment, metrics: dict[str, Any], layers: Layers) -> None:
-    """Write a finished run's pictures, settings and graph for TensorBoard."""
-    epochs = len(run.history())
-    names = ("samples", "confusion", "mistakes", "calibration", "curves")
-    pictures = {name: path for name in names if (path := run.directory / f"{name}.png").is_file()}
-    with closing(EventWriter(run.directory / "tensorboard", epochs + 1)) as events:
-        events.images(epochs, pictures)
-        reached = {key: metrics[key] for key in ("test_accuracy", "test_loss", "macro_f1")}
-        events.hyperparameters(tracking.settings(experiment), reached)
-        if layers:
-            events.graph(layers)
-
-
 def finish(
     session: Session,
     recorder: Recorder,
@@ -226,7 +226,7 @@ def finish(
             for name, part in session.tests.items()
         }
     run.write_json("metrics.json", metrics)
-    board(run, session.experiment, metrics, layers)
+    board.write(run, session.experiment, metrics, layers)
     print(f"\n{evaluation.report(results)}\n")
     print(
         f"test accuracy {results['test_accuracy']:.4f}, test loss {test_loss:.4f}, "

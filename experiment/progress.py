@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiment import tracking
+from experiment import ranks, tracking
 from experiment.config import Experiment
 from experiment.events import EventWriter
 from experiment.run import Run, replacing
@@ -55,7 +55,13 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._tensorboard = EventWriter(self.run.directory / "tensorboard", len(self.rows) + 1)
         self.tracker = tracking.start(self.run, self.experiment)
-        self._bar = tqdm(total=self.images, unit=" images", leave=False, disable=None, unit_scale=True)
+        self._bar = tqdm(
+            total=self.images,
+            unit=" images",
+            leave=False,
+            disable=True if ranks.rank() else None,
+            unit_scale=True,
+        )
         self._handler = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._interrupt)
         return self
@@ -91,7 +97,9 @@ class Recorder:
         self._seen += images
         last = self._seen == self.images
         now = time.perf_counter()
-        if last or self.step_losses is not None or now - self._read > REFRESH:
+        # Several processes read together, at the end, or each at every step.
+        due = now - self._read > REFRESH and ranks.world() == 1
+        if last or self.step_losses is not None or due:
             loss, accuracy = means()
             self._read = self._ended = time.perf_counter()
             self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.4f}", refresh=False)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from experiment import ranks
 from experiment.config import Experiment
 
 HISTORY = (
@@ -156,6 +157,7 @@ def environment(
         "threads": threads,
         "cpu": _cpu(),
         "cores": os.cpu_count(),
+        "processes": ranks.world(),
         "gpu": _gpu(),
         "python": platform.python_version(),
         "platform": platform.platform(),

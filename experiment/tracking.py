@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from experiment import ranks
 from experiment.config import Experiment
 from experiment.run import Run, RunError
 
@@ -59,7 +60,8 @@ def settings(experiment: Experiment) -> dict[str, Any]:
 
 def start(run: Run, experiment: Experiment) -> Tracker | None:
     """A tracker of a run that is about to be trained or resumed, or None where none is wanted."""
-    return Tracker(run, experiment) if experiment.tracking == "mlflow" else None
+    wanted = experiment.tracking == "mlflow" and ranks.rank() == 0
+    return Tracker(run, experiment) if wanted else None
 
 
 def check(experiment: Experiment) -> None:

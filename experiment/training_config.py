@@ -83,6 +83,9 @@ class Training(Section):
         default="float32",
         description="bfloat16 is mixed; tf32: products of 10 bits, on CUDA alone",
     )
+    sync_batch_norm: bool = Field(
+        default=True, description="several processes: statistics of the whole batch, not of each one's share"
+    )
     compile: bool = Field(
         default=False, description="compile the step: torch.compile on Lightning's side, XLA on Keras's"
     )

@@ -25,13 +25,16 @@ class KerasAugment(v2.Transform):
         super().__init__()
         self.config = config
         self.generator: np.random.Generator | None = None
+        self.place: tuple[int, ...] = ()  # of several processes: where the images stand in the batch
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         images = next(item for item in flat_inputs if isinstance(item, Tensor))
         generator = self.generator or np.random.default_rng(int(torch.randint(2**31, ()).item()))
         count = images.shape[0] if images.dim() == 4 else 1
-        parameters = randomness.augmentation(generator, count, self.config, images.shape[-1])
-        return {"matrices": randomness.affine_matrices(parameters, images.shape[-1])}
+        start, drawn = self.place or (0, count)
+        parameters = randomness.augmentation(generator, drawn, self.config, images.shape[-1])
+        matrices = randomness.affine_matrices(parameters, images.shape[-1])
+        return {"matrices": matrices[start : start + count]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if inpt.dim() == 3:

@@ -58,7 +58,14 @@ class StepSeeds(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        seed_devices(randomness.derived_seed(self.seed, "dropout", trainer.current_epoch, batch_idx))
+        position = (trainer.current_epoch, batch_idx)
+        if trainer.world_size > 1:
+            _, _, (first, _) = batch
+            position = (*position, first)
+            for layer in pl_module.modules():
+                if isinstance(layer, SharedDropout):
+                    layer.first = first
+        seed_devices(randomness.derived_seed(self.seed, "dropout", *position))
 
 
 def seed_devices(seed: int) -> None:
@@ -81,7 +88,8 @@ class Record(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.recorder.step(len(batch[1]), lambda: self._means(pl_module))
+        images = len(batch[1]) if trainer.world_size == 1 else batch[2][1]
+        self.recorder.step(images, lambda: self._means(pl_module))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         loss, accuracy = self._means(pl_module)
@@ -95,7 +103,7 @@ class Record(Callback):
 
     @staticmethod
     def _means(module: Any) -> tuple[float, float]:
-        return module.train_loss.compute().item(), module.train_accuracy.compute().item()
+        return module.mean(module.train_loss).item(), module.mean(module.train_accuracy).item()
 
 
 class LearningRateScheduler(Callback):

@@ -48,16 +48,21 @@ class Classifier(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         return F.softmax(self.network(images).to(torch.get_default_dtype()), dim=1)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
+        images, labels, *place = batch
         logits = self._logits(images)
-        loss = self.loss(logits, labels, self.class_weights)
-        self.train_loss.update(loss.detach().expand(len(labels)))
+        data, penalty = self._losses(logits, labels, self.class_weights)
+        self.train_loss.update((data + penalty).detach().expand(len(labels)))
         self.train_accuracy.update(_hits(logits, labels))
-        return loss
+        if place:  # gradients are averaged over processes, whatever their shares of the batch
+            _, images_of_all = place[0]
+            data = data * (len(labels) * self.trainer.world_size / images_of_all)
+        return data + penalty
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
+    def validation_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
+        images, labels, *_ = batch
+        if not len(labels):  # of several processes, some have none of a small batch
+            return
         logits = self._logits(images)
         self.val_loss.update(self.loss(logits, labels).expand(len(labels)))
         self.val_accuracy.update(_hits(logits, labels))
@@ -72,6 +77,12 @@ class Classifier(pl.LightningModule):
 
         Keras divides the weighted sum by the batch size, torch's own `weight` by the sum of the weights.
         """
+        data, penalty = self._losses(logits, labels, class_weights)
+        return data + penalty
+
+    def _losses(
+        self, logits: Tensor, labels: Tensor, class_weights: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
         training = self.experiment.training
         losses = F.cross_entropy(
             logits.to(torch.get_default_dtype()),
@@ -81,11 +92,11 @@ class Classifier(pl.LightningModule):
         )
         if class_weights is not None:
             losses = losses * class_weights[labels]
-        loss = losses.mean()
-        if training.l2:
-            factor = float(np.float32(training.l2))  # Keras on TensorFlow rounds it, in float64 too
-            loss = loss + factor * sum(kernel.square().sum() for kernel in self._kernels())
-        return loss
+        if not training.l2:
+            return losses.mean(), 0.0
+        factor = float(np.float32(training.l2))  # Keras on TensorFlow rounds it, in float64 too
+        penalty: Any = sum(kernel.square().sum() for kernel in self._kernels())
+        return losses.mean(), factor * penalty
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [p for p in self.parameters() if p.requires_grad]
@@ -101,9 +112,16 @@ class Classifier(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_and_reset("test")
 
+    def mean(self, metric: Any) -> Tensor:
+        """A metric's mean so far, over every process: each of them must ask at the same time."""
+        sums = torch.stack([metric.mean_value, metric.weight])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(sums)
+        return sums[0] / sums[1]
+
     def _log_and_reset(self, split: str) -> None:
-        self.log(f"{split}_loss", self.val_loss.compute())
-        self.log(f"{split}_accuracy", self.val_accuracy.compute())
+        self.log(f"{split}_loss", self.mean(self.val_loss))
+        self.log(f"{split}_accuracy", self.mean(self.val_accuracy))
         self.val_loss.reset()
         self.val_accuracy.reset()
 
@@ -118,7 +136,7 @@ class Classifier(pl.LightningModule):
 def _mean() -> Metric:
     # The other strategies wait for the device at every step. This one passes over `weight` (torchmetrics
     # 1.9), so a batch's loss is given once for each of its images.
-    return MeanMetric(nan_strategy="disable")
+    return MeanMetric(nan_strategy="disable", sync_on_compute=False)
 
 
 def _hits(logits: Tensor, labels: Tensor) -> Tensor:

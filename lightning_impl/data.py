@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from experiment import randomness
+from experiment import randomness, ranks
 from experiment.config import Experiment
 from experiment.datasets import Dataset, Split
 from lightning_impl.augment import KerasAugment, build_augment
@@ -23,18 +23,23 @@ RESIDENT_SHARE = 0.5
 
 class Batches(TorchDataset):
     """A split whose items are batches: (images, labels, (epoch, step, None)), or, where the images already
-    lie on the device, (their rows, labels, (epoch, step, the array they are rows of))."""
+    lie on the device, (their rows, labels, (epoch, step, the array they are rows of)). With several processes
+    this one's share of each, and its `ranks.Place` behind the rest."""
 
     def __init__(self, split: Split, resident: int | None) -> None:
         self.split, self.resident = split, resident
 
     def __getitem__(self, batch: tuple[int, int, np.ndarray]) -> tuple[Tensor, Tensor, tuple]:
         epoch, step, positions = batch
+        place: tuple[int, ...] = ()
+        if ranks.world() > 1:
+            mine = ranks.share(len(positions))
+            place, positions = (mine.start, len(positions)), positions[mine]
         if self.resident is None:
             images, labels = self.split.batch(positions)
         else:
             images, labels = self.split.indices[positions], self.split.labels[positions]
-        return torch.from_numpy(images), torch.from_numpy(labels), (epoch, step, self.resident)
+        return torch.from_numpy(images), torch.from_numpy(labels), (epoch, step, self.resident, *place)
 
 
 class EpochOrder(Sampler):
@@ -84,23 +89,29 @@ class DataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         return self._loader(self.dataset.test)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        images, labels, (epoch, step, resident) = batch
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple:
+        images, labels, (epoch, step, resident, *place) = batch
         if resident is not None:
             images = self.resident[resident][images]
         images = to_float(images, self.dtype)
         if self.trainer is not None and self.trainer.training:
-            images = self.augmented(images, epoch, step)
-        return images, labels
+            images = self.augmented(images, epoch, step, tuple(place))
+        return (images, labels, tuple(place)) if place else (images, labels)
 
-    def augmented(self, images: Tensor, epoch: int, step: int) -> Tensor:
-        """The batch as it is trained on at this epoch and step, both counted from 0."""
+    def augmented(self, images: Tensor, epoch: int, step: int, place: tuple[int, ...] = ()) -> Tensor:
+        """The batch as it is trained on at this epoch and step, both counted from 0.
+
+        place: of several processes, that of `images` in the batch, as `ranks.Place`.
+        """
         if self.augment is None:
             return images
         if isinstance(self.augment, KerasAugment):
             self.augment.generator = randomness.generator(self.experiment.seed, "augment", epoch, step)
+            self.augment.place = place
         else:
-            torch.manual_seed(randomness.derived_seed(self.experiment.seed, "augment", epoch, step))
+            torch.manual_seed(
+                randomness.derived_seed(self.experiment.seed, "augment", epoch, step, *place[:1])
+            )
         return self.augment(images).contiguous(memory_format=torch.channels_last)
 
     def _loader(self, split: Split, training: bool = False) -> DataLoader:

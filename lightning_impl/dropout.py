@@ -28,6 +28,7 @@ class SharedDropout(nn.Module):
         super().__init__()
         self.rate = rate
         self.key = randomness.dropout_key(seed, name)
+        self.first = 0  # row of the batch that this process has first
         self.step = 0  # set at the start of every epoch, so that a resumed run goes on where it was
 
     def forward(self, input: Tensor) -> Tensor:
@@ -40,7 +41,8 @@ class SharedDropout(nn.Module):
     def _mask(self, input: Tensor) -> Tensor:
         # Elements are numbered in Keras's layout, channels last.
         last = input.permute(0, 2, 3, 1) if input.dim() == 4 else input
-        elements = torch.arange(last.numel(), dtype=torch.int32, device=input.device)
+        start = self.first * last[0].numel()
+        elements = torch.arange(start, start + last.numel(), dtype=torch.int32, device=input.device)
         step = hash32(torch.tensor([self.step], dtype=torch.int32, device=input.device))
         stream = hash32(step ^ self.key)
         uniform24 = _logical_right_shift(hash32(hash32(elements) ^ stream), 8)

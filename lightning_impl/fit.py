@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +14,16 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from experiment import devices, features, lifecycle
+from experiment import devices, features, lifecycle, ranks
 from experiment.config import Experiment
 from experiment.datasets import Dataset
 from experiment.lifecycle import Layers, Session
 from experiment.progress import Recorder
-from experiment.run import environment
+from experiment.run import Run, environment
 from lightning_impl.callbacks import build_callbacks
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
+from lightning_impl.keras_semantics import BatchNorm
 from lightning_impl.model import count_parameters
 from lightning_impl.recording import Recording
 from lightning_impl.weights import warm_start
@@ -41,7 +43,7 @@ def fit(experiment: Experiment, resume: Path | None = None) -> int:
 
 def _train(session: Session) -> int:
     experiment, dataset, run = session.experiment, session.dataset, session.run
-    device = torch.device("cuda" if use_gpu(experiment) else "cpu")
+    device = torch.device("cuda", ranks.local_rank()) if use_gpu(experiment) else torch.device("cpu")
     dtype = torch.get_default_dtype()
     on_features = features.usable(experiment)
     classifier = Classifier(
@@ -59,8 +61,16 @@ def _train(session: Session) -> int:
         classifier.network.compile()
     checkpoint = _checkpoint(session) if session.resumed else None
     with Recorder(run, experiment, len(dataset.train), session.rows) as recorder:
-        trainer = build_trainer(experiment, build_callbacks(experiment, recorder))
+        trainer = build_trainer(experiment, build_callbacks(experiment, recorder), ranks.world())
+        synchronise(classifier)
+        check_shares(session)
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+    if ranks.rank() > 0:
+        shutil.rmtree(run.directory, ignore_errors=True)
+        return 0
+    if ranks.world() > 1:
+        torch.distributed.destroy_process_group()
+        ranks.leave()
     if not recorder.rows:
         return lifecycle.discard(session, recorder)
 
@@ -89,7 +99,24 @@ def numerics(experiment: Experiment) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def build_trainer(experiment: Experiment, callbacks: list[Callback]) -> pl.Trainer:
+def synchronise(classifier: Classifier) -> None:
+    """Let BatchNorm layers that are trained see the whole batch where it is spread over processes."""
+    for layer in classifier.modules():
+        if isinstance(layer, BatchNorm):
+            layer.synchronised = ranks.world() > 1 and classifier.experiment.training.sync_batch_norm
+
+
+def check_shares(session: Session) -> None:
+    """Raise RunError where the last batch of an epoch has fewer images than there are processes."""
+    size, images = session.experiment.training.batch_size, len(session.dataset.train)
+    if ranks.world() > 1 and 0 < images % size < ranks.world():
+        raise lifecycle.RunError(
+            f"training.batch_size {size}: the last batch has {images % size} of {images} images, fewer than "
+            f"there are processes ({ranks.world()}): choose another"
+        )
+
+
+def build_trainer(experiment: Experiment, callbacks: list[Callback], processes: int = 1) -> pl.Trainer:
     """A Trainer on the configured device that leaves output and checkpoints to the given callbacks."""
     for noisy in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -99,7 +126,9 @@ def build_trainer(experiment: Experiment, callbacks: list[Callback]) -> pl.Train
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     return pl.Trainer(
         accelerator="gpu" if use_gpu(experiment) else "cpu",
-        devices=1,
+        devices=ranks.local_world() if processes > 1 else 1,
+        num_nodes=experiment.nodes if processes > 1 else 1,
+        strategy="ddp" if processes > 1 else "auto",
         max_epochs=experiment.training.epochs,
         precision=PRECISIONS[experiment.training.precision],  # type: ignore[arg-type]
         callbacks=callbacks,
@@ -158,7 +187,8 @@ def describe(session: Session, device: torch.device) -> dict[str, object]:
 
 
 def _checkpoint(session: Session) -> Path:
-    path = session.run.checkpoints / "last.ckpt"
+    assert session.source is not None
+    path = Run(session.source).checkpoints / "last.ckpt"
     try:
         finished = torch.load(path, map_location="cpu", weights_only=True)["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged file

@@ -13,6 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def _sum_over_processes(values: Tensor) -> Tensor:
+    from torch.distributed.nn.functional import all_reduce  # its gradient is summed, too
+
+    return all_reduce(values)
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Keras's BatchNormalization over the channel axis of (N, C) or (N, C, H, W).
 
@@ -24,6 +30,7 @@ class BatchNorm(nn.BatchNorm2d):
     def __init__(self, channels: int, epsilon: float = 1e-3, momentum: float = 0.99) -> None:
         super().__init__(channels, eps=epsilon, momentum=1 - momentum)
         self.share = 1 - momentum  # of the newest batch in the moving statistics
+        self.synchronised = False  # over the processes of a distributed run
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in (2, 4):
@@ -38,6 +45,8 @@ class BatchNorm(nn.BatchNorm2d):
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
+        if self.synchronised:
+            return self._over_processes(input)
         # With momentum 1 these become the batch's own mean and unbiased variance. They are new tensors
         # because autograd holds what it is given: the buffers themselves must not change under it.
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
@@ -50,6 +59,23 @@ class BatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.share)
             self.running_var.lerp_(biased, self.share)
         return output
+
+    def _over_processes(self, input: Tensor) -> Tensor:
+        """The batch's statistics are those of all processes; nn.SyncBatchNorm does that on CUDA alone."""
+        axes = [axis for axis in range(input.dim()) if axis != 1]
+        shape = [1, -1, *[1] * (input.dim() - 2)]
+        count = torch.tensor(float(input.numel() // input.shape[1])).to(input)
+        sums = _sum_over_processes(torch.cat([input.sum(axes), count[None]]))
+        mean = sums[:-1] / sums[-1]
+        centred = input - mean.view(shape)
+        variance = _sum_over_processes(centred.square().sum(axes)) / sums[-1]
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.share)
+            self.running_var.lerp_(variance, self.share)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale.view(shape) + self.bias.view(shape)
 
 
 class Flatten(nn.Module):

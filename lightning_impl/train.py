@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
-from experiment import cli
+from experiment import cli, ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     request = cli.train_request("lightning", argv)
+    gpus = request.experiment.gpus or 0
+    if gpus > 1 and ranks.world() == 1:
+        return ranks.launch("lightning_impl.train", argv, gpus)
+    if ranks.rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all
     cli.use_device("lightning", request.experiment)
     # The framework is imported last: a mistake on the command line answers at once.
     from lightning_impl.fit import fit
