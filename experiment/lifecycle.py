@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,48 +26,12 @@ from experiment import (
 from experiment.board import Layers
 from experiment.cli import read_config
 from experiment.config import Experiment
-from experiment.datasets import DataError, Dataset
-from experiment.prediction import TrainedRun
+from experiment.datasets import Dataset
 from experiment.progress import Recorder
 from experiment.run import Run, RunError
+from experiment.session import Session, class_weights
 
-__all__ = ["Layers", "RunError", "Session", "begin", "finish"]
-
-
-@dataclass
-class Session:
-    """A run about to be trained: its data, its record, and the epochs that it already has."""
-
-    experiment: Experiment
-    dataset: Dataset
-    run: Run
-    class_weights: list[float] | None
-    rows: list[dict[str, float]] = field(default_factory=list)
-    resumed: bool = False
-    warm: TrainedRun | None = None  # whose weights training starts from
-    tests: dict[str, slice] = field(default_factory=dict)  # parts of the test split, after a warm start
-    source: Path | None = None  # the run that is resumed
-
-    def keep_epochs(self, count: int) -> None:
-        """Forget recorded epochs that the checkpoint does not hold: they are trained again."""
-        del self.rows[count:]
-
-    @property
-    def data_facts(self) -> dict[str, object]:
-        """The data set as environment.json names it."""
-        dataset = self.dataset
-        return {
-            "name": dataset.name,
-            "sha256": dataset.sha256,
-            "note": dataset.note,
-            "class_names": list(dataset.class_names),
-            "images": {
-                "train": len(dataset.train),
-                "validation": len(dataset.validation),
-                "test": len(dataset.test),
-            },
-            "training_images": dict(zip(dataset.class_names, _counts(dataset), strict=True)),
-        }
+__all__ = ["Layers", "RunError", "Session", "begin", "class_weights", "finish"]
 
 
 def begin(experiment: Experiment, framework: str, resume: Path | None) -> Session:
@@ -128,26 +94,6 @@ def _reopen(
     return Session(experiment, dataset, run, weights, rows, resumed=True)
 
 
-def class_weights(experiment: Experiment, dataset: Dataset) -> list[float] | None:
-    """The weight of each class in the training loss, or None.
-
-    `balanced` is N / (classes * images of the class), as scikit-learn's compute_class_weight has it.
-    Raises DataError where the number of given weights is not the number of classes.
-    """
-    wanted, classes = experiment.training.class_weights, len(dataset.class_names)
-    if wanted == "balanced":
-        counts = np.maximum(_counts(dataset), 1)
-        return (len(dataset.train) / (classes * counts)).tolist()
-    if isinstance(wanted, list) and len(wanted) != classes:
-        raise DataError(f"training.class_weights has {len(wanted)} weights for {classes} classes")
-    return wanted
-
-
-def _counts(dataset: Dataset) -> list[int]:
-    """How many training images each class has."""
-    return np.bincount(dataset.train.labels, minlength=len(dataset.class_names)).tolist()
-
-
 def samples(dataset: Dataset, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """The first 25 images that training sees, and their labels: uint8 (25, S, S, 3), int64 (25,)."""
     return dataset.train.batch(randomness.training_order(experiment, 0, dataset.train.labels)[:25])
@@ -167,6 +113,17 @@ def use_best(experiment: Experiment) -> bool:
     """Whether the model that training leaves is the best epoch's, not the last's."""
     stopping = experiment.training.early_stopping
     return stopping.patience is not None and stopping.restore_best_weights
+
+
+@contextmanager
+def checking(session: Session) -> Iterator[None]:
+    """What is refused inside leaves no run record behind."""
+    try:
+        yield
+    except RunError:
+        if not session.resumed:
+            shutil.rmtree(session.run.directory, ignore_errors=True)
+        raise
 
 
 def discard(session: Session, recorder: Recorder) -> int:

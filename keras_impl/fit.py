@@ -20,6 +20,7 @@ from keras_impl.augment import affine, compiled, draw_matrices
 from keras_impl.callbacks import build_callbacks
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
+from keras_impl.distribution import distribute
 from keras_impl.model import count_parameters
 from keras_impl.recording import Recording
 from keras_impl.weights import warm_start
@@ -33,6 +34,8 @@ def fit(experiment: Experiment, resume: Path | None = None) -> int:
     resume: the directory of a run to go on with. Raises DataError and RunError.
     """
     session = lifecycle.begin(experiment, "keras", resume)
+    with lifecycle.checking(session):
+        distribute(session)
     with numerics(experiment):
         return _train(session)
 
@@ -66,6 +69,7 @@ def _train(session: Session) -> int:
     if not recorder.rows:
         return lifecycle.discard(session, recorder)
 
+    keras.distribution.set_distribution(None)  # test images come in batches of any size
     name = "best.keras" if lifecycle.use_best(experiment) else "last.keras"
     classifier.model.load_weights(run.checkpoints / name)
     scores = classifier.trained.evaluate(data.test, verbose=0, return_dict=True)

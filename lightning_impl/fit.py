@@ -37,6 +37,8 @@ def fit(experiment: Experiment, resume: Path | None = None) -> int:
     resume: the directory of a run to go on with. Raises DataError and RunError.
     """
     session = lifecycle.begin(experiment, "lightning", resume)
+    with lifecycle.checking(session):
+        check_shares(session)
     with numerics(experiment):
         return _train(session)
 
@@ -63,7 +65,6 @@ def _train(session: Session) -> int:
     with Recorder(run, experiment, len(dataset.train), session.rows) as recorder:
         trainer = build_trainer(experiment, build_callbacks(experiment, recorder), ranks.world())
         synchronise(classifier)
-        check_shares(session)
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     if ranks.rank() > 0:
         shutil.rmtree(run.directory, ignore_errors=True)

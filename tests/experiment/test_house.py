@@ -61,6 +61,8 @@ DIFFERENCES = {
     "lightning dropout.Dropout": "torch's own is slow on a CPU",
     "lightning fit.build_trainer": "Keras has no Trainer",
     "lightning fit.use_gpu": "Keras's backends find the GPU themselves",
+    "lightning fit.synchronise": "one Keras process has all of a batch",
+    "lightning fit.check_shares": "as for synchronise",
     "fit.augmented_samples(session | data)": "Lightning's DataModule augments",
     "fit.base_features( | device)": "torch is told where to compute",
     "fit.describe( | device)": "torch is told where to compute",
@@ -233,7 +235,7 @@ def test_train_answers_without_importing_a_framework(
 
 def test_both_sides_have_the_same_files() -> None:
     keras, lightning = ({path.name for path in files(side)} for side in ("keras_impl", "lightning_impl"))
-    assert keras - lightning == {"fused.py"}
+    assert keras - lightning == {"distribution.py", "fused.py"}
     of_torch = {"defaults.py", "doctor.py", "keras_semantics.py", "mutations.py"}
     assert lightning - keras == of_torch | {"bases.py", "captured.py", "ceilings.py", "work.py"}
 

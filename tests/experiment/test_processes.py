@@ -96,6 +96,7 @@ def test_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     done = train(TWO, *OPTIONS, "--training.batch_size=46", f"--run.dir={tmp_path}/run")
     assert done.returncode != 0
     assert "training.batch_size 46: the last batch has 1 of 369 images" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_shares_are_of_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,3 +134,25 @@ def test_impossible_processes_are_refused(
     with pytest.raises(SystemExit, match="2"):
         cli.train_request(side, ["--gpus=0", *argv])
     assert message in capsys.readouterr().err
+
+
+def test_keras_on_two_jax_devices_trains_what_it_does_on_one(tmp_path: Path) -> None:
+    keras = [sys.executable, "-m", "keras_impl.train"]
+    options = ("--backend=jax", "--training.batch_size=50", "--data.limit=400", "--training.epochs=1")
+    runs = [
+        trained(keras, tmp_path / name, *options, JAX_ENABLE_X64="1", XLA_FLAGS=flags)
+        for name, flags in (("one", ""), ("two", "--xla_force_host_platform_device_count=2"))
+    ]
+    one, two = (steps(run.directory) for run in runs)
+    assert len(one) == 8
+    np.testing.assert_allclose(one, two, rtol=2e-6)
+    assert not np.array_equal(one, two)  # two devices add up otherwise: they were there
+
+
+def test_batch_that_jax_cannot_divide_is_refused(tmp_path: Path) -> None:
+    keras = [sys.executable, "-m", "keras_impl.train"]
+    flags = "--xla_force_host_platform_device_count=2"
+    done = train(keras, *OPTIONS, "--backend=jax", f"--run.dir={tmp_path}/run", XLA_FLAGS=flags)
+    assert done.returncode == 2
+    assert "training.batch_size 51: a batch of 51 train images" in done.stderr
+    assert not (tmp_path / "run").exists()
