@@ -57,8 +57,8 @@ def class_weights(experiment: Experiment, dataset: Dataset) -> list[float] | Non
     """
     wanted, classes = experiment.training.class_weights, len(dataset.class_names)
     if wanted == "balanced":
-        counts = np.maximum(counts(dataset), 1)
-        return (len(dataset.train) / (classes * counts)).tolist()
+        images = np.maximum(counts(dataset), 1)
+        return (len(dataset.train) / (classes * images)).tolist()
     if isinstance(wanted, list) and len(wanted) != classes:
         raise DataError(f"training.class_weights has {len(wanted)} weights for {classes} classes")
     return wanted
