@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import lifecycle
+from experiment import lifecycle, update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
-from experiment.datasets import load as load_data
 from experiment.lifecycle import RunError, Session
 from experiment.prediction import TrainedRun
 from experiment.progress import Recorder
@@ -78,13 +77,13 @@ def import_run(
     """
     given = {name: _load(folder / f"{name}.npz") for name in ("best", "last")}
     experiment, run = trained.experiment, trained.run
-    dataset = load_data(experiment.data, experiment.seed)
+    dataset, tests = update.load_all(experiment)
     if dataset.sha256 != run.read_json("environment.json")["data"]["sha256"]:
         raise RunError(
             "the run was trained on other data than is there now (sha256 differs): it cannot be checked"
         )
     weights = lifecycle.class_weights(experiment, dataset)
-    session = Session(experiment, dataset, run, weights, run.history(), resumed=True)
+    session = Session(experiment, dataset, run, weights, run.history(), resumed=True, tests=tests)
     recorder = Recorder(run, experiment, len(dataset.train), session.rows)
     before = run.read_json("metrics.json")
     recorder.status, recorder.message = before["status"], before["message"]

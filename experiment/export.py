@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import datasets
+from experiment import update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
 from experiment.lifecycle import RunError
@@ -119,7 +119,7 @@ def export(
     trained = deployable(TrainedRun.open(arguments.run, framework))
     data, calibration = None, None
     if arguments.quantize:
-        data = datasets.load(trained.experiment.data, trained.experiment.seed)
+        data, _ = update.load_all(trained.experiment)
     if data is not None and arguments.quantize == "int8":
         calibration = draw(data, arguments.calibration_images, arguments.calibration_seed)
     content = Content(trained, metadata(trained), arguments.quantize, calibration, not arguments.no_fold)

@@ -41,7 +41,7 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
     """
     tracking.check(experiment)
     warm = update.opened(experiment, framework)
-    dataset, tests = update.load_all(experiment, framework)
+    dataset, tests = update.load_all(experiment)
     weights = class_weights(experiment, dataset)
     print(
         f"data: {dataset.name}, {len(dataset.class_names)} classes; {len(dataset.train)} training, "

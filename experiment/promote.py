@@ -43,7 +43,7 @@ def promote(run: Run, margin: float) -> int:
 
     Raises RunError where the run is not registered, or its test images are not what they were.
     """
-    framework = framework_of(run)
+    framework_of(run)  # it is a finished run
     facts = run.read_json("mlflow.json") if (run.directory / "mlflow.json").is_file() else {}
     if "version" not in facts:
         raise RunError(f"{run.directory} is not in a registry: train it with --mlflow.register_as NAME")
@@ -60,7 +60,7 @@ def promote(run: Run, margin: float) -> int:
     if str(champion) == str(facts["version"]):
         print(f"{name} version {champion} is the champion already")
         return 0
-    dataset, parts = update.load_all(experiment, framework)
+    dataset, parts = update.load_all(experiment)
     if dataset.sha256 != run.read_json("environment.json")["data"]["sha256"]:
         raise RunError(f"{run.directory} was tested on other images than are there now (sha256 differs)")
     labels, probabilities = test_predictions(run)

@@ -65,17 +65,18 @@ def opened(experiment: Experiment, framework: str) -> TrainedRun | None:
     return warm
 
 
-def load_all(experiment: Experiment, framework: str) -> tuple[Dataset, dict[str, slice]]:
+def load_all(experiment: Experiment) -> tuple[Dataset, dict[str, slice]]:
     """The configured data set, with what a warm start adds of the earlier run's.
 
     Also the rows of the test split that are `old` and `new`; nothing without a warm start.
     Raises DataError, and RunError where the earlier run's data are not what they were.
     """
     dataset = load(experiment.data, experiment.seed)
-    warm = opened(experiment, framework)
-    if warm is None:
+    if experiment.warm_start is None:
         return dataset, {}
-    before, _ = load_all(warm.experiment, framework)
+    run = Run(experiment.warm_start)
+    warm = TrainedRun.open(run.directory, framework_of(run))
+    before, _ = load_all(warm.experiment)
     if before.sha256 != warm.run.read_json("environment.json")["data"]["sha256"]:
         raise RunError(f"{warm.run.directory} was trained on other data than is there now (sha256 differs)")
     old, both = len(before.test), len(before.test) + len(dataset.test)

@@ -51,13 +51,14 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
         images, labels, *place = batch
         logits = self._logits(images)
-        data, penalty = self._losses(logits, labels, self.class_weights)
-        self.train_loss.update((data + penalty).detach().expand(len(labels)))
+        loss = self.loss(logits, labels, self.class_weights)
+        self.train_loss.update(loss.detach().expand(len(labels)))
         self.train_accuracy.update(_hits(logits, labels))
         if place:  # gradients are averaged over processes, whatever their shares of the batch
             _, images_of_all = place[0]
-            data = data * (len(labels) * self.trainer.world_size / images_of_all)
-        return data + penalty
+            share = len(labels) * self.trainer.world_size / images_of_all
+            return self.loss(logits, labels, self.class_weights, share)
+        return loss
 
     def validation_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
         images, labels, *_ = batch
@@ -72,17 +73,13 @@ class Classifier(pl.LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         return F.softmax(self._logits(batch[0]).to(torch.get_default_dtype()), dim=1)
 
-    def loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """Cross-entropy averaged over the batch, plus the L2 penalty; a scalar.
+    def loss(
+        self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, share: float = 1.0
+    ) -> Tensor:
+        """Cross-entropy averaged over the batch, times `share`, plus the L2 penalty; a scalar.
 
         Keras divides the weighted sum by the batch size, torch's own `weight` by the sum of the weights.
         """
-        data, penalty = self._losses(logits, labels, class_weights)
-        return data + penalty
-
-    def _losses(
-        self, logits: Tensor, labels: Tensor, class_weights: Tensor | None
-    ) -> tuple[Tensor, Tensor | float]:
         training = self.experiment.training
         losses = F.cross_entropy(
             logits.to(torch.get_default_dtype()),
@@ -92,11 +89,11 @@ class Classifier(pl.LightningModule):
         )
         if class_weights is not None:
             losses = losses * class_weights[labels]
-        if not training.l2:
-            return losses.mean(), 0.0
-        factor = float(np.float32(training.l2))  # Keras on TensorFlow rounds it, in float64 too
-        penalty: Any = sum(kernel.square().sum() for kernel in self._kernels())
-        return losses.mean(), factor * penalty
+        loss = losses.mean() * share if share != 1.0 else losses.mean()
+        if training.l2:
+            factor = float(np.float32(training.l2))  # Keras on TensorFlow rounds it, in float64 too
+            loss = loss + factor * sum(kernel.square().sum() for kernel in self._kernels())
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [p for p in self.parameters() if p.requires_grad]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import cli, datasets
+from experiment import cli, update
 from experiment.cli import Framework
 from experiment.export import BATCHES, QUANTIZATIONS
 from experiment.prediction import SUFFIXES, framework_of
@@ -90,7 +90,7 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     run = Run(directory.resolve())
     models = make(run, folder, quantizations)
     config = convert.config(run)
-    test = datasets.load(config.data, config.seed).test
+    test = update.load_all(config)[0].test
     images = folder / "images.npy"
     np.save(images, test.batch(np.arange(len(test)))[0])
     predicted = predict(models, images)

@@ -142,12 +142,13 @@ def test_torchvision_augmentation_is_refused_by_keras_alone(refusal: Refusal) ->
     assert experiment("--augment.kind=torchvision").augment.kind == "torchvision"
 
 
-def test_gpus_beyond_those_there_and_beyond_one_are_refused(
+def test_gpus_beyond_those_there_are_refused_and_beyond_one_for_keras_but_on_jax(
     refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "count_gpus", lambda: 2)
     assert experiment("--gpus=1").gpus == 1
-    assert "use --gpus 1" in refusal("--gpus=2")
+    assert experiment("--gpus=2").gpus == 2
+    assert "with --backend jax alone" in refusal("--gpus=2", "--backend=torch", framework="keras")
     assert "Use --gpus 2." in refusal("--gpus=3")
 
 

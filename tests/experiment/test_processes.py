@@ -73,12 +73,14 @@ def test_two_processes_train_what_one_does(one: Run, two: Run) -> None:
     assert two.read_json("environment.json")["processes"] == 2
 
 
+@pytest.mark.slow
 def test_batch_norm_of_each_share_is_another_run(one: Run, tmp_path: Path) -> None:
     run = trained(TWO, tmp_path / "run", "--training.sync_batch_norm=false", "--training.epochs=1")
     apart = np.abs(steps(run.directory) / steps(one.directory)[:8] - 1)
     assert apart.max() > 1e-3
 
 
+@pytest.mark.slow
 def test_resumed_by_two_processes_it_is_still_the_same(one: Run, tmp_path: Path) -> None:
     run = trained(TWO, tmp_path / "run", "--training.epochs=1")
     done = train(TWO, "--resume", str(run.directory), "--training.epochs=2")
@@ -86,6 +88,7 @@ def test_resumed_by_two_processes_it_is_still_the_same(one: Run, tmp_path: Path)
     assert_same(one, run)
 
 
+@pytest.mark.slow
 def test_two_processes_say_things_once(tmp_path: Path) -> None:
     done = train(TWO, *OPTIONS, "--training.epochs=1", f"--run.dir={tmp_path}/run")
     assert done.stdout.count("epoch   1/1") == 1
@@ -136,6 +139,7 @@ def test_impossible_processes_are_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_keras_on_two_jax_devices_trains_what_it_does_on_one(tmp_path: Path) -> None:
     keras = [sys.executable, "-m", "keras_impl.train"]
     options = ("--backend=jax", "--training.batch_size=50", "--data.limit=400", "--training.epochs=1")

@@ -151,7 +151,7 @@ def test_environment_names_what_design_asks_for() -> None:
     facts = environment("keras", "cpu", 3, 7, data, backend="jax")
     given = {"framework": "keras", "device": "cpu", "threads": 3, "seed": 7, "data": data, "backend": "jax"}
     assert given.items() <= facts.items()
-    others = {"cpu", "cores", "gpu", "python", "platform", "versions", "git_revision", "utc"}
+    others = {"cpu", "cores", "processes", "gpu", "python", "platform", "versions", "git_revision", "utc"}
     assert set(facts) == set(given) | others
     assert facts["versions"]["numpy"] == np.__version__
     assert facts["cores"] == os.cpu_count()

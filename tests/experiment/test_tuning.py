@@ -185,7 +185,7 @@ def test_interrupted_search_stops_and_goes_on(tmp_path: Path) -> None:
 def test_hopeless_trials_are_stopped(tmp_path: Path) -> None:
     rates = [0.003, 0.0031, 0.0032, 0.0033, 0.5, 0.00316]
     space = {"training.learning_rate": rates}
-    said(tune(tmp_path, space, "--sampler=grid", "--pruning=median", epoch=0.3, epochs=8))
+    said(tune(tmp_path, space, "--sampler=grid", "--pruning=median", epoch=0.25, epochs=6))
     found = trials(tmp_path)
     assert [row["state"] for row in found] == ["complete"] * 4 + ["pruned", "complete"]
     assert int(found[4]["epochs"]) < 5

@@ -115,6 +115,7 @@ def updated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_both_sides_go_on_alike(updated: dict[str, Path]) -> None:
     for name in ("first", "second"):
         losses = [
@@ -125,6 +126,7 @@ def test_both_sides_go_on_alike(updated: dict[str, Path]) -> None:
         np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_update_tells_old_test_images_from_new_ones(updated: dict[str, Path]) -> None:
     for folder in updated.values():
         first, second = (Run(folder / name).read_json("metrics.json") for name in ("first", "second"))
@@ -135,6 +137,7 @@ def test_update_tells_old_test_images_from_new_ones(updated: dict[str, Path]) ->
         assert set(sets) == {"old", "new"}
 
 
+@pytest.mark.slow
 def test_resumed_update_keeps_its_data(updated: dict[str, Path]) -> None:
     folder = updated["lightning"]
     command = [sys.executable, "-m", "lightning_impl.train", "--resume", str(folder / "second")]
@@ -144,6 +147,7 @@ def test_resumed_update_keeps_its_data(updated: dict[str, Path]) -> None:
     assert set(Run(folder / "second").read_json("metrics.json")["test_sets"]) == {"old", "new"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -160,3 +164,17 @@ def test_impossible_warm_starts_are_refused(
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_update_goes_over_to_the_other_side_and_out_as_a_file(
+    updated: dict[str, Path], tmp_path: Path
+) -> None:
+    run = str(updated["keras"] / "second")
+    for command in (
+        ["parity", "convert", run, "--to", "lightning", "--out", str(tmp_path / "made")],
+        ["keras_impl.export", run, "--quantize", "int8", "--output", str(tmp_path / "model.tflite")],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert Run(tmp_path / "made").read_json("metrics.json")["test_sets"].keys() == {"old", "new"}
