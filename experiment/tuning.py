@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from tqdm import tqdm
@@ -45,6 +46,10 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
     given, options = parser.parse_known_args(argv)
     if given.workers < 1:
         parser.error("--workers must be at least 1")
+    for option in options:  # of train it may be, or one of these mistyped
+        near = get_close_matches(option.split("=")[0], parser._option_string_actions, n=1, cutoff=0.8)
+        if near and near[0] != "--config":
+            parser.error(f"unrecognized arguments: {option}: did you mean {near[0]}?")
     if any(option.split("=")[0] in ("--resume", "--run.dir", "--run.overwrite") for option in options):
         parser.error("--resume, --run.dir and --run.overwrite are set for each trial: leave them out")
     base = cli.train_request(framework, options).experiment

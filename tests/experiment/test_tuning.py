@@ -22,7 +22,7 @@ from experiment.space import Search, configured, read_search
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
-START = "import sys; from experiment import tuning; sys.exit(tuning.main('keras'))"
+START = "import sys; from experiment import tuning; sys.exit(tuning.main({side!r}))"
 GRID = {
     "training.learning_rate": [0.0003, 0.001, 0.003],
     "model.dense_units": {"low": 8, "high": 32, "step": 8},
@@ -30,7 +30,9 @@ GRID = {
 TPE = {"training.learning_rate": {"low": 1e-5, "high": 0.5, "log": True}, "model.dense_units": [8, 16, 32]}
 
 
-def tune(folder: Path, space: dict, *options: str, epoch: float = 0.05, epochs: int = 3) -> subprocess.Popen:
+def tune(
+    folder: Path, space: dict, *options: str, epoch: float = 0.05, epochs: int = 3, side: str = "keras"
+) -> subprocess.Popen:
     """Start a search in `folder`, whose stand-in takes `epoch` seconds an epoch."""
     settings = {"trials": 12, "pruning": "none", "space": space}
     (folder / "space.yaml").write_text(yaml.safe_dump(settings))
@@ -46,7 +48,7 @@ def tune(folder: Path, space: dict, *options: str, epoch: float = 0.05, epochs: 
         "--training.monitor=val_accuracy",
     ]
     return subprocess.Popen(
-        [sys.executable, "-c", START, *given, "--data.name=digits", "--gpus=0", *options],
+        [sys.executable, "-c", START.format(side=side), *given, "--data.name=digits", "--gpus=0", *options],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -233,6 +235,7 @@ def test_more_trials_are_added_and_another_search_is_refused(tmp_path: Path) -> 
         ({"model.dense_units": []}, (), "model.dense_units has no choices"),
         (TPE, ("--run.dir=x",), "are set for each trial"),
         (TPE, ("--workers=0",), "--workers must be at least 1"),
+        (TPE, ("--trails=3",), "did you mean --trials?"),
         (TPE, ("--storage=postgresql://nobody@127.0.0.1:1/none",), "cannot be opened"),
     ],
 )
@@ -274,3 +277,18 @@ def test_committed_space_fits_the_configuration() -> None:
     for key, domain in search.space.items():
         for value in domain if isinstance(domain, list) else (domain.low, domain.high):
             assert configured(Experiment(), {key: value})
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_both_sides_propose_the_same_trials(sampler: str, tmp_path: Path) -> None:
+    proposed = []
+    for side in ("keras", "lightning"):
+        folder = tmp_path / side
+        folder.mkdir()
+        if side == "lightning":  # the same stand-in, under the other side's name
+            shutil.copytree(STAND_IN / "keras_impl", folder / "lightning_impl")
+        said(tune(folder, TPE, f"--sampler={sampler}", epoch=0.01, side=side))
+        keys = ("trial", "val_accuracy", *TPE)
+        proposed.append([[row[key] for key in keys] for row in trials(folder)])
+    assert proposed[0] == proposed[1]
+    assert len({tuple(row[2:]) for row in proposed[0]}) > 10
