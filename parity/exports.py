@@ -37,6 +37,7 @@ DIGITS = {
         "--model.dense_units=32",
         "--training.batch_size=32",
         "--training.epochs=20",
+        "--training.schedule.kind=cosine",  # at rest: an int8 file then turns few images over
     ),
     "vgg16": (
         "--data.name=digits",
