@@ -166,9 +166,10 @@ def share(place: int, work: Work) -> dict[str, str]:
 
 def _watched(work: Work, run: Run, trial: Trial, process: subprocess.Popen, epochs: int) -> tuple[int, bool]:
     """Wait for a `train`, reporting its epochs; returns its exit code and whether it was stopped."""
-    told = False
+    told, seen = False, -1
     while process.poll() is None:
-        if _hopeless(run, trial, work.base.training.monitor, epochs):
+        before, seen = seen, len(run.history())
+        if seen != before and _hopeless(run, trial, work.base.training.monitor, epochs):
             process.terminate()
             process.wait()
             return 0, True

@@ -92,7 +92,7 @@ def run(work: Work, command: str) -> int:
         with tqdm(total=len(study.trials), initial=len(finished), unit="trial", disable=None) as bar:
             while True:
                 alive = any(thread.is_alive() for thread in threads)
-                for trial in study.trials:
+                for trial in study.get_trials(deepcopy=False):
                     if trial.state.is_finished() and trial.number not in finished:
                         finished.add(trial.number)
                         bar.update()
