@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,12 +73,12 @@ def starts(folder: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def wait_for_starts(folder: Path, count: int) -> None:
-    for _ in range(600):
-        if len(starts(folder)) >= count:
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if condition():
             return
         time.sleep(0.05)
-    raise AssertionError(f"{starts(folder)}: {count} starts were expected")
+    raise AssertionError("waited in vain")
 
 
 def assert_grid_done_once(folder: Path) -> None:
@@ -145,9 +145,8 @@ def test_killed_search_goes_on_with_nothing_lost_or_run_twice(tmp_path: Path) ->
     whole = tmp_path / "whole"
     whole.mkdir()
     said(tune(whole, TPE, "--trials=5"))
-    process = tune(tmp_path, TPE, "--trials=5", epoch=0.4)
-    wait_for_starts(tmp_path, 3)
-    time.sleep(0.6)  # the third has an epoch
+    process = tune(tmp_path, TPE, "--trials=5", epoch=0.8)
+    wait_for(lambda: (tmp_path / "out" / "trials" / "0002" / "history.csv").is_file())
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -167,7 +166,7 @@ def comparable(folder: Path) -> list[dict[str, str]]:
 
 def test_train_that_outlives_its_search_is_waited_for(tmp_path: Path) -> None:
     process = tune(tmp_path, TPE, "--trials=2", epoch=0.5)
-    wait_for_starts(tmp_path, 1)
+    wait_for(lambda: len(starts(tmp_path)) == 1)
     process.kill()
     process.wait()
     said(tune(tmp_path, TPE, "--trials=2"))
@@ -177,7 +176,7 @@ def test_train_that_outlives_its_search_is_waited_for(tmp_path: Path) -> None:
 
 def test_interrupted_search_stops_and_goes_on(tmp_path: Path) -> None:
     process = tune(tmp_path, TPE, "--trials=3", epoch=0.5)
-    wait_for_starts(tmp_path, 1)
+    wait_for(lambda: len(starts(tmp_path)) == 1)
     process.send_signal(signal.SIGINT)
     assert "3 trials are left: go on with the same command" in said(process, code=1)
     said(tune(tmp_path, TPE, "--trials=3"))
@@ -187,7 +186,7 @@ def test_interrupted_search_stops_and_goes_on(tmp_path: Path) -> None:
 def test_hopeless_trials_are_stopped(tmp_path: Path) -> None:
     rates = [0.003, 0.0031, 0.0032, 0.0033, 0.5, 0.00316]
     space = {"training.learning_rate": rates}
-    said(tune(tmp_path, space, "--sampler=grid", "--pruning=median", epoch=0.25, epochs=6))
+    said(tune(tmp_path, space, "--sampler=grid", "--pruning=median", epoch=0.05, epochs=6))
     found = trials(tmp_path)
     assert [row["state"] for row in found] == ["complete"] * 4 + ["pruned", "complete"]
     assert int(found[4]["epochs"]) < 5
@@ -279,7 +278,12 @@ def test_committed_space_fits_the_configuration() -> None:
             assert configured(Experiment(), {key: value})
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "sampler", ["tpe", pytest.param("random", marks=SLOW), pytest.param("gp", marks=SLOW)]
+)
 def test_both_sides_propose_the_same_trials(sampler: str, tmp_path: Path) -> None:
     proposed = []
     for side in ("keras", "lightning"):
