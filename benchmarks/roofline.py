@@ -6,11 +6,26 @@ its arithmetic at the rate of a large matrix product, and at least its memory tr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from experiment import features
 from experiment.config import Experiment
-from experiment.weights import VGG16_BLOCKS
+from experiment.weights import VGG16_BLOCKS, resnet50_shapes
 
 BYTES = {"bfloat16": 2, "float64": 8}  # of a number; 4 of others
+
+
+class Convolution(NamedTuple):
+    """A convolution from (size, size, channels) images to (outputs, outputs, filters)."""
+
+    kernel: int
+    size: int
+    channels: int
+    outputs: int
+    filters: int
+    block: int  # of the blocks that `model.fine_tune_blocks` counts
+    entry: bool = False  # its input is the block's
 
 
 def work(experiment: Experiment) -> tuple[float, float]:
@@ -21,30 +36,59 @@ def work(experiment: Experiment) -> tuple[float, float]:
     pass alone, and none where its features are computed once). Traffic counts each such layer's input and
     output once a pass, as if all between were fused, and no weights, which a batch shares.
     """
-    model, size, channels = experiment.model, experiment.data.image_size, 3
+    model = experiment.model
+    layers = list({"cnn": cnn, "vgg16": vgg16, "resnet50": resnet50}[model.name](experiment))
+    last = layers[-1]
+    trained = last.block + 1 if model.name == "cnn" else model.fine_tune_blocks
     operations, numbers = 0.0, 0.0
-    if model.name == "cnn":
-        blocks = [(model.convolutions_per_block, filters) for filters in model.filters]
-        trained = len(blocks)
-    else:
-        blocks, trained = list(VGG16_BLOCKS), model.fine_tune_blocks
-    for number, (convolutions, filters) in enumerate(blocks):
-        learns = number >= len(blocks) - trained
-        for layer in range(convolutions):
-            before = size * size * channels
-            size -= 2 if model.name == "cnn" else 0
-            forward = 2 * 9 * size * size * channels * filters
-            first = number == len(blocks) - trained and layer == 0
-            if not features.usable(experiment):
-                operations += forward * (1 if not learns else 2 if first else 3)
-                numbers += (before + size * size * filters) * (3 if learns else 1)
-            channels = filters
-        size //= 2
-    for inputs, outputs in ((size * size * channels, model.dense_units), (model.dense_units, 10)):
+    for layer in layers if not features.usable(experiment) else ():
+        learns = layer.block > last.block - trained
+        first = layer.block == last.block - trained + 1 and layer.entry
+        area = layer.outputs**2
+        forward = 2 * layer.kernel**2 * area * layer.channels * layer.filters
+        operations += forward * (1 if not learns else 2 if first else 3)
+        numbers += (layer.size**2 * layer.channels + area * layer.filters) * (3 if learns else 1)
+    flat = last.filters * (1 if model.name == "resnet50" else (last.outputs // 2) ** 2)
+    for inputs, outputs in ((flat, model.dense_units), (model.dense_units, 10)):
         first = not trained and outputs == model.dense_units
         operations += 2 * (2 if first else 3) * inputs * outputs
         numbers += 3 * (inputs + outputs)
     return operations, numbers * BYTES.get(experiment.training.precision, 4)
+
+
+def cnn(experiment: Experiment) -> Iterator[Convolution]:
+    size, channels = experiment.data.image_size, 3
+    for block, filters in enumerate(experiment.model.filters):
+        for layer in range(experiment.model.convolutions_per_block):
+            yield Convolution(3, size, channels, size - 2, filters, block, layer == 0)
+            size, channels = size - 2, filters
+        size //= 2
+
+
+def vgg16(experiment: Experiment) -> Iterator[Convolution]:
+    size, channels = experiment.data.image_size, 3
+    for block, (convolutions, filters) in enumerate(VGG16_BLOCKS):
+        for layer in range(convolutions):
+            yield Convolution(3, size, channels, size, filters, block, layer == 0)
+            channels = filters
+        size //= 2
+
+
+def resnet50(experiment: Experiment) -> Iterator[Convolution]:
+    """Its first convolution, a block's first and its shortcut's halve the size, stage 2's after a pooling."""
+    size = experiment.data.image_size
+    for name, (kernel, *_) in resnet50_shapes().items():
+        if not name.endswith("_conv"):
+            continue
+        side, _, channels, filters = kernel
+        if name == "conv1_conv":
+            yield Convolution(side, size, channels, (size + 1) // 2, filters, 0, True)
+            size = (size + 3) // 4
+            continue
+        stage, entry = int(name[4]), name[-6] in "01" and "_block1_" in name
+        if name.endswith("_block1_1_conv"):
+            before, size = size, (size + 1) // 2 if stage > 2 else size
+        yield Convolution(side, before if entry else size, channels, size, filters, stage - 1, entry)
 
 
 def seconds(experiment: Experiment, measured: dict[str, float]) -> float:

@@ -28,7 +28,14 @@ from parity.suite import Findings, Place
 from parity.workers import Worker
 
 SIDES: dict[Framework, tuple[str, str]] = {"keras": ("Keras", "TFLite"), "lightning": ("Lightning", "ONNX")}
-# What is exported in the ladder: trained well enough for accuracies to mean something, and VGG16's layers.
+TRANSFER = (
+    "--data.name=digits",
+    "--data.limit=200",
+    "--model.weights=random",
+    "--augment.kind=none",
+    "--training.epochs=2",
+)
+# What is exported in the ladder: trained well enough for accuracies to mean something, and the bases' layers.
 DIGITS = {
     "cnn": (
         "--data.name=digits",
@@ -39,14 +46,8 @@ DIGITS = {
         "--training.epochs=20",
         "--training.schedule.kind=cosine",  # at rest: an int8 file then turns few images over
     ),
-    "vgg16": (
-        "--data.name=digits",
-        "--data.limit=200",
-        "--model.name=vgg16",
-        "--model.weights=random",
-        "--augment.kind=none",
-        "--training.epochs=2",
-    ),
+    "vgg16": ("--model.name=vgg16", *TRANSFER),
+    "resnet50": ("--model.name=resnet50", *TRANSFER),
 }
 
 
@@ -117,7 +118,7 @@ def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
         directory = place.folder / "exports" / f"{name}-trained"
         options = [*DIGITS[name], f"--data.cache={place.folder / 'cache'}", f"--run.dir={directory}"]
         sides.start("lightning_impl.train", [*options, "--gpus=0"])
-        # With weights that were only drawn, VGG16's accuracy says nothing of a quantisation.
+        # With weights that were only drawn, a base's accuracy says nothing of a quantisation.
         quantizations = QUANTIZATIONS if name == "cnn" else ()
         rung(directory, f"{name}, digits", quantizations, place, findings)
 

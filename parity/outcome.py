@@ -6,7 +6,8 @@ import datetime
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -42,6 +43,20 @@ class Record:
         verdict = "caught and named" if fine else "caught, not named" if outcome.caught else "NOT CAUGHT"
         self.console.print(f"{outcome.name:<20}{outcome.mutation.rung:<22}", end="", highlight=False)
         self.console.print(verdict, style="green" if fine else "red bold")
+
+    @contextmanager
+    def kept(self, findings: Findings) -> Iterator[None]:
+        """Where the climb breaks off, write what it found to `out`/unfinished; an earlier report stays."""
+        try:
+            yield
+        except BaseException as error:
+            if findings.rungs:
+                note = str(error) or type(error).__name__
+                findings.rungs.append(Rung("unfinished", "", "", "", "", note=note))
+                self.out = self.out / "unfinished"
+                self.out.mkdir(exist_ok=True)
+                self.conclude(findings)
+            raise
 
     def conclude(self, findings: Findings, mutated: list[mutations.Outcome] | None = None) -> int:
         """Write the report; returns 0 where every rung passed and every mutation was caught, else 1."""

@@ -95,10 +95,11 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         place = Place(Path(folder), arguments.device, record.show)
         try:
-            if arguments.keras:
-                users_pair(arguments, place, findings)
-            else:
-                mutated = own(arguments, place, findings, record)
+            with record.kept(findings):
+                if arguments.keras:
+                    users_pair(arguments, place, findings)
+                else:
+                    mutated = own(arguments, place, findings, record)
         except (sides.SideError, MatchError) as error:
             cli.fail(str(error))
     return record.conclude(findings, mutated)
@@ -107,7 +108,7 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 def own(
     arguments: argparse.Namespace, place: Place, findings: Findings, record: Record
 ) -> list[mutations.Outcome] | None:
-    """This project's two models, on every backend; whole runs and mutations unless left out."""
+    """This project's models, on every backend; whole runs and mutations unless left out."""
     console = record.console
     combinations = [one for one in COMBINATIONS if one[0] in arguments.backends]
     suite.own_pairs(arguments.pairs, combinations, place, findings)

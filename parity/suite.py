@@ -27,7 +27,7 @@ COMBINATIONS = (
     ("torch", "float32"),
 )
 UNPROVEN = "unproven on CUDA: no GPU here"
-ORDER = tuple(REASONS)
+ORDER = (*REASONS, "unfinished")
 Watch = Callable[[Rung], None]
 
 

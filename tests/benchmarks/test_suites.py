@@ -48,6 +48,22 @@ def test_a_frozen_layer_has_the_forward_pass_alone() -> None:
     assert cached == 2 * (2 * 512 * 256 + 3 * 256 * 10)
 
 
+def test_the_work_of_resnet50() -> None:
+    """Table 1 of He et al. 2015 counts 3.8 thousand million products for an image of 224 x 224."""
+
+    def operations(size: int, trained: int) -> float:
+        model = {"name": "resnet50", "fine_tune_blocks": trained}
+        return roofline.work(Experiment.model_validate({"model": model, "data": {"image_size": size}}))[0]
+
+    head = 2 * (2 * 2048 * 256 + 3 * 256 * 10)
+    assert 3.8e9 < (operations(224, 0) - head) / 2 < 3.9e9
+    # Stage 5 makes 2 x 2 images 1 x 1: nine 1x1 and 3x3 convolutions and a shortcut, learnt twice over,
+    # but for the way back from the two that read the stage's input; and the head's way back to it.
+    stage = [1024 * 512, 1024 * 2048, *[2048 * 512] * 2, *[9 * 512 * 512] * 3, *[512 * 2048] * 3]
+    back = 2 * sum(stage) - 1024 * 512 - 1024 * 2048 + 2048 * 256
+    assert operations(32, 1) - operations(32, 0) == 2 * back
+
+
 def test_half_the_bytes_are_half_the_traffic() -> None:
     half = Experiment.model_validate({"training": {"precision": "bfloat16"}})
     assert roofline.work(half)[1] == roofline.work(Experiment())[1] / 2

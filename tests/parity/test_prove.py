@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parity import prove, suite
+from parity import exports, prove, results, sides, suite
 from parity.checks import Check, Rung
 from parity.suite import Findings, Place
 
@@ -55,3 +55,30 @@ def test_what_did_not_run_is_never_passed(tmp_path: Path) -> None:
     assert findings.passed
     assert findings.ordered[0].name == "structure"
     assert findings.ordered[-1].name == "whole run"
+
+
+def test_what_was_found_before_a_failure_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def climb(names: object, combinations: object, place: Place, findings: Findings) -> None:
+        found = Check("parameters", 0.0, 0.0)
+        findings.rungs.append(Rung("structure", "cnn", "jax", "float32", "cpu", [found]))
+        raise sides.SideError("keras_impl died")
+
+    monkeypatch.setattr(prove.suite, "own_pairs", climb)
+    (tmp_path / "report.html").write_text("an earlier climb")
+    with pytest.raises(SystemExit):
+        prove.prove(prove.parse(["--quick", "--out", str(tmp_path)]), ["python", "-m", "parity"])
+    assert "error: keras_impl died" in capsys.readouterr().err
+    assert (tmp_path / "report.html").read_text() == "an earlier climb"
+    found = results.read(tmp_path / "unfinished")
+    assert found.verdict == "failed"
+    assert [(rung.name, rung.status) for rung in found.rungs] == [
+        ("structure", "passed"),
+        ("unfinished", "failed"),
+    ]
+    assert "keras_impl died" in (tmp_path / "unfinished" / "report.html").read_text()
+
+
+def test_every_model_of_the_ladder_is_exported() -> None:
+    assert set(exports.DIGITS) == set(prove.parse([]).pairs)
