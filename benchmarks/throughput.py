@@ -112,7 +112,8 @@ class Suite(suite.Suite):
                 seconds, ends = history["seconds"], [when for when, line in lines if line.startswith("epoch")]
                 images = round(seconds[0] * history["images_per_second"][0])
             else:
-                told, ends = json.loads(lines[-1][1]), []
+                told = json.loads(lines[-1][1])
+                ends = told.get("ends", [])
                 images, seconds = told["images"], told["seconds"]
         return {
             "windows": [images / one for one in seconds[1:]],

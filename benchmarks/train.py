@@ -48,8 +48,9 @@ class Suite(throughput.Suite):
     notes = (
         "Training steps alone, warm: a window is an epoch, the first is left out. The `train` commands "
         "augment, keep metrics, validate and write checkpoints; end to end counts all of that. The "
-        "tutorial's recipe is Keras's `fit` on an `ImageDataGenerator` that augments, without the first "
-        "step of an epoch, over which Keras often takes two seconds; the other loops do not augment. "
+        "tutorial's recipe is Keras's `fit` on an `ImageDataGenerator` that augments, with validation and "
+        "no checkpoints; its steps are counted without the first of an epoch, over which Keras often takes "
+        "two seconds, its end to end with it. The other loops do not augment. "
         "vgg16-cached trains on the frozen base's features, computed once. Same numbers: how far the first "
         "loss, on shared draws, is from the first Keras's; what follows it is the matter of `python -m "
         "parity`."

@@ -1,8 +1,8 @@
 """python -m keras_impl.bare [--mode M]: the same model without `train`, for the benchmarks to compare with.
 
 bare: train_on_batch, without augmentation, callbacks or record. tutorial: fit() on an ImageDataGenerator
-that augments, as the tutorial that this project grew out of has it. input: `train`'s batches, augmented, and
-no model; tutorial_input: the generator's. Takes the options of `train`.
+that augments, and validation, as the tutorial that this project grew out of has it. input: `train`'s
+batches, augmented, and no model; tutorial_input: the generator's. Takes the options of `train`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from experiment import loops, randomness
 from experiment.config import Experiment
-from experiment.datasets import Split
+from experiment.datasets import Dataset, Split
 from keras_impl.augmented import stock_generator
 
 
@@ -32,7 +32,8 @@ def bare(experiment: Experiment) -> dict[str, Any]:
 
     seconds = []
     with numerics(experiment):
-        model, train, targets = _work(experiment)
+        model, dataset, targets = _work(experiment)
+        train = dataset.train
         size = experiment.training.batch_size
         for epoch in range(experiment.training.epochs):
             order = randomness.training_order(experiment, epoch, train.labels)
@@ -49,23 +50,32 @@ def tutorial(experiment: Experiment) -> dict[str, Any]:
 
     from keras_impl.fit import numerics
 
-    seconds = []
+    seconds, ends = [], []
 
     class Clock(keras.callbacks.Callback):
         # From the end of an epoch's first step: over that Keras may take two seconds, to trace it anew.
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             if batch == 0:
                 self.started = time.perf_counter()
+            elif batch == len(flow) - 1:
+                seconds.append((time.perf_counter() - self.started) * len(flow) / batch)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            steps = len(flow)
-            seconds.append((time.perf_counter() - self.started) * steps / (steps - 1))
+            ends.append(time.perf_counter())
 
     with numerics(experiment):
-        model, train, targets = _work(experiment)
+        model, dataset, targets = _work(experiment)
+        train, held = dataset.train, dataset.validation
         flow = _flow(experiment, train, targets)
-        model.fit(flow, epochs=experiment.training.epochs, callbacks=[Clock()], verbose=0)
-    return {"images": len(train), "seconds": seconds}
+        images, labels = held.batch(np.arange(len(held)))
+        model.fit(
+            flow,
+            epochs=experiment.training.epochs,
+            validation_data=(images, targets[labels]),
+            callbacks=[Clock()],
+            verbose=0,
+        )
+    return {"images": len(train), "seconds": seconds, "ends": ends}
 
 
 def read(experiment: Experiment) -> dict[str, Any]:
@@ -112,8 +122,8 @@ def _flow(experiment: Experiment, train: Split, targets: np.ndarray) -> Any:
     return generator.flow(images, targets[labels], batch_size=experiment.training.batch_size)
 
 
-def _work(experiment: Experiment) -> tuple[Any, Any, np.ndarray]:
-    """The compiled model, the training split, and the one-hot rows of its classes."""
+def _work(experiment: Experiment) -> tuple[Any, Dataset, np.ndarray]:
+    """The compiled model, the data set, and the one-hot rows of its classes."""
     import keras
 
     from experiment.datasets import load
@@ -123,7 +133,7 @@ def _work(experiment: Experiment) -> tuple[Any, Any, np.ndarray]:
     dataset = load(experiment.data, experiment.seed)
     model = build_model(experiment, len(dataset.class_names))
     compile_model(model, experiment)
-    return model, dataset.train, np.eye(len(dataset.class_names), dtype=keras.config.floatx())
+    return model, dataset, np.eye(len(dataset.class_names), dtype=keras.config.floatx())
 
 
 if __name__ == "__main__":

@@ -173,6 +173,8 @@ def test_training_is_measured_and_reported(tmp_path: Path) -> None:
         [sample] = cell["samples"]
         assert len(sample["windows"]) == 2
         assert sample["windows"][0] > 100
+        assert len(sample["end_to_end"]) == (0 if cell["name"].startswith("bare") else 2)
+        assert all(value < 1.2 * max(sample["windows"]) for value in sample["end_to_end"])
         assert sample["peak_mib"] > 100
     assert len(found["verdicts"]) == 2
     assert all(verdict.startswith("yes") for verdict in found["verdicts"].values())
