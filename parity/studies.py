@@ -13,6 +13,10 @@ from parity import sides
 
 SIDES = ("keras", "lightning")
 Row = dict[str, Any]
+CHANCE = (
+    "One seed, and each side draws its own dropout masks: what the two differ by here is chance, and is not small "
+    "after so few epochs. That they train the same numbers is the matter of `python -m parity`."
+)
 
 
 def trained(side: str, directory: Path, options: Sequence[str]) -> Run:
@@ -37,6 +41,8 @@ def page(lines: Sequence[str], picture: str, rows: Sequence[Row], after: str, co
             *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows),
             "",
             after,
+            "",
+            CHANCE,
             "",
             f"`{command}`",
             "",
