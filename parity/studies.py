@@ -14,8 +14,8 @@ from parity import sides
 SIDES = ("keras", "lightning")
 Row = dict[str, Any]
 CHANCE = (
-    "One seed, and each side draws its own dropout masks: what the two differ by here is chance, and is not small "
-    "after so few epochs. That they train the same numbers is the matter of `python -m parity`."
+    "One seed, and each side draws its own dropout masks: what the two differ by here is chance, and is not "
+    "small after so few epochs. That they train the same numbers is the matter of `python -m parity`."
 )
 
 
