@@ -30,14 +30,14 @@ class Data(Section):
     validation_share: float = Field(
         default=0.1, gt=0, lt=1, description="share held out, stratified and seeded"
     )
-    classes: list[str] | None = Field(default=None, description="use the images of these classes alone")
+    classes: list[str | int] | None = Field(default=None, description="use the images of these classes alone")
     replay: float = Field(
         default=0.0, ge=0, le=1, description="with warm_start: share of that run's images that is mixed in"
     )
     limit: int | None = Field(
         default=None, ge=1, description="use at most this many training images, and as many test images"
     )
-    thin: dict[str, float] = Field(
+    thin: dict[str | int, float] = Field(
         default={},
         description='share of a class\'s training images that is kept, to try imbalance out: {"cat": 0.05}',
     )
@@ -50,17 +50,20 @@ class Data(Section):
 
     @field_validator("classes")
     @classmethod
-    def _different(cls, classes: list[str] | None) -> list[str] | None:
-        if classes is not None and len(set(classes)) != len(classes):
+    def _different(cls, classes: list[str | int] | None) -> list[str] | None:
+        if classes is None:
+            return None
+        names = [str(one) for one in classes]  # YAML reads 7 as a number
+        if len(set(names)) != len(names):
             raise ValueError("a class is named twice")
-        return classes
+        return names
 
     @field_validator("thin")
     @classmethod
-    def _shares(cls, thin: dict[str, float]) -> dict[str, float]:
+    def _shares(cls, thin: dict[str | int, float]) -> dict[str, float]:
         if any(not 0 < share <= 1 for share in thin.values()):
             raise ValueError("every share must lie in (0, 1]")
-        return thin
+        return {str(one): share for one, share in thin.items()}
 
 
 class Augment(Section):

@@ -79,7 +79,7 @@ def load(config: Data, seed: int) -> Dataset:
     if test is None:
         train, test = _hold_out(train, labels, TEST_SHARE, generator(0, "test split"))
     if config.classes is not None:
-        pool, train, test = _only(pool, train, test, config.classes, name)
+        pool, train, test = _only(pool, train, test, [str(one) for one in config.classes], name)
         labels = pool.labels
     sha256 = _content(pool, train, test)
     if config.limit:

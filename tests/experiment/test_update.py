@@ -35,6 +35,18 @@ def test_classes_are_chosen_and_numbered_as_they_are_named() -> None:
     )
 
 
+def test_classes_may_be_numbers() -> None:
+    """YAML reads the name 7 as one."""
+    data = Data.model_validate({"name": "digits", "classes": [7, "1"], "thin": {1: 0.1}})
+    assert data.classes == ["7", "1"]
+    found = load(data, 1)
+    assert found.class_names == ("7", "1")
+    counts = np.bincount(found.train.labels)
+    assert 5 * counts[1] < counts[0]
+    with pytest.raises(ValueError, match="named twice"):
+        Data.model_validate({"classes": [1, "1"]})
+
+
 def test_unknown_class_is_named() -> None:
     with pytest.raises(DataError, match="no class 'x' in digits"):
         load(Data(name="digits", classes=["1", "x"]), 1)
