@@ -6,7 +6,7 @@ its arithmetic at the rate of a large matrix product, and at least its memory tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from experiment import features
@@ -57,20 +57,22 @@ def work(experiment: Experiment) -> tuple[float, float]:
 
 
 def cnn(experiment: Experiment) -> Iterator[Convolution]:
-    size, channels = experiment.data.image_size, 3
-    for block, filters in enumerate(experiment.model.filters):
-        for layer in range(experiment.model.convolutions_per_block):
-            yield Convolution(3, size, channels, size - 2, filters, block, layer == 0)
-            size, channels = size - 2, filters
-        size //= 2
+    model = experiment.model
+    blocks = [(model.convolutions_per_block, filters) for filters in model.filters]
+    return stacked(experiment.data.image_size, blocks, lost=2)
 
 
 def vgg16(experiment: Experiment) -> Iterator[Convolution]:
-    size, channels = experiment.data.image_size, 3
-    for block, (convolutions, filters) in enumerate(VGG16_BLOCKS):
+    return stacked(experiment.data.image_size, VGG16_BLOCKS, lost=0)
+
+
+def stacked(size: int, blocks: Sequence[tuple[int, int]], lost: int) -> Iterator[Convolution]:
+    """Blocks of 3x3 convolutions, each of which loses `lost` pixels a side length, with a pooling between."""
+    channels = 3
+    for block, (convolutions, filters) in enumerate(blocks):
         for layer in range(convolutions):
-            yield Convolution(3, size, channels, size, filters, block, layer == 0)
-            channels = filters
+            yield Convolution(3, size, channels, size - lost, filters, block, layer == 0)
+            size, channels = size - lost, filters
         size //= 2
 
 

@@ -121,15 +121,18 @@ def checking(session: Session) -> Iterator[None]:
     try:
         yield
     except RunError:
-        if not session.resumed:
-            shutil.rmtree(session.run.directory, ignore_errors=True)
+        _remove(session)
         raise
+
+
+def _remove(session: Session) -> None:
+    if not session.resumed:
+        shutil.rmtree(session.run.directory, ignore_errors=True)
 
 
 def discard(session: Session, recorder: Recorder) -> int:
     """Remove the record of a run that finished no epoch, say so, and return the command's exit code."""
-    if not session.resumed:
-        shutil.rmtree(session.run.directory, ignore_errors=True)
+    _remove(session)
     print(f"{recorder.message}\nno epoch was finished: nothing is kept", file=sys.stderr)
     return 1
 

@@ -61,7 +61,7 @@ def promote(run: Run, margin: float) -> int:
         print(f"{name} version {champion} is the champion already")
         return 0
     dataset, parts = update.load_all(experiment)
-    if dataset.sha256 != run.read_json("environment.json")["data"]["sha256"]:
+    if dataset.sha256 != run.data_sha256:
         raise RunError(f"{run.directory} was tested on other images than are there now (sha256 differs)")
     labels, probabilities = test_predictions(run)
     hits = probabilities.argmax(1) == labels

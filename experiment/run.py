@@ -127,6 +127,11 @@ class Run:
         return self.directory / "checkpoints"
 
     @property
+    def data_sha256(self) -> str:
+        """Of the images and labels that it was trained and tested on."""
+        return self.read_json("environment.json")["data"]["sha256"]
+
+    @property
     def finished(self) -> bool:
         return (self.directory / "metrics.json").is_file()
 

@@ -166,10 +166,11 @@ def share(place: int, work: Work) -> dict[str, str]:
 
 def _watched(work: Work, run: Run, trial: Trial, process: subprocess.Popen, epochs: int) -> tuple[int, bool]:
     """Wait for a `train`, reporting its epochs; returns its exit code and whether it was stopped."""
-    told, seen = False, -1
+    told, seen, monitor = False, 0, work.base.training.monitor
     while process.poll() is None:
-        before, seen = seen, len(run.history())
-        if seen != before and _hopeless(run, trial, work.base.training.monitor, epochs):
+        rows = run.history()
+        fresh, seen = len(rows) > seen, len(rows)
+        if fresh and _hopeless(rows, trial, monitor, epochs):
             process.terminate()
             process.wait()
             return 0, True
@@ -177,13 +178,13 @@ def _watched(work: Work, run: Run, trial: Trial, process: subprocess.Popen, epoc
             process.send_signal(signal.SIGINT)
             told = True
         time.sleep(POLL)
-    return process.returncode, not ended(run) and _hopeless(run, trial, work.base.training.monitor, epochs)
+    return process.returncode, not ended(run) and _hopeless(run.history(), trial, monitor, epochs)
 
 
-def _hopeless(run: Run, trial: Trial, monitor: str, epochs: int) -> bool:
+def _hopeless(rows: list[dict[str, float]], trial: Trial, monitor: str, epochs: int) -> bool:
     """Report epochs that were not yet; returns whether the trial is not worth its next one."""
     known = trial.study.trials[trial.number].intermediate_values
-    for row in run.history():
+    for row in rows:
         epoch = int(row["epoch"])
         if epoch not in known:
             trial.report(row[monitor], epoch)

@@ -77,7 +77,7 @@ def load_all(experiment: Experiment) -> tuple[Dataset, dict[str, slice]]:
     run = Run(experiment.warm_start)
     warm = TrainedRun.open(run.directory, framework_of(run))
     before, _ = load_all(warm.experiment)
-    if before.sha256 != warm.run.read_json("environment.json")["data"]["sha256"]:
+    if before.sha256 != warm.run.data_sha256:
         raise RunError(f"{warm.run.directory} was trained on other data than is there now (sha256 differs)")
     old, both = len(before.test), len(before.test) + len(dataset.test)
     merged = merge(before, dataset, experiment.data.replay, experiment.seed)

@@ -72,8 +72,9 @@ def _command(runs: Sequence[Path], out: Path, quantizations: Sequence[str], argv
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         place = Place(Path(folder), "cpu", record.show)
         try:
-            for directory in runs:
-                rung(directory, directory.resolve().name, quantizations, place, findings)
+            with record.kept(findings):
+                for directory in runs:
+                    rung(directory, directory.resolve().name, quantizations, place, findings)
         except sides.SideError as error:
             cli.fail(str(error))
     with replacing(out / "exports.md") as path:
