@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from small_runs import SMALL
 
+from experiment.cli import read_config
 from experiment.config import Data
 from experiment.datasets import DataError, Dataset, Split, load
-from experiment.run import Run
-from experiment.update import Joined, grown, merge
+from experiment.run import Run, RunError
+from experiment.update import Joined, grown, load_all, merge
 
 FIRST = Data(name="digits", classes=["7", "1", "3"])
 SECOND = Data(name="digits", classes=["3", "9"])
@@ -190,3 +192,15 @@ def test_update_goes_over_to_the_other_side_and_out_as_a_file(
         done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert Run(tmp_path / "made").read_json("metrics.json")["test_sets"].keys() == {"old", "new"}
+
+
+@pytest.mark.slow
+def test_warm_start_from_data_that_changed_is_refused(updated: dict[str, Path], tmp_path: Path) -> None:
+    first = Run(shutil.copytree(updated["lightning"] / "first", tmp_path / "first"))
+    facts = first.read_json("environment.json")
+    facts["data"]["sha256"] = "another"
+    first.write_json("environment.json", facts)
+    second = read_config(updated["lightning"] / "second" / "config.yaml")
+    load_all(second)
+    with pytest.raises(RunError, match="trained on other data than is there now"):
+        load_all(second.model_copy(update={"warm_start": str(first.directory)}))
