@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("experiment", "keras_impl", "lightning_impl", "parity", "benchmarks")
-LINES = 250
+LINES = 400
 
 TORCH = {"torch", "torchvision", "torchmetrics", "lightning", "pytorch_lightning"}
 KERAS = {"keras", "tensorflow", "jax"}
