@@ -31,15 +31,16 @@ TPE = {"training.learning_rate": {"low": 1e-5, "high": 0.5, "log": True}, "model
 
 
 def tune(
-    folder: Path, space: dict, *options: str, epoch: float = 0.05, epochs: int = 3, side: str = "keras"
+    folder: Path, space: dict, *options: str, epochs: int = 3, side: str = "keras", hold: str = ""
 ) -> subprocess.Popen:
-    """Start a search in `folder`, whose stand-in takes `epoch` seconds an epoch."""
+    """Start a search in `folder`, whose stand-in stands still after the trial and epoch that `hold` names."""
     settings = {"trials": 12, "pruning": "none", "space": space}
     (folder / "space.yaml").write_text(yaml.safe_dump(settings))
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(STAND_IN), str(ROOT)]),
         "STARTS": str(folder / "starts"),
-        "EPOCH": str(epoch),
+        "HOLD": hold,
+        "RELEASE": str(folder / "release"),
     }
     given = [
         "--space=space.yaml",
@@ -58,7 +59,7 @@ def tune(
 
 
 def said(process: subprocess.Popen, code: int = 0) -> str:
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=600)
     assert process.returncode == code, out + errors
     return out + errors
 
@@ -74,7 +75,7 @@ def starts(folder: Path) -> list[str]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(1200):
+    for _ in range(12_000):
         if condition():
             return
         time.sleep(0.05)
@@ -145,7 +146,7 @@ def test_killed_search_goes_on_with_nothing_lost_or_run_twice(tmp_path: Path) ->
     whole = tmp_path / "whole"
     whole.mkdir()
     said(tune(whole, TPE, "--trials=5"))
-    process = tune(tmp_path, TPE, "--trials=5", epoch=0.8)
+    process = tune(tmp_path, TPE, "--trials=5", hold="0002:1")
     wait_for(lambda: (tmp_path / "out" / "trials" / "0002" / "history.csv").is_file())
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
@@ -165,18 +166,20 @@ def comparable(folder: Path) -> list[dict[str, str]]:
 
 
 def test_train_that_outlives_its_search_is_waited_for(tmp_path: Path) -> None:
-    process = tune(tmp_path, TPE, "--trials=2", epoch=0.5)
+    process = tune(tmp_path, TPE, "--trials=2", hold="0000:1")
     wait_for(lambda: len(starts(tmp_path)) == 1)
     process.kill()
     process.wait()
-    said(tune(tmp_path, TPE, "--trials=2"))
+    process = tune(tmp_path, TPE, "--trials=2")
+    (tmp_path / "release").touch()
+    said(process)
     assert starts(tmp_path) == ["0000 started", "0001 started"]
     assert [row["state"] for row in trials(tmp_path)] == ["complete", "complete"]
 
 
 def test_interrupted_search_stops_and_goes_on(tmp_path: Path) -> None:
-    process = tune(tmp_path, TPE, "--trials=3", epoch=0.5)
-    wait_for(lambda: len(starts(tmp_path)) == 1)
+    process = tune(tmp_path, TPE, "--trials=3", hold="0000:1")
+    wait_for(lambda: (tmp_path / "out" / "trials" / "0000" / "history.csv").is_file())
     process.send_signal(signal.SIGINT)
     assert "3 trials are left: go on with the same command" in said(process, code=1)
     said(tune(tmp_path, TPE, "--trials=3"))
@@ -186,10 +189,10 @@ def test_interrupted_search_stops_and_goes_on(tmp_path: Path) -> None:
 def test_hopeless_trials_are_stopped(tmp_path: Path) -> None:
     rates = [0.003, 0.0031, 0.0032, 0.0033, 0.5, 0.00316]
     space = {"training.learning_rate": rates}
-    said(tune(tmp_path, space, "--sampler=grid", "--pruning=median", epoch=0.05, epochs=6))
+    said(tune(tmp_path, space, "--sampler=grid", "--pruning=median", epochs=6, hold="0004:4"))
     found = trials(tmp_path)
     assert [row["state"] for row in found] == ["complete"] * 4 + ["pruned", "complete"]
-    assert int(found[4]["epochs"]) < 5
+    assert int(found[4]["epochs"]) <= 4
     assert float(found[4]["val_accuracy"]) < float(found[5]["val_accuracy"])
 
 
@@ -291,7 +294,7 @@ def test_both_sides_propose_the_same_trials(sampler: str, tmp_path: Path) -> Non
         folder.mkdir()
         if side == "lightning":  # the same stand-in, under the other side's name
             shutil.copytree(STAND_IN / "keras_impl", folder / "lightning_impl")
-        said(tune(folder, TPE, f"--sampler={sampler}", epoch=0.01, side=side))
+        said(tune(folder, TPE, f"--sampler={sampler}", side=side))
         keys = ("trial", "val_accuracy", *TPE)
         proposed.append([[row[key] for key in keys] for row in trials(folder)])
     assert proposed[0] == proposed[1]
