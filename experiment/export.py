@@ -119,7 +119,7 @@ def export(
     trained = deployable(TrainedRun.open(arguments.run, framework))
     data, calibration = None, None
     if arguments.quantize:
-        data, _ = update.load_all(trained.experiment)
+        data, _ = update.load_all(trained.experiment, trained.run)
     if data is not None and arguments.quantize == "int8":
         calibration = draw(data, arguments.calibration_images, arguments.calibration_seed)
     content = Content(trained, metadata(trained), arguments.quantize, calibration, not arguments.no_fold)
