@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiment.datasets import Dataset, Split
+from experiment.evaluation import shorten
 
 
 def identical(dataset: Dataset) -> dict[str, int]:
@@ -36,7 +37,7 @@ def remarks(dataset: Dataset, updated: bool = False) -> list[str]:
         if count:
             total, what = len(getattr(dataset, one)), {"train": "training"}.get(other, other)
             said.append(
-                f"{count} of {total} {one} images are {what} images, too, byte for byte: "
+                f"{count} of {total} {one} images lie in the {what} split, too, byte for byte: "
                 f"the {one} accuracy is too high"
             )
     counts = {
@@ -57,7 +58,7 @@ def remarks(dataset: Dataset, updated: bool = False) -> list[str]:
     if not same and (none := (counts["validation"] == 0) & ~single).any():
         said.append(f"no validation images of {_names(dataset, none)}: the best epoch is chosen without")
     if (none := (test == 0) & ~single).any():
-        said.append(f"no test images of {_names(dataset, none)}: support 0, all of its scores are 0")
+        said.append(f"no test images of {_names(dataset, none)}: support 0, scores 0")
     return said
 
 
@@ -66,5 +67,5 @@ def _same(one: Split, other: Split) -> bool:
 
 
 def _names(dataset: Dataset, which: Sequence[bool] | np.ndarray) -> str:
-    names = [name for name, wanted in zip(dataset.class_names, which, strict=True) if wanted]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more classes" if len(names) > 5 else "")
+    names = [shorten(name, 40) for name, wanted in zip(dataset.class_names, which, strict=True) if wanted]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,7 +180,9 @@ def page(path: str | Path, size: tuple[float, float], title: str) -> Iterator[Fi
         figure.suptitle(textwrap.fill(title, int(7.5 * size[0])), fontsize=15, fontweight="bold")
         yield figure
         try:
-            figure.savefig(temporary, format="png", dpi=130, facecolor="white")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # a class may be named in any script
+                figure.savefig(temporary, format="png", dpi=130, facecolor="white")
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

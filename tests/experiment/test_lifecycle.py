@@ -109,6 +109,9 @@ def test_begin_loads_the_data_and_makes_the_record(tmp_path: Path, capsys: pytes
         "note": None,
         "class_names": list("0123456789"),
         "images": {"train": 54, "validation": 6, "test": 60},
+        "folders": {},
+        "identical_images": {"test_in_train": 0, "validation_in_train": 0, "test_in_validation": 0},
+        "remarks": ["no validation images of 6, 7, 8, 9: the best epoch is chosen without"],
     }
     assert session.class_weights == [1.0] * 10
     assert (session.rows, session.resumed) == ([], False)
