@@ -199,7 +199,6 @@ def test_arrays_may_grow_too(place: Path) -> None:
     x, y = np.array(pixels), np.repeat([0, 1, 2], 20)
 
     def write(classes: int) -> None:
-        end = 20 * classes
         old, new = slice(0, 20 * classes, 2), slice(1, 20 * classes, 2)
         np.savez(place / "a.npz", x_train=x[old], y_train=y[old], x_test=x[new], y_test=y[new])
 
