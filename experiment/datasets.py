@@ -132,11 +132,9 @@ def load(
         few = max(1, round(share * of_class.sum()))
         kept_rows = stratified(labels[train[of_class]], few, generator(seed, f"thin {one}"))
         train = np.sort(np.concatenate([train[~of_class], train[of_class][kept_rows]]))
-    if known is None and (count := len(np.unique(labels[train]))) < 2:
-        raise DataError(
-            f"{place} has training images of {count} class{'es' * (count != 1)}: "
-            "a classifier needs at least 2"
-        )
+    if known is None and len(trained := np.unique(labels[train])) < 2:
+        only = "one class alone, " + pool.class_names[trained[0]] if len(trained) else "no class"
+        raise DataError(f"{place} has training images of {only}: a classifier needs at least 2")
     if not len(train) or not (len(test) or known is not None):
         raise DataError(f"{place} has no {'test' if len(train) else 'new training'} images: add some")
     if own is not None and not len(own):

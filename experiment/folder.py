@@ -56,7 +56,7 @@ def read_folder(
     if layout.note:
         print(f"{root}: {layout.note}", file=sys.stderr)
         notes.append(layout.note)
-    class_names, files, rows, numbers = _classes(layout)
+    class_names, files, rows, numbers = _classes(layout, notes)
     labels = np.array(numbers, dtype=np.int64)
 
     key = f"folder-{image_size}px-{_content_digest(root, files)[:40]}"
@@ -93,12 +93,18 @@ def read_folder(
     )
 
 
-def _classes(layout: Layout) -> tuple[list[str], list[Path], dict[str, np.ndarray], list[int]]:
-    """Class names, the files of all splits, the rows (N,) int64 of each split, and every file's class."""
+def _classes(
+    layout: Layout, notes: list[str]
+) -> tuple[list[str], list[Path], dict[str, np.ndarray], list[int]]:
+    """Class names, the files of all splits, the rows (N,) int64 of each split, and every file's class.
+
+    A class of another split may differ by case from the one that it must be, which `notes` then tells.
+    """
     class_names: list[str] = []
     files: list[Path] = []
     rows: dict[str, np.ndarray] = {}
     numbers: list[int] = []
+    known: dict[str, int] = {}
     # Test files before validation files: the order is part of a cache entry's key.
     for split in ("training", "test", "validation"):
         folder = getattr(layout, split)
@@ -108,8 +114,15 @@ def _classes(layout: Layout) -> tuple[list[str], list[Path], dict[str, np.ndarra
         if split == "training":
             class_names = sorted(printable(name) for name in subfolders(folder))
             refuse_twins(class_names, str(folder))
-        known = {spelling(name): number for number, name in enumerate(class_names)}
+            known = {spelling(name): number for number, name in enumerate(class_names)}
+        folded = [name.casefold() for name in known]
         spelt = [spelling(name) for name, _ in listed]
+        for name in sorted(set(spelt) - set(known)):
+            if folded.count(name.casefold()) == 1:
+                number = folded.index(name.casefold())
+                notes.append(f"{folder.name}/{name} taken for {class_names[number]}")
+                print(f"{folder}: {name}/ taken for the class {class_names[number]}", file=sys.stderr)
+                known |= {name: number}
         if strange := sorted(set(spelt) - set(known)):
             raise DataError(
                 f"{folder} has class folders that {layout.training} has not: {', '.join(strange[:10])}\n"

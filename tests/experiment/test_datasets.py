@@ -229,20 +229,22 @@ def refused(tmp_path: Path, **changes: object) -> str:
 
 def test_fewer_than_two_classes_are_refused_wherever_they_come_from(tmp_path: Path) -> None:
     said = refused(tmp_path, name="digits", classes=["3"])
-    assert said == "digits has training images of 1 class: a classifier needs at least 2"
+    assert said == "digits has training images of one class alone, 3: a classifier needs at least 2"
     folder = tmp_path / "d"
     (folder / "ant").mkdir(parents=True)
     for i in range(9):
         Image.new("L", (9, 9), i).save(folder / "ant" / f"{i}.png")
     said = refused(tmp_path, name="folder", root=str(folder))
-    assert said == f"folder {folder} has training images of 1 class: a classifier needs at least 2"
+    assert (
+        said == f"folder {folder} has training images of one class alone, ant: a classifier needs at least 2"
+    )
     root = str(npz(tmp_path, [9], [3]))
-    assert "of 1 class:" in refused(tmp_path, name="npz", root=root)
+    assert "of one class alone, 0: a" in refused(tmp_path, name="npz", root=root)
     with np.load(root) as arrays:
         np.savez(root, **arrays, class_names=np.array(["ant", "bee"]))
-    assert "of 1 class:" in refused(tmp_path, name="npz", root=root)
+    assert "of one class alone, ant: a" in refused(tmp_path, name="npz", root=root)
     root = str(npz(tmp_path, [9, 9], [3, 3]))
-    assert "of 1 class:" in refused(tmp_path, name="npz", root=root, limit=1, validation="test")
+    assert "of one class alone, " in refused(tmp_path, name="npz", root=root, limit=1, validation="test")
 
 
 def test_chosen_classes_without_test_images_are_refused(tmp_path: Path) -> None:

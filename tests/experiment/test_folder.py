@@ -102,6 +102,16 @@ def test_an_accent_may_be_spelt_otherwise_in_another_split(read, tmp_path: Path)
     assert pool.labels[pool.test].tolist() == [0, 1]
 
 
+def test_a_class_may_differ_by_case_in_another_split(read, tmp_path: Path, capsys) -> None:
+    fill(tmp_path / "d" / "train", ("A", "Bee", "a"), 2)
+    fill(tmp_path / "d" / "test", ("A", "bee"), 1)
+    pool = read(tmp_path / "d")
+    assert pool.class_names == ("A", "Bee", "a")
+    assert pool.labels[pool.test].tolist() == [0, 1]
+    assert pool.note.endswith("; test/bee taken for Bee")
+    assert "bee/ taken for the class Bee" in capsys.readouterr().err
+
+
 def test_letters_differ_by_case(read, tmp_path: Path) -> None:
     fill(tmp_path / "d", ("A", "a"), 1)
     assert read(tmp_path / "d").class_names == ("A", "a")
