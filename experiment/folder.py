@@ -143,9 +143,10 @@ def refuse_twins(class_names: Sequence[str], where: str) -> None:
     """Raise DataError where two classes have one name, or names that look alike to every reader."""
     seen: dict[str, str] = {}
     for name in class_names:
-        if (other := seen.setdefault(spelling(name), name)) is not name:
-            twins = f"{other!r}" if other == name else f"{other!a} and {name!a}, read alike"
+        if (other := seen.get(spelling(name))) is not None:
+            twins = repr(name) if other == name else f"{other!a} and {name!a}, read alike"
             raise DataError(f"{where} has two classes of one name, {twins}: rename or join them")
+        seen[spelling(name)] = name
 
 
 def _list_images(folder: Path, every: bool) -> list[tuple[str, Path]]:

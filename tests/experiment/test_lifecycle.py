@@ -226,6 +226,13 @@ def test_a_finished_run_holds_every_file(tmp_path: Path, capsys: pytest.CaptureF
     assert said.err == ""
 
 
+def test_new_images_of_which_none_are_for_testing(tmp_path: Path) -> None:
+    session = begin(experiment(tmp_path), "keras", None)
+    session.tests = {"old": slice(0, 60), "new": slice(60, 60)}
+    assert finish(session, trained(session, [2.0])) == 0
+    assert session.run.read_json("metrics.json")["test_sets"] == {"old": {"images": 60, "accuracy": 59 / 60}}
+
+
 def str_keys(values: Any) -> set[str]:
     """Every key of nested dictionaries and lists."""
     inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()

@@ -90,6 +90,7 @@ def test_npz_validation_arrays(tmp_path: Path, name: str, capsys) -> None:
         ({"y_train": np.array([0, 1, np.inf] * 2)}, "not whole"),
         ({"class_names": np.array(["ant", "bee"])}, "class_names has 2 names, but the labels reach 2"),
         ({"class_names": np.array(["ant", "bee", "ant"])}, "two classes of one name, 'ant'"),
+        ({"class_names": np.array(["1", "2", "1"])}, "two classes of one name, '1'"),
         ({"class_names": np.array(["e\u0301", "bee", "\u00e9"])}, "two classes of one name"),
         ({"class_names": np.array([["ant", "bee", "cow"]])}, r"class_names is <U3 \(1, 3\)"),
         ({"class_names": np.arange(3)}, r"class_names is int64 \(3,\): give a list of names"),
