@@ -107,6 +107,8 @@ def load(
             _digest(pool.images, _rows(pool), digests)
         pool = _narrowed(pool, digests, recorded, known)
     train, test = pool.train, pool.test
+    if not len(train):
+        raise DataError(f"{place} has no new training images: add some")
     if test is None:
         train, test = _hold_out(train, pool.labels, TEST_SHARE, generator(0, "test split"))
     pool, whole = replace(pool, train=train, test=test), pool
@@ -135,8 +137,8 @@ def load(
     if known is None and len(trained := np.unique(labels[train])) < 2:
         only = "one class alone, " + pool.class_names[trained[0]] if len(trained) else "no class"
         raise DataError(f"{place} has training images of {only}: a classifier needs at least 2")
-    if not len(train) or not (len(test) or known is not None):
-        raise DataError(f"{place} has no {'test' if len(train) else 'new training'} images: add some")
+    if known is None and not len(test):
+        raise DataError(f"{place} has no test images of {', '.join(pool.class_names)}: add some")
     if own is not None and not len(own):
         own = None
     if config.validation == "test":
@@ -259,7 +261,7 @@ def stratified(labels: np.ndarray, wanted: int, random: np.random.Generator, kee
     drawn = [
         random.permutation(np.flatnonzero(labels == one))[:n] for one, n in zip(classes, take, strict=True)
     ]
-    return np.sort(np.concatenate(drawn))
+    return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))
 
 
 def _content(pool: Pool, splits: list[np.ndarray], digests: np.ndarray) -> str:

@@ -249,7 +249,9 @@ def test_fewer_than_two_classes_are_refused_wherever_they_come_from(tmp_path: Pa
 
 def test_chosen_classes_without_test_images_are_refused(tmp_path: Path) -> None:
     root = str(npz(tmp_path, [9, 9, 9], [3]))
-    assert "has no test images" in refused(tmp_path, name="npz", root=root, classes=["1", "2"])
+    for limit in (None, 9):
+        said = refused(tmp_path, name="npz", root=root, classes=["1", "2"], limit=limit)
+        assert "has no test images of 1, 2: add some" in said
 
 
 def test_a_test_split_may_lack_a_class(tmp_path: Path) -> None:

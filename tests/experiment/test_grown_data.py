@@ -182,14 +182,23 @@ def test_new_images_without_test_images(place: Path) -> None:
     fill(place / "new" / "train" / "quince", 10, 200)
     fill(place / "new" / "train" / "pear", 3, 100)
     fill(place / "new" / "test" / "pear", 3, 103)  # old ones
-    _, parts = warm(place, "new", run)
-    assert parts == {"old": slice(0, 8), "new": slice(8, 8)}
+    for limit in (None, 5):
+        _, parts = warm(place, "new", run, data={"limit": limit})
+        assert parts == {"old": slice(0, 8), "new": slice(8, 8)}
 
 
 def test_nothing_new_to_train_on_is_refused(place: Path) -> None:
     run = trained(place, "first", experiment(place, "old"))
     fill(place / "new" / "train" / "pear", 3, 100)
     fill(place / "new" / "test" / "pear", 3, 300)
+    with pytest.raises(DataError, match="has no new training images: add some"):
+        warm(place, "new", run)
+
+
+def test_new_images_for_validation_alone_are_refused(place: Path) -> None:
+    run = trained(place, "first", experiment(place, "old"))
+    fill(place / "new" / "train" / "pear", 3, 100)
+    fill(place / "new" / "val" / "pear", 3, 300)
     with pytest.raises(DataError, match="has no new training images: add some"):
         warm(place, "new", run)
 
