@@ -18,7 +18,7 @@ from experiment.config import Data
 from experiment.decoding import blank_images, kept
 from experiment.download import DataError
 from experiment.folder import Pool, read_folder, read_npz, refuse_twins
-from experiment.layout import printable
+from experiment.names import printable
 from experiment.randomness import generator
 from experiment.shards import read_shards
 

@@ -19,6 +19,7 @@ from experiment import update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
 from experiment.lifecycle import RunError
+from experiment.names import printable
 from experiment.prediction import (
     SUFFIXES,
     Classify,
@@ -187,7 +188,7 @@ def metadata(trained: TrainedRun) -> dict[str, str]:
     return {
         "class_names": json.dumps(trained.class_names),
         "image_size": str(trained.experiment.data.image_size),
-        "run": trained.run.directory.resolve().name,
+        "run": printable(trained.run.directory.resolve().name),
         "config_sha256": hashlib.sha256(config).hexdigest(),
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import unicodedata
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,8 @@ import PIL
 
 from experiment.decoding import CHUNK, decode_files, kept
 from experiment.download import DataError
-from experiment.layout import Layout, find, printable, subfolders
+from experiment.layout import Layout, find, subfolders
+from experiment.names import printable, spelling
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VALIDATION = ("val", "valid", "validation")  # what the arrays of an .npz file may be called
@@ -132,11 +132,6 @@ def _classes(
         numbers += [known[name] for name in spelt]
         files += [path for _, path in listed]
     return class_names, files, rows, numbers
-
-
-def spelling(name: str) -> str:
-    """A class name in one way of writing: archives made on macOS write an accent as its own character."""
-    return unicodedata.normalize("NFC", name)
 
 
 def refuse_twins(class_names: Sequence[str], where: str) -> None:

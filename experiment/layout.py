@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiment.download import DataError
+from experiment.names import printable
 
 SPLITS = {
     "training": {"train", "training"},
@@ -47,21 +47,6 @@ class Layout:
     folders: dict[str, str | None]  # split -> its folder below the root; empty where the root holds classes
     ignored: list[str]  # folders beside the splits
     note: str | None  # all of it in a line, for the user
-
-
-def printable(name: str) -> str:
-    """A name as text that any file, terminal and figure can hold.
-
-    Bytes that are no UTF-8 (surrogates) and characters that end a line or steer a terminal are escaped.
-    """
-    return "".join(map(_visible, name))
-
-
-def _visible(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # what os.fsdecode makes of a byte that it cannot read
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-    return character.encode("unicode_escape").decode() if hidden else character
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from experiment.datasets import DataError
 from experiment.decoding import decode
 from experiment.evaluation import shorten
 from experiment.folder import images_below
-from experiment.layout import printable
+from experiment.names import printable
 from experiment.run import Run, RunError, replacing
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> probabilities (N, classes)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from experiment import cli
 from experiment.download import DataError
 from experiment.folder import Pool
-from experiment.layout import printable
+from experiment.names import printable
 from experiment.run import replacing
 
 OPEN = 256  # files at a time

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from pictures import RED, fill, save
 
 from experiment.download import DataError
 from experiment.folder import read_folder
-from experiment.layout import Layout, find, printable, role
+from experiment.layout import Layout, find, role
 
 
 def layout(root: Path, validation: str = "auto") -> Layout:
@@ -169,11 +168,3 @@ def test_what_macos_adds_to_an_archive_is_no_class(tmp_path: Path) -> None:
     save(tmp_path / "__MACOSX" / "apple" / "._0.png", RED)
     pool = read_folder(tmp_path, 8, tmp_path / ".cache", 0.0)
     assert pool.class_names == ("apple", "pear")
-
-
-def test_a_name_can_be_written_anywhere() -> None:
-    plain = ["$5 \\frac{", "🦊 R&D <b>", "שלום", "café", "日本語"]
-    assert [printable(name) for name in plain] == plain
-    hidden = [os.fsdecode(b"caf\xe9"), "a\nb", "\x1b[31m", "a\u2028b", "\ud800", "a\x85"]
-    shown = ["caf\\xe9", "a\\nb", "\\x1b[31m", "a\\u2028b", "\\ud800", "a\\x85"]
-    assert [printable(name) for name in hidden] == shown
