@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shutil
@@ -155,6 +156,8 @@ def guarded(command: Callable[[], int]) -> int:
     from experiment.datasets import DataError
     from experiment.lifecycle import RunError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a class or a file may be named in any script, or in none
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return command()
     except (DataError, RunError) as error:

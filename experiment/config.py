@@ -23,9 +23,10 @@ class Data(Section):
     )
     cache: str = Field(default=CACHE, description="where downloads and decoded arrays are kept")
     image_size: int = Field(default=32, ge=8, le=512, description="side of the square images, pixels")
-    validation: Literal["split", "test"] = Field(
-        default="split",
-        description="validate on a share held out of the training split, or on the test split",
+    validation: Literal["auto", "split", "test"] = Field(
+        default="auto",
+        description="validate on a share held out of the training split (split), on the test split (test), "
+        "or on the data's own validation split, where they have one (auto, which is split otherwise)",
     )
     validation_share: float = Field(
         default=0.1, gt=0, lt=1, description="share held out, stratified and seeded"

@@ -6,8 +6,9 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,8 +16,9 @@ from PIL import Image
 from experiment import download
 from experiment.config import Data
 from experiment.decoding import blank_images, kept
-from experiment.download import Arrays, DataError
-from experiment.folder import Pool, read_folder, read_npz
+from experiment.download import DataError
+from experiment.folder import Pool, read_folder, read_npz, refuse_twins
+from experiment.names import printable
 from experiment.randomness import generator
 from experiment.shards import read_shards
 
@@ -32,6 +34,9 @@ CLASSES = {
     ],
 }
 TEST_SHARE = 0.2
+OWN = ("folder", "npz", "shards")  # the user's own images, which may change
+SPLITS = ("train", "test", "validation")
+BATCH = 1024  # images hashed at once
 
 
 @dataclass(frozen=True)
@@ -60,59 +65,150 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    sha256: str  # hex; of class names, then labels and images of the whole training and test split, in order
+    # hex; of class names, then labels and images of the whole training and test split (and validation split,
+    # where the data have one of their own), in order
+    sha256: str
     note: str | None  # what the user should know: a fall-back, skipped files
+    digests: np.ndarray | None = None  # (M,) uint64, of each row of images that is used, 0 of the others
+    folders: dict[str, object] = field(default_factory=dict)  # what was taken for which split
+    own_validation: bool = False  # the data have a validation split: none was held out
 
 
-def load(config: Data, seed: int) -> Dataset:
+@dataclass(frozen=True)
+class Recorded:
+    """What a run record tells of the images that a run saw: how they are known where others were added."""
+
+    class_names: tuple[str, ...]
+    digests: np.ndarray | None  # (K,) uint64; None: an earlier record, which tells the classes alone
+
+
+def load(
+    config: Data, seed: int, recorded: Recorded | None = None, known: np.ndarray | None = None
+) -> Dataset:
     """Load the data set that `config` names; draw `limit`, `thin` and validation by `seed`, stratified.
 
     The division into training and test images never depends on `seed`, nor does `sha256`. Every class keeps
     at least one training image when validation images are held out.
+
+    recorded: leave out what was added to the user's own images since. known: digests of images that an
+    earlier run has had: they are left out of the user's own, unless nothing else is there, and a single
+    class then suffices.
     Raises DataError: data that cannot be had, read or divided as asked.
     """
     try:
         name, pool = _read(config)
     except OSError as error:
         raise DataError(f"cannot read the data: {error}\nmake it readable, or change --data.root") from error
-    labels, train, test = pool.labels, pool.train, pool.test
+    place = f"{config.name} {config.root}" if name in OWN else name
+    refuse_twins(pool.class_names, place)
+    digests = np.zeros(len(pool.images), np.uint64)
+    if name in OWN:
+        if known is not None or (recorded is not None and recorded.digests is not None):
+            _digest(pool.images, _rows(pool), digests)
+        pool = _narrowed(pool, digests, recorded, known)
+    train, test = pool.train, pool.test
+    if not len(train):
+        raise DataError(f"{place} has no new training images: add some")
     if test is None:
-        train, test = _hold_out(train, labels, TEST_SHARE, generator(0, "test split"))
+        train, test = _hold_out(train, pool.labels, TEST_SHARE, generator(0, "test split"))
+    pool, whole = replace(pool, train=train, test=test), pool
     if config.classes is not None:
-        pool, train, test = _only(pool, train, test, [str(one) for one in config.classes], name)
-        labels = pool.labels
-    sha256 = _content(pool, train, test)
+        pool = _only(pool, [printable(str(one)) for one in config.classes], name)
+    labels, train, test = pool.labels, pool.train, pool.test
+    assert test is not None
+    own = pool.validation if config.validation == "auto" else None
+    sha256 = _content(pool, [train, test, *([] if own is None else [own])], digests)
+    if name in OWN:
+        rows = _rows(whole)
+        _digest(pool.images, rows[digests[rows] == 0], digests)
     if config.limit:
         train = train[stratified(labels[train], config.limit, generator(seed, "limit train"))]
         test = test[stratified(labels[test], config.limit, generator(seed, "limit test"))]
+        if own is not None:
+            own = own[stratified(labels[own], config.limit, generator(seed, "limit validation"))]
     for one, share in config.thin.items():
+        one = printable(str(one))
         if one not in pool.class_names:
             raise DataError(f"data.thin: no class {one!r} in {name}: it has {', '.join(pool.class_names)}")
         of_class = labels[train] == pool.class_names.index(one)
         few = max(1, round(share * of_class.sum()))
         kept_rows = stratified(labels[train[of_class]], few, generator(seed, f"thin {one}"))
         train = np.sort(np.concatenate([train[~of_class], train[of_class][kept_rows]]))
-    validation = test
-    if config.validation == "split":
+    if known is None and len(trained := np.unique(labels[train])) < 2:
+        only = "one class alone, " + pool.class_names[trained[0]] if len(trained) else "no class"
+        raise DataError(f"{place} has training images of {only}: a classifier needs at least 2")
+    if known is None and not len(test):
+        raise DataError(f"{place} has no test images of {', '.join(pool.class_names)}: add some")
+    if own is not None and not len(own):
+        own = None
+    if config.validation == "test":
+        validation = test
+    elif own is not None:
+        validation = own
+    else:
         share, random = config.validation_share, generator(seed, "validation split")
         train, validation = _hold_out(train, labels, share, random)
     splits = [Split(pool.images, labels[rows], rows) for rows in (train, validation, test)]
-    return Dataset(name, pool.class_names, *splits, sha256=sha256, note=pool.note)
+    return Dataset(
+        name,
+        pool.class_names,
+        *splits,
+        sha256=sha256,
+        note=pool.note,
+        digests=digests,
+        folders=pool.folders,
+        own_validation=own is not None,
+    )
 
 
-def _only(
-    pool: Pool, train: np.ndarray, test: np.ndarray, classes: list[str], name: str
-) -> tuple[Pool, np.ndarray, np.ndarray]:
-    """A pool of these classes alone, numbered as they are named, and the rows of its two splits."""
+def _rows(pool: Pool) -> np.ndarray:
+    """Every row that belongs to a split, in order."""
+    splits = (pool.train, pool.test, pool.validation)
+    return np.sort(np.concatenate([rows for rows in splits if rows is not None]))
+
+
+def _narrowed(pool: Pool, digests: np.ndarray, recorded: Recorded | None, known: np.ndarray | None) -> Pool:
+    """A pool without the images that `recorded` lacks and without `known` ones; their digests become 0."""
+    rows = _rows(pool)
+    wanted = np.ones(len(digests), bool)
+    if recorded is not None and recorded.digests is not None:
+        wanted &= np.isin(digests, recorded.digests)
+    elif recorded is not None:
+        numbers = [i for i, name in enumerate(pool.class_names) if name in recorded.class_names]
+        wanted &= np.isin(pool.labels, numbers)
+    names = () if recorded is None else recorded.class_names
+    if known is not None and not (old := np.isin(digests, known))[rows[wanted[rows]]].all():
+        wanted &= ~old
+        names = ()
+    if wanted[rows].all():
+        return pool
+    digests[~wanted] = 0
+    splits = {
+        split: None if (rows := getattr(pool, split)) is None else rows[wanted[rows]] for split in SPLITS
+    }
+    pool = replace(pool, **splits)
+    left = set(pool.labels[_rows(pool)].tolist())
+    classes = [name for i, name in enumerate(pool.class_names) if i in left or name in names]
+    return _renumbered(pool, classes)
+
+
+def _only(pool: Pool, classes: list[str], name: str) -> Pool:
+    """A pool of these classes alone, numbered as they are named."""
     if missing := [one for one in classes if one not in pool.class_names]:
         raise DataError(
             f"data.classes: no class {missing[0]!r} in {name}: it has {', '.join(pool.class_names)}"
         )
+    return _renumbered(pool, classes)
+
+
+def _renumbered(pool: Pool, classes: list[str]) -> Pool:
     numbers = np.full(len(pool.class_names), -1)
     numbers[[pool.class_names.index(one) for one in classes]] = np.arange(len(classes))
     labels = numbers[pool.labels]
-    train, test = train[labels[train] >= 0], test[labels[test] >= 0]
-    return replace(pool, class_names=tuple(classes), labels=labels, train=train, test=test), train, test
+    splits = {
+        split: None if (rows := getattr(pool, split)) is None else rows[labels[rows] >= 0] for split in SPLITS
+    }
+    return replace(pool, class_names=tuple(classes), labels=labels, **splits)
 
 
 def _read(config: Data) -> tuple[str, Pool]:
@@ -132,7 +228,7 @@ def _read(config: Data) -> tuple[str, Pool]:
         if root is None:
             raise DataError(f"data.name {config.name} needs --data.root")
         if config.name == "folder":
-            return "folder", read_folder(root, size, cache, config.max_unreadable)
+            return "folder", read_folder(root, size, cache, config.max_unreadable, config.validation)
         return config.name, _npz(root, cache, size) if config.name == "npz" else read_shards(root, size)
     return config.name, _published(config.name, places, cache, size)
 
@@ -165,17 +261,28 @@ def stratified(labels: np.ndarray, wanted: int, random: np.random.Generator, kee
     drawn = [
         random.permutation(np.flatnonzero(labels == one))[:n] for one, n in zip(classes, take, strict=True)
     ]
-    return np.sort(np.concatenate(drawn))
+    return np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))
 
 
-def _content(pool: Pool, train: np.ndarray, test: np.ndarray) -> str:
-    digest = hashlib.sha256(json.dumps(pool.class_names).encode())
-    for rows in (train, test):
-        digest.update(json.dumps([len(rows), *pool.images.shape[1:]]).encode())
-        digest.update(pool.labels[rows].astype("<i8").tobytes())
-        for start in range(0, len(rows), 1024):
-            digest.update(pool.images[rows[start : start + 1024]].tobytes())
-    return digest.hexdigest()
+def _content(pool: Pool, splits: list[np.ndarray], digests: np.ndarray) -> str:
+    """The sha256 of a data set; `digests` gets those of its images, which are read but once."""
+    content = hashlib.sha256(json.dumps(pool.class_names).encode())
+    for rows in splits:
+        content.update(json.dumps([len(rows), *pool.images.shape[1:]]).encode())
+        content.update(pool.labels[rows].astype("<i8").tobytes())
+        _digest(pool.images, rows, digests, content)
+    return content.hexdigest()
+
+
+def _digest(images: np.ndarray, rows: np.ndarray, digests: np.ndarray, content: Any = None) -> None:
+    """Put a digest of each of these rows into `digests`, and all their bytes into `content`."""
+    for start in range(0, len(rows), BATCH):
+        here = rows[start : start + BATCH]
+        batch = np.ascontiguousarray(images[here])
+        if content is not None:
+            content.update(batch)
+        joined = b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in batch)
+        digests[here] = np.frombuffer(joined, "<u8")
 
 
 def _resize(images: np.ndarray, out: np.ndarray) -> None:
@@ -204,7 +311,7 @@ def _published(name: str, places: list[Path], cache: Path, size: int) -> Pool:
     if folder:
         content = hashlib.sha256(b"".join((folder / n).read_bytes() for n in download.CIFAR10_BATCHES))
 
-    def read() -> tuple[list[str], Arrays]:
+    def read() -> tuple[list[str], tuple[np.ndarray, ...]]:
         arrays = download.read_cifar10(places) if name == "cifar10" else download.read_idx(name, places)
         return CLASSES[name], arrays
 
@@ -214,23 +321,27 @@ def _published(name: str, places: list[Path], cache: Path, size: int) -> Pool:
 def _npz(path: Path, cache: Path, size: int) -> Pool:
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    return _read_once("npz", content, cache, size, lambda: read_npz(path))
+    return _read_once("arrays", content, cache, size, lambda: read_npz(path))
 
 
 def _read_once(
-    name: str, content: str, cache: Path, size: int, read: Callable[[], tuple[list[str], Arrays]]
+    name: str,
+    content: str,
+    cache: Path,
+    size: int,
+    read: Callable[[], tuple[list[str], tuple[np.ndarray, ...]]],
 ) -> Pool:
     def build(out: Path) -> None:
-        class_names, (x_train, y_train, x_test, y_test) = read()
-        count = len(x_train)
-        images = blank_images(out, count + len(x_test), size)
-        _resize(x_train, images[:count])
-        _resize(x_test, images[count:])
-        np.save(out / "labels.npy", np.concatenate([y_train, y_test]))
-        np.save(out / "train.npy", np.arange(count))
-        np.save(out / "test.npy", np.arange(count, len(images)))
+        class_names, arrays = read()
+        starts = np.cumsum([0, *map(len, arrays[::2])])
+        images = blank_images(out, int(starts[-1]), size)
+        for split, source, start, end in zip(SPLITS, arrays[::2], starts, starts[1:], strict=False):
+            _resize(source, images[start:end])
+            np.save(out / f"{split}.npy", np.arange(start, end))
+        np.save(out / "labels.npy", np.concatenate(arrays[1::2]))
         np.save(out / "class_names.npy", np.array(class_names))
 
     arrays = kept(cache, f"{name}-{size}px-{content[:40]}", build)
     class_names = tuple(arrays["class_names"].tolist())
-    return Pool(class_names, arrays["images"], arrays["labels"], arrays["train"], arrays["test"])
+    images, labels, train, test = (arrays[key] for key in ("images", "labels", "train", "test"))
+    return Pool(class_names, images, labels, train, test, arrays.get("validation"))

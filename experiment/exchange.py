@@ -77,7 +77,7 @@ def import_run(
     """
     given = {name: _load(folder / f"{name}.npz") for name in ("best", "last")}
     experiment, run = trained.experiment, trained.run
-    dataset, tests = update.load_all(experiment)
+    dataset, tests = update.load_all(experiment, run)
     if dataset.sha256 != run.data_sha256:
         raise RunError(
             "the run was trained on other data than is there now (sha256 differs): it cannot be checked"

@@ -19,6 +19,7 @@ from experiment import update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
 from experiment.lifecycle import RunError
+from experiment.names import printable
 from experiment.prediction import (
     SUFFIXES,
     Classify,
@@ -119,7 +120,7 @@ def export(
     trained = deployable(TrainedRun.open(arguments.run, framework))
     data, calibration = None, None
     if arguments.quantize:
-        data, _ = update.load_all(trained.experiment)
+        data, _ = update.load_all(trained.experiment, trained.run)
     if data is not None and arguments.quantize == "int8":
         calibration = draw(data, arguments.calibration_images, arguments.calibration_seed)
     content = Content(trained, metadata(trained), arguments.quantize, calibration, not arguments.no_fold)
@@ -187,7 +188,7 @@ def metadata(trained: TrainedRun) -> dict[str, str]:
     return {
         "class_names": json.dumps(trained.class_names),
         "image_size": str(trained.experiment.data.image_size),
-        "run": trained.run.directory.resolve().name,
+        "run": printable(trained.run.directory.resolve().name),
         "config_sha256": hashlib.sha256(config).hexdigest(),
     }
 

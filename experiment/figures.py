@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiment.evaluation import shorten
+from experiment.names import printable
 
 # matplotlib takes half a second to import and `train --help` needs none of it: imported where it draws.
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def side_by_side(path: str | Path, histories: Mapping[str, History], title: str)
         # Lines without points: entries of the legend alone.
         keys = [panels[1].plot([], [], color=colour, linewidth=4)[0] for colour in colours]
         keys += [panels[1].plot([], [], color=INK, linestyle=style)[0] for style in ("-", "--")]
-        names = [*(shorten(name, 36) for name in histories), "validation", "training"]
+        names = [*(shorten(printable(name), 36) for name in histories), "validation", "training"]
         figure.legend(keys, names, loc="outside lower center", ncols=2)
     return Path(path)
 
@@ -176,10 +178,12 @@ def page(path: str | Path, size: tuple[float, float], title: str) -> Iterator[Fi
     # Some texts, such as tick labels, are only made while saving: the style must hold until then.
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(textwrap.fill(title, int(7.5 * size[0])), fontsize=15, fontweight="bold")
+        figure.suptitle(textwrap.fill(printable(title), int(7.5 * size[0])), fontsize=15, fontweight="bold")
         yield figure
         try:
-            figure.savefig(temporary, format="png", dpi=130, facecolor="white")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # a class may be named in any script
+                figure.savefig(temporary, format="png", dpi=130, facecolor="white")
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

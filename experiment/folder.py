@@ -6,18 +6,21 @@ import hashlib
 import os
 import sys
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import PIL
 
 from experiment.decoding import CHUNK, decode_files, kept
-from experiment.download import Arrays, DataError
+from experiment.download import DataError
+from experiment.layout import Layout, find, subfolders
+from experiment.names import printable, spelling
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-TEST_FOLDERS = ("test", "val", "validation")
+VALIDATION = ("val", "valid", "validation")  # what the arrays of an .npz file may be called
 
 
 @dataclass(frozen=True)
@@ -28,41 +31,40 @@ class Pool:
     images: np.ndarray  # (M, H, W, 3) uint8
     labels: np.ndarray  # (M,) int64
     train: np.ndarray  # (N,) int64, rows of images
-    test: np.ndarray | None  # the same; None: still to be divided off train
+    test: np.ndarray | None = None  # the same; None: still to be divided off train
+    validation: np.ndarray | None = None  # the same; None: still to be held out
     note: str | None = None
+    folders: dict[str, object] = field(default_factory=dict)  # what was taken for which split, for the record
 
 
-def read_folder(root: Path, image_size: int, cache: Path, max_unreadable: float) -> Pool:
-    """Read ROOT/CLASS/image, or ROOT/train/CLASS/image with ROOT/test/CLASS/image (or val, validation).
+def read_folder(
+    root: Path, image_size: int, cache: Path, max_unreadable: float, validation: str = "auto"
+) -> Pool:
+    """Read ROOT/CLASS/image, or ROOT/train/CLASS/image with ROOT/test/CLASS/image and ROOT/val/CLASS/image.
 
-    Class folders may nest; hidden files and files without an image suffix are ignored. Images of any
-    mode and size become RGB, `image_size` pixels square, resized bilinearly *without keeping their aspect*.
-    The result is kept in `cache`, keyed by every relative path and every byte. Unreadable files are named
-    on stderr and skipped.
+    `layout.find` tells which folder is which, and `validation` is its own. Class folders may nest; hidden
+    files and files without an image suffix are ignored. Images of any mode and size become RGB, `image_size`
+    pixels square, resized bilinearly *without keeping their aspect*. The result is kept in `cache`, keyed by
+    every relative path and every byte. What became of the folders, and unreadable files, which are skipped,
+    are named on stderr.
 
-    Raises DataError: no class folders or fewer than two, a class without images, classes that differ
-    between train and test, more than `max_unreadable` (a share) of the files unreadable.
+    Raises DataError: no class folders, a class without images to train on, one that only the test or
+    validation split has, more than `max_unreadable` (a share) of the files unreadable.
     """
-    train_folder, test_folder, notes = _layout(root)
-    train_files = _list_images(train_folder)
-    test_files = _list_images(test_folder) if test_folder else []
-    class_names = sorted({name for name, _ in train_files})
-    if test_folder:
-        difference = set(class_names) ^ {name for name, _ in test_files}
-        if difference:
-            raise DataError(
-                f"{train_folder} and {test_folder} must have the same class folders, "
-                f"but only one of them has: {', '.join(sorted(difference))}"
-            )
-    files = [path for _, path in train_files + test_files]
-    labels = np.array([class_names.index(name) for name, _ in train_files + test_files], dtype=np.int64)
+    layout = find(root, validation, lambda name: name.lower().endswith(SUFFIXES))
+    notes = []
+    if layout.note:
+        print(f"{root}: {layout.note}", file=sys.stderr)
+        notes.append(layout.note)
+    class_names, files, rows, numbers = _classes(layout, notes)
+    labels = np.array(numbers, dtype=np.int64)
 
     key = f"folder-{image_size}px-{_content_digest(root, files)[:40]}"
     arrays = kept(cache, key, lambda out: decode_files(files, image_size, out))
 
     unreadable = arrays["unreadable"]
     if len(unreadable):
-        names = [str(files[row].relative_to(root)) for row in unreadable[:10]]
+        names = [printable(str(files[row].relative_to(root))) for row in unreadable[:10]]
         more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
         message = f"{len(unreadable)} of {len(files)} image files in {root} are unreadable: " + ", ".join(
             names
@@ -71,51 +73,90 @@ def read_folder(root: Path, image_size: int, cache: Path, max_unreadable: float)
             raise DataError(f"{message}{more}\nrepair or remove them, or raise --data.max_unreadable")
         print(f"skipped: {message}{more}", file=sys.stderr)
         notes.append(f"{len(unreadable)} of {len(files)} files unreadable and skipped")
-    readable = np.setdiff1d(np.arange(len(files)), unreadable)
-    train, test = readable[readable < len(train_files)], readable[readable >= len(train_files)]
-    for folder, rows in {train_folder: train, **({test_folder: test} if test_folder else {})}.items():
-        missing = set(range(len(class_names))) - set(labels[rows].tolist())
-        if missing:
+    splits = {split: np.setdiff1d(numbered, unreadable) for split, numbered in rows.items()}
+    if missing := set(range(len(class_names))) - set(labels[splits["training"]].tolist()):
+        raise DataError(
+            f"{layout.training / class_names[min(missing)]} has no readable image: repair or remove it"
+        )
+    for split, numbered in splits.items():
+        if not len(numbered):
+            raise DataError(f"{getattr(layout, split)} has no readable image: repair or remove it")
+    return Pool(
+        tuple(class_names),
+        arrays["images"],
+        labels,
+        splits["training"],
+        splits.get("test"),
+        splits.get("validation"),
+        "; ".join(notes) or None,
+        {**layout.folders, "ignored": layout.ignored} if layout.folders else {},
+    )
+
+
+def _classes(
+    layout: Layout, notes: list[str]
+) -> tuple[list[str], list[Path], dict[str, np.ndarray], list[int]]:
+    """Class names, the files of all splits, the rows (N,) int64 of each split, and every file's class.
+
+    A class of another split may differ by case from the one that it must be, which `notes` then tells.
+    """
+    class_names: list[str] = []
+    files: list[Path] = []
+    rows: dict[str, np.ndarray] = {}
+    numbers: list[int] = []
+    known: dict[str, int] = {}
+    # Test files before validation files: the order is part of a cache entry's key.
+    for split in ("training", "test", "validation"):
+        folder = getattr(layout, split)
+        if folder is None:
+            continue
+        listed = _list_images(folder, every=split == "training")
+        if split == "training":
+            class_names = sorted(printable(name) for name in subfolders(folder))
+            refuse_twins(class_names, str(folder))
+            known = {spelling(name): number for number, name in enumerate(class_names)}
+        folded = [name.casefold() for name in known]
+        spelt = [spelling(name) for name, _ in listed]
+        for name in sorted(set(spelt) - set(known)):
+            if folded.count(name.casefold()) == 1:
+                number = folded.index(name.casefold())
+                notes.append(f"{folder.name}/{name} taken for {class_names[number]}")
+                print(f"{folder}: {name}/ taken for the class {class_names[number]}", file=sys.stderr)
+                known |= {name: number}
+        if strange := sorted(set(spelt) - set(known)):
             raise DataError(
-                f"{folder / class_names[min(missing)]} has no readable image: repair or remove it"
+                f"{folder} has class folders that {layout.training} has not: {', '.join(strange[:10])}\n"
+                "what is never trained cannot be told: give them training images, or move them away"
             )
-    note = "; ".join(notes) or None
-    return Pool(tuple(class_names), arrays["images"], labels, train, test if test_folder else None, note)
+        rows[split] = np.arange(len(files), len(files) + len(listed))
+        numbers += [known[name] for name in spelt]
+        files += [path for _, path in listed]
+    return class_names, files, rows, numbers
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def refuse_twins(class_names: Sequence[str], where: str) -> None:
+    """Raise DataError where two classes have one name, or names that look alike to every reader."""
+    seen: dict[str, str] = {}
+    for name in class_names:
+        if (other := seen.get(spelling(name))) is not None:
+            twins = repr(name) if other == name else f"{other!a} and {name!a}, read alike"
+            raise DataError(f"{where} has two classes of one name, {twins}: rename or join them")
+        seen[spelling(name)] = name
 
 
-def _layout(root: Path) -> tuple[Path, Path | None, list[str]]:
-    """The folder of training classes, that of test classes if there is one, and what was ignored."""
-    if not root.is_dir():
-        raise DataError(f"data.root {root}: there is no such directory")
-    names = _subfolders(root)
-    named = [name for name in ("train", *TEST_FOLDERS) if name in names]
-    # A class may be called "train" too (with trucks beside it): it then holds images and no folders.
-    splits = [name for name in named if _subfolders(root / name)]
-    if not splits and set(names) - set(named):
-        return root, None, []
-    if "train" not in splits:
-        found = ", ".join(f"{name}/" for name in names) or "no folders"
-        raise DataError(f"{root} has {found}: it needs class folders, or train/ with class folders in it")
-    tests = [name for name in TEST_FOLDERS if name in splits]
-    notes = [f"{name}/ ignored" for name in named if name not in ("train", *tests[:1])]
-    return root / "train", root / tests[0] if tests else None, notes
+def _list_images(folder: Path, every: bool) -> list[tuple[str, Path]]:
+    """(class name, path) of every image below the class folders, in sorted order.
 
-
-def _list_images(folder: Path) -> list[tuple[str, Path]]:
-    """(class name, path) of every image below the class folders, in sorted order."""
-    names = _subfolders(folder)
-    if len(names) < 2:
-        raise DataError(f"{folder} has {len(names)} class folders: a classifier needs at least 2")
+    Raises DataError where there are no images at all or, with `every`, in one of the folders.
+    """
     listed = []
-    for name in names:
+    for name in subfolders(folder):
         found = images_below(folder / name)
-        if not found:
+        if not found and every:
             raise DataError(f"class folder {folder / name} has no images ({' '.join(SUFFIXES)})")
-        listed += [(name, path) for path in found]
+        listed += [(printable(name), path) for path in found]
+    if not listed:
+        raise DataError(f"{folder} has no class folders with images in them ({' '.join(SUFFIXES)})")
     return listed
 
 
@@ -146,12 +187,13 @@ def _content_digest(root: Path, files: list[Path]) -> str:
     return total.hexdigest()
 
 
-def read_npz(path: Path) -> tuple[list[str], Arrays]:
-    """Read x_train, y_train, x_test, y_test and, where it is there, class_names from an .npz file.
+def read_npz(path: Path) -> tuple[list[str], tuple[np.ndarray, ...]]:
+    """Read x_train, y_train, x_test, y_test and, where they are there, x_val, y_val and class_names.
 
     Images are (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8 or floats in [0, 1]; labels are numbers from 0,
     (N,) or (N, 1), or one-hot (N, classes). Returns class names, then (N, H, W) or (N, H, W, 3) uint8 and
-    (N,) int64, training before test. Raises DataError where the file is not like that.
+    (N,) int64 of training, test and, where it is there, validation (x_valid and x_validation are, too).
+    Raises DataError where the file is not like that.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -160,26 +202,43 @@ def read_npz(path: Path) -> tuple[list[str], Arrays]:
             raise DataError(
                 f"{path} has no {', '.join(sorted(missing))}: add them, named as Keras names them"
             )
+        splits = ["train", "test", *(one for one in VALIDATION if {f"x_{one}", f"y_{one}"} <= keys)][:3]
+        if ignored := sorted(
+            keys - {f"{kind}_{split}" for kind in "xy" for split in splits} - {"class_names"}
+        ):
+            print(f"{path}: {', '.join(map(printable, ignored))} ignored", file=sys.stderr)
         with np.load(path, allow_pickle=False) as file:
-            names = np.asarray(file["class_names"]).astype(str).tolist() if "class_names" in keys else []
-            x_train, x_test = (_npz_images(f"{path}: {key}", file[key]) for key in ("x_train", "x_test"))
-            y_train, y_test = (_npz_labels(f"{path}: {key}", file[key]) for key in ("y_train", "y_test"))
+            names = _npz_names(str(path), file["class_names"]) if "class_names" in keys else []
+            images = {one: _npz_images(f"{path}: x_{one}", file[f"x_{one}"]) for one in splits}
+            labels = {one: _npz_labels(f"{path}: y_{one}", file[f"y_{one}"]) for one in splits}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"cannot read {path}: {error}\nwrite it with numpy.savez, of plain numbers"
         ) from error
-    for split, images, labels in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if len(images) != len(labels) or not len(images):
-            raise DataError(f"{path}: {len(images)} images in x_{split}, {len(labels)} labels in y_{split}")
-    found = np.unique(y_train)
-    classes = len(names) or len(found)
-    if found[-1] >= classes or y_test.max() >= classes or classes < 2:
+    for split in splits:
+        counts = len(images[split]), len(labels[split])
+        if counts[0] != counts[1] or not counts[0]:
+            raise DataError(f"{path}: {counts[0]} images in x_{split}, {counts[1]} labels in y_{split}")
+    found = np.unique(labels["train"])
+    classes, highest = len(names) or len(found), max(found[-1], *(labels[one].max() for one in splits))
+    if highest >= classes:
         given = f"class_names has {classes} names" if names else f"y_train has {classes} classes"
         raise DataError(
-            f"{path}: {given}, but the labels reach {max(found[-1], y_test.max())}: "
-            "number at least 2 classes from 0 without gaps"
+            f"{path}: {given}, but the labels reach {highest}: number at least 2 classes from 0 without gaps"
         )
-    return names or [str(label) for label in found], (x_train, y_train, x_test, y_test)
+    arrays = [array for split in splits for array in (images[split], labels[split])]
+    return names or [str(label) for label in found], tuple(arrays)
+
+
+def _npz_names(where: str, names: np.ndarray) -> list[str]:
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise DataError(f"{where}: class_names is {names.dtype} {names.shape}: give a list of names")
+    found = [
+        printable(one.decode("utf-8", "surrogateescape") if isinstance(one, bytes) else one)
+        for one in names.tolist()
+    ]
+    refuse_twins(found, f"{where}: class_names")
+    return found
 
 
 def _npz_images(name: str, images: np.ndarray) -> np.ndarray:
@@ -197,13 +256,16 @@ def _npz_images(name: str, images: np.ndarray) -> np.ndarray:
 
 
 def _npz_labels(name: str, labels: np.ndarray) -> np.ndarray:
+    if labels.dtype.kind not in "buif":
+        raise DataError(f"{name} holds {labels.dtype}: number the classes from 0, of plain numbers")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     elif labels.ndim == 2 and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all():
         labels = labels.argmax(axis=1)
     if labels.ndim != 1:
         raise DataError(f"{name} has shape {labels.shape}: give (N,), (N, 1) or one-hot (N, classes)")
-    whole = labels.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # of NaN and infinity, which are not whole
+        whole = labels.astype(np.int64)
     if (whole != labels).any() or (whole < 0).any():
         raise DataError(f"{name} has labels that are negative or not whole: number the classes from 0")
     return whole

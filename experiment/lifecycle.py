@@ -14,6 +14,7 @@ import numpy as np
 
 from experiment import (
     analysis,
+    audit,
     board,
     error_figures,
     evaluation,
@@ -41,13 +42,16 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
     """
     tracking.check(experiment)
     warm = update.opened(experiment, framework)
-    dataset, tests = update.load_all(experiment)
+    dataset, tests = update.load_all(experiment, None if resume is None else Run(resume))
     weights = class_weights(experiment, dataset)
     print(
         f"data: {dataset.name}, {len(dataset.class_names)} classes; {len(dataset.train)} training, "
         f"{len(dataset.validation)} validation, {len(dataset.test)} test images",
         flush=True,
     )
+    if ranks.rank() == 0:
+        for remark in audit.remarks(dataset, bool(tests)):
+            print(f"note: {remark}", flush=True)
     if ranks.rank() > 0:  # the first process alone keeps the record: this one's goes nowhere
         run = Run(Path(tempfile.mkdtemp(prefix="rank")))
         run.checkpoints.mkdir()
@@ -61,6 +65,7 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
         run = Run.create(experiment, framework, dataset.name)
     except OSError as error:
         raise RunError(str(error)) from error
+    update.record(run, dataset)
     if warm is not None:  # its weights: none need to be fetched
         model = experiment.model.model_copy(update={"weights": "random"})
         experiment = experiment.model_copy(update={"model": model})
@@ -184,6 +189,7 @@ def finish(
         metrics["test_sets"] = {
             name: {"images": len(hits[part]), "accuracy": float(hits[part].mean())}
             for name, part in session.tests.items()
+            if part.stop > part.start  # what was added may have no test images
         }
     run.write_json("metrics.json", metrics)
     board.write(run, session.experiment, metrics, layers)

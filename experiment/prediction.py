@@ -18,6 +18,7 @@ from experiment.datasets import DataError
 from experiment.decoding import decode
 from experiment.evaluation import shorten
 from experiment.folder import images_below
+from experiment.names import printable
 from experiment.run import Run, RunError, replacing
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> probabilities (N, classes)
@@ -147,14 +148,14 @@ def read(paths: Sequence[Path], size: int) -> tuple[list[str], np.ndarray, list[
         if path.suffix == ".npy":
             array = _array(path, size)
             images += list(array)
-            names += [f"{path.name}[{i}]" for i in range(len(array))]
+            names += [f"{printable(path.name)}[{i}]" for i in range(len(array))]
             continue
         for file in images_below(path) if path.is_dir() else [path]:
             try:
                 images.append(decode(file, size))
-                names.append(str(file))
+                names.append(printable(str(file)))
             except Exception:  # decoders raise whatever a damaged file leads them into
-                unreadable.append(str(file))
+                unreadable.append(printable(str(file)))
     if not images:
         raise DataError(f"no readable image in {', '.join(str(path) for path in paths)}")
     return names, np.stack(images), unreadable
@@ -175,7 +176,7 @@ def _array(path: Path, size: int) -> np.ndarray:
 
 def _write(path: Path, names: list[str], probabilities: np.ndarray, class_names: list[str]) -> None:
     try:
-        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", *class_names])
             writer.writerows([name, *map(float, row)] for name, row in zip(names, probabilities, strict=True))

@@ -60,7 +60,7 @@ def promote(run: Run, margin: float) -> int:
     if str(champion) == str(facts["version"]):
         print(f"{name} version {champion} is the champion already")
         return 0
-    dataset, parts = update.load_all(experiment)
+    dataset, parts = update.load_all(experiment, run)
     if dataset.sha256 != run.data_sha256:
         raise RunError(f"{run.directory} was tested on other images than are there now (sha256 differs)")
     labels, probabilities = test_predictions(run)

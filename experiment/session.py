@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiment import audit
 from experiment.config import Experiment
 from experiment.datasets import DataError, Dataset
 from experiment.prediction import TrainedRun
@@ -46,6 +47,9 @@ class Session:
                 "test": len(dataset.test),
             },
             "training_images": dict(zip(dataset.class_names, counts(dataset), strict=True)),
+            "folders": dataset.folders,
+            "identical_images": audit.identical(dataset),
+            "remarks": audit.remarks(dataset, bool(self.tests)),
         }
 
 

@@ -1,7 +1,8 @@
 """python -m experiment.shards OUT: a data set in pieces, for one that is larger than memory.
 
-A folder of shards holds class_names.txt, a name a line, and for each of train and test, numbered from 00000,
-train-00000-images.npy, (N, S, S, 3) uint8, and train-00000-labels.npy, (N,) integers from 0. Training reads
+A folder of shards holds class_names.txt, a name a line, and for each of train and test, and of validation
+where there is such a split, numbered from 00000, train-00000-images.npy, (N, S, S, 3) uint8, and
+train-00000-labels.npy, (N,) integers from 0. Training reads
 the rows of each batch where they lie (--data.name shards --data.root OUT): what grows in memory with their
 number is their labels, rows and order, 24 bytes an image. Further options are those of train that choose
 data: --data.name cifar10.
@@ -22,10 +23,11 @@ from tqdm import tqdm
 from experiment import cli
 from experiment.download import DataError
 from experiment.folder import Pool
+from experiment.names import printable
 from experiment.run import replacing
 
 OPEN = 256  # files at a time
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "validation")
 
 
 class Shards:
@@ -97,11 +99,12 @@ class Shards:
 def read_shards(root: Path, image_size: int) -> Pool:
     """The pool of a folder of shards; raises DataError where it is none, or of other images than wanted."""
     try:
-        class_names = (root / "class_names.txt").read_text().splitlines()
+        text = (root / "class_names.txt").read_text("utf-8", "surrogateescape")
     except OSError as error:
         raise DataError(f"{root}: no folder of shards ({error.strerror}: class_names.txt)") from error
+    class_names = [printable(name) for name in text.removesuffix("\n").split("\n")]
     paths = {split: sorted(root.glob(f"{split}-*-images.npy")) for split in SPLITS}
-    if missing := [split for split, found in paths.items() if not found]:
+    if missing := [split for split in ("train", "test") if not paths[split]]:
         raise DataError(
             f"{root} has no {missing[0]}-00000-images.npy: write it with python -m experiment.shards"
         )
@@ -124,8 +127,10 @@ def read_shards(root: Path, image_size: int) -> Pool:
     joined = np.concatenate(labels)
     if joined.min() < 0 or joined.max() >= len(class_names):
         raise DataError(f"{root}: labels reach {joined.max()}, class_names.txt has {len(class_names)} names")
-    train, rows = np.arange(counts["train"]), np.arange(len(joined))
-    return Pool(tuple(class_names), cast(np.ndarray, images), joined, train, rows[len(train) :])
+    ends = np.cumsum([counts[split] for split in SPLITS])
+    train, test, validation = np.split(np.arange(len(joined)), ends[:-1])
+    own = validation if len(validation) else None
+    return Pool(tuple(class_names), cast(np.ndarray, images), joined, train, test, own)
 
 
 class Writer:
@@ -168,15 +173,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write(config: Any, out: Path, size: int) -> int:
     from experiment.datasets import load
 
-    dataset = load(config.data.model_copy(update={"validation": "test"}), config.seed)
+    dataset = load(config.data, config.seed)
+    splits = SPLITS
+    if not dataset.own_validation:  # it is held out of the shards, when they are trained on
+        dataset = load(config.data.model_copy(update={"validation": "test"}), config.seed)
+        splits = ("train", "test")
     out.mkdir(parents=True, exist_ok=True)
-    for split in SPLITS:
+    for split in splits:
         rows, writer = getattr(dataset, split), Writer(out, split, size)
         for start in tqdm(range(0, len(rows), size), desc=split, unit="shard", disable=None):
             writer.add(*rows.batch(np.arange(start, min(start + size, len(rows)))))
-    (out / "class_names.txt").write_text("".join(f"{name}\n" for name in dataset.class_names))
-    counts = f"{len(dataset.train)} training and {len(dataset.test)} test images"
-    print(f"{counts}: --data.name shards --data.root {out}")
+    (out / "class_names.txt").write_text("".join(f"{name}\n" for name in dataset.class_names), "utf-8")
+    counts = [f"{len(getattr(dataset, split))} {split}" for split in splits]
+    print(f"{', '.join(counts)} images: --data.name shards --data.root {out}")
     return 0
 
 

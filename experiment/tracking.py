@@ -19,6 +19,7 @@ from typing import Any
 
 from experiment import ranks
 from experiment.config import Experiment
+from experiment.names import printable
 from experiment.run import Run, RunError
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
@@ -52,7 +53,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
             if isinstance(value, dict) and value:
                 visit(value, f"{prefix}{key}.")
             else:
-                found[f"{prefix}{key}"] = value
+                found[f"{prefix}{key}"] = printable(value) if isinstance(value, str) else value
 
     visit(experiment.model_dump(mode="json", exclude={"run", "mlflow", "tracking"}), "")
     return found
@@ -104,7 +105,7 @@ class Tracker:
         place = found.experiment_id if found else self._create(name)
         tags = {key: str(self.facts.get(key)) for key in ("framework", "device", "git_revision")}
         tags |= {"data": self.facts["data"]["name"], "data_sha256": self.facts["data"]["sha256"]}
-        self.id = self.client.create_run(place, tags=tags, run_name=run.directory.name).info.run_id
+        self.id = self.client.create_run(place, tags=tags, run_name=printable(run.directory.name)).info.run_id
         run.write_json("mlflow.json", {"uri": experiment.mlflow.uri, "run_id": self.id})
         for key, value in settings(experiment).items():
             self.client.log_param(self.id, key, value)

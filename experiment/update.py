@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +11,12 @@ from typing import Any, cast
 import numpy as np
 
 from experiment.config import Experiment
-from experiment.datasets import Dataset, Split, load, stratified
+from experiment.datasets import OWN, Dataset, Recorded, Split, load, stratified
 from experiment.prediction import TrainedRun, framework_of
 from experiment.randomness import generator
 from experiment.run import Run, RunError
 
+IMAGES = "images.npz"
 HEAD = ("logits/kernel", "logits/bias")  # whose last axis is the classes
 
 
@@ -65,23 +67,55 @@ def opened(experiment: Experiment, framework: str) -> TrainedRun | None:
     return warm
 
 
-def load_all(experiment: Experiment) -> tuple[Dataset, dict[str, slice]]:
+def load_all(experiment: Experiment, run: Run | None = None) -> tuple[Dataset, dict[str, slice]]:
     """The configured data set, with what a warm start adds of the earlier run's.
 
+    run: the experiment's record, where there is one: what was added to the images since is left out. An
+    image that the earlier run has had, whichever its split there, is not new.
     Also the rows of the test split that are `old` and `new`; nothing without a warm start.
     Raises DataError, and RunError where the earlier run's data are not what they were.
     """
-    dataset = load(experiment.data, experiment.seed)
+    seen = None if run is None else recorded(run, experiment)
     if experiment.warm_start is None:
-        return dataset, {}
-    run = Run(experiment.warm_start)
-    warm = TrainedRun.open(run.directory, framework_of(run))
-    before, _ = load_all(warm.experiment)
+        return load(experiment.data, experiment.seed, seen), {}
+    earlier = Run(experiment.warm_start)
+    warm = TrainedRun.open(earlier.directory, framework_of(earlier))
+    before, _ = load_all(warm.experiment, warm.run)
     if before.sha256 != warm.run.data_sha256:
-        raise RunError(f"{warm.run.directory} was trained on other data than is there now (sha256 differs)")
+        raise RunError(
+            f"{warm.run.directory} was trained on other data than is there now (sha256 differs)\n"
+            "its images must be there still, unchanged, though others may have been added"
+        )
+    dataset = load(experiment.data, experiment.seed, seen, digests(before))
     old, both = len(before.test), len(before.test) + len(dataset.test)
     merged = merge(before, dataset, experiment.data.replay, experiment.seed)
     return merged, {"old": slice(0, old), "new": slice(old, both)}
+
+
+def digests(dataset: Dataset) -> np.ndarray:
+    """Those of all images of a data set, sorted: (K,) uint64."""
+    assert dataset.digests is not None
+    return np.setdiff1d(dataset.digests, 0)
+
+
+def record(run: Run, dataset: Dataset) -> None:
+    """Write images.npz, by which the images of a run are known where others are added to them."""
+    if dataset.name in OWN:
+        run.write_arrays(IMAGES, digests=digests(dataset))
+
+
+def recorded(run: Run, experiment: Experiment) -> Recorded | None:
+    """What a run's record says of its images, or None where it does not tell."""
+    try:
+        names = tuple(run.read_json("environment.json")["data"]["class_names"])
+    except (OSError, ValueError, KeyError, TypeError):  # whoever needs the record says what is wrong with it
+        return None
+    try:
+        with np.load(run.directory / IMAGES) as arrays:
+            return Recorded(names, arrays["digests"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        # Of a run before there was such a file. Chosen classes do not tell which others there were.
+        return None if experiment.data.classes is not None else Recorded(names, None)
 
 
 def merge(old: Dataset, new: Dataset, replay: float, seed: int) -> Dataset:
@@ -103,7 +137,10 @@ def merge(old: Dataset, new: Dataset, replay: float, seed: int) -> Dataset:
         )
     content = hashlib.sha256(f"{old.sha256} {new.sha256} {replay!r}".encode()).hexdigest()
     note = "; ".join(filter(None, (old.note, new.note))) or None
-    return Dataset(new.name, names, **splits, sha256=content, note=note)
+    known = None
+    if old.digests is not None and new.digests is not None:
+        known = np.concatenate([old.digests, new.digests])
+    return Dataset(new.name, names, **splits, sha256=content, note=note, digests=known, folders=new.folders)
 
 
 def grown(

@@ -22,7 +22,15 @@ from parity.tolerances import CONVERT
 OTHER = {"keras": "lightning", "lightning": "keras"}
 
 # What both sides would have written alike; the rest the new side makes itself.
-CARRIED = ("config.yaml", "history.csv", "steps.csv", "metrics.json", "samples.png", "tensorboard")
+CARRIED = (
+    "config.yaml",
+    "history.csv",
+    "steps.csv",
+    "metrics.json",
+    "samples.png",
+    "images.npz",
+    "tensorboard",
+)
 
 
 class ConversionError(Exception):

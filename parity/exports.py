@@ -93,7 +93,7 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     run = Run(directory.resolve())
     models = make(run, folder, quantizations)
     config = convert.config(run)
-    test = update.load_all(config)[0].test
+    test = update.load_all(config, run)[0].test
     images = folder / "images.npy"
     np.save(images, test.batch(np.arange(len(test)))[0])
     predicted = predict(models, images)

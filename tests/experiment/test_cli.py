@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,3 +248,11 @@ def test_guarded_turns_the_users_mistakes_into_exit_code_2(capsys: pytest.Captur
     assert cli.guarded(failing(KeyboardInterrupt())) == 130
     with pytest.raises(ZeroDivisionError):
         cli.guarded(failing(ZeroDivisionError()))
+
+
+def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class or a file may bear any name, and where it is printed is no reason to lose a run."""
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    assert cli.guarded(lambda: print("caf\u00e9 \U0001f98a", os.fsdecode(b"\xff")) or 0) == 0
+    assert shown.getvalue() == b"caf\\xe9 \\U0001f98a \\udcff\n"

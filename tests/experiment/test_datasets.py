@@ -216,3 +216,87 @@ def test_a_class_is_thinned_in_training_and_not_in_the_test_split(tmp_path: Path
 def test_a_class_that_is_not_there_cannot_be_thinned(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.thin: no class 'cat' in digits: it has 0, 1"):
         load(config(tmp_path, name="digits", thin={"cat": 0.5}), seed=1)
+
+
+# === Too few classes, and splits of the data's own ===
+
+
+def refused(tmp_path: Path, **changes: object) -> str:
+    with pytest.raises(DataError) as caught:
+        load(config(tmp_path, **changes), seed=1)
+    return str(caught.value)
+
+
+def test_fewer_than_two_classes_are_refused_wherever_they_come_from(tmp_path: Path) -> None:
+    said = refused(tmp_path, name="digits", classes=["3"])
+    assert said == "digits has training images of one class alone, 3: a classifier needs at least 2"
+    folder = tmp_path / "d"
+    (folder / "ant").mkdir(parents=True)
+    for i in range(9):
+        Image.new("L", (9, 9), i).save(folder / "ant" / f"{i}.png")
+    said = refused(tmp_path, name="folder", root=str(folder))
+    assert (
+        said == f"folder {folder} has training images of one class alone, ant: a classifier needs at least 2"
+    )
+    root = str(npz(tmp_path, [9], [3]))
+    assert "of one class alone, 0: a" in refused(tmp_path, name="npz", root=root)
+    with np.load(root) as arrays:
+        np.savez(root, **arrays, class_names=np.array(["ant", "bee"]))
+    assert "of one class alone, ant: a" in refused(tmp_path, name="npz", root=root)
+    root = str(npz(tmp_path, [9, 9], [3, 3]))
+    assert "of one class alone, " in refused(tmp_path, name="npz", root=root, limit=1, validation="test")
+
+
+def test_chosen_classes_without_test_images_are_refused(tmp_path: Path) -> None:
+    root = str(npz(tmp_path, [9, 9, 9], [3]))
+    for limit in (None, 9):
+        said = refused(tmp_path, name="npz", root=root, classes=["1", "2"], limit=limit)
+        assert "has no test images of 1, 2: add some" in said
+
+
+def test_a_test_split_may_lack_a_class(tmp_path: Path) -> None:
+    data = load(config(tmp_path, name="npz", root=str(npz(tmp_path, [9, 9, 9], [3, 0, 3]))), seed=1)
+    assert data.class_names == ("0", "1", "2")
+    assert counts(data.test) == [3, 0, 3]
+
+
+def with_validation(tmp_path: Path, first: int) -> str:
+    path = npz(tmp_path, [20, 20], [4, 2])
+    values = np.arange(first, first + 6, dtype=np.uint8)
+    images = np.broadcast_to(values[:, None, None], (6, 8, 8))
+    with np.load(path) as arrays:
+        np.savez(path, **arrays, x_val=images, y_val=np.array([0, 1, 0, 1, 0, 1]))
+    return str(path)
+
+
+def test_validation_images_of_the_data_are_used_and_none_are_held_out(tmp_path: Path) -> None:
+    settings = config(tmp_path, name="npz", root=with_validation(tmp_path, 100))
+    data = load(settings, seed=1)
+    assert (len(data.train), len(data.test)) == (40, 6)
+    assert pixels(data.validation) == list(range(100, 106))
+    assert data.validation.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert len(load(settings.model_copy(update={"limit": 4}), seed=1).validation) == 4
+    for validation in ("split", "test"):
+        other = load(settings.model_copy(update={"validation": validation}), seed=1)
+        assert not {*range(100, 106)} & {*pixels(other.train), *pixels(other.validation)}
+        assert other.sha256 != data.sha256
+
+
+def test_validation_images_count_in_the_sha256_where_they_are_used(tmp_path: Path) -> None:
+    digests: dict[str, list[str]] = {"auto": [], "split": []}
+    for first in (100, 101):
+        settings = config(tmp_path, name="npz", root=with_validation(tmp_path, first))
+        for validation, found in digests.items():
+            found.append(load(settings.model_copy(update={"validation": validation}), seed=1).sha256)
+    assert digests["auto"][0] != digests["auto"][1]
+    assert digests["split"][0] == digests["split"][1]
+
+
+def test_the_sha256_of_a_set_stays_what_it_was(tmp_path: Path) -> None:
+    """A run is resumed, exported and promoted by it: these two were written down when it was first made."""
+    assert load(config(tmp_path, name="digits"), seed=1).sha256 == (
+        "b977b062c9ccdac5df70d43ad88903568598b9657c08e6118fb5a367ca1342ce"
+    )
+    assert load(config(tmp_path, name="npz", root=str(npz(tmp_path, [9, 9], [4, 2]))), seed=1).sha256 == (
+        "c76d8da11c07177add2b72d218fc7373eefcef06115f87e3f7f36c6279a35625"
+    )

@@ -153,6 +153,20 @@ def test_confusion_leaves_numbers_out_when_they_would_be_tiny(draw, classes, tex
     assert len(figure.axes) == (1 if texts else 2)
 
 
+def test_classes_are_named_in_any_script(draw, recwarn):
+    names = ["$5 \\frac{", "R&D <b>", "🦊", "日本語", "שלום", "x" * 255, "a_b^c{", ""]
+    figure = draw(figures.confusion, np.eye(8, dtype=int), names, "$run_{1")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()][:2] == names[:2]
+    images = np.zeros((8, 8, 8, 3), np.uint8)
+    draw(figures.samples, images, np.arange(8), images, names)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_a_class_without_test_images_has_no_recall(draw):
+    figure = draw(figures.confusion, np.array([[2, 1], [0, 0]]), ["ant", "bee"], "t")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["2", "1", "66.7%", "0", "0", "–"]
+
+
 def test_a_failed_write_keeps_the_old_figure_and_leaves_nothing_behind(tmp_path, monkeypatch):
     path = figures.confusion(tmp_path / "m.png", np.eye(2, dtype=int), ["a", "b"], "t")
     before, settings = path.read_bytes(), dict(matplotlib.rcParams)

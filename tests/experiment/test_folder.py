@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,25 +40,86 @@ def test_plain_class_folders_are_left_to_be_divided(read, tmp_path: Path) -> Non
     assert pool.note is None
 
 
-@pytest.mark.parametrize("name", ["test", "val", "validation"])
-def test_train_and_test_folders(read, tmp_path: Path, name: str) -> None:
+def test_train_and_test_folders(read, tmp_path: Path) -> None:
     fill(tmp_path / "d" / "train", count=2)
-    fill(tmp_path / "d" / name, count=1)
+    fill(tmp_path / "d" / "test", count=1)
     pool = read(tmp_path / "d")
     assert pool.labels.tolist() == [0, 0, 1, 1, 0, 1]
     assert pool.train.tolist() == [0, 1, 2, 3]
     assert pool.test is not None
     assert pool.test.tolist() == [4, 5]
+    assert pool.validation is None
 
 
-def test_test_wins_over_val_and_says_so(read, tmp_path: Path) -> None:
-    fill(tmp_path / "d" / "train")
-    fill(tmp_path / "d" / "val", count=2)
-    fill(tmp_path / "d" / "test", count=1)
+def test_every_folder_is_used_and_named(read, tmp_path: Path, capsys) -> None:
+    for name, count in (("Training", 3), ("Testing", 1), ("Valid", 2), ("extra", 1)):
+        fill(tmp_path / "d" / name, count=count)
     pool = read(tmp_path / "d")
     assert pool.test is not None
-    assert len(pool.test) == 2
-    assert pool.note == "val/ ignored"
+    assert pool.validation is not None
+    assert [len(rows) for rows in (pool.train, pool.test, pool.validation)] == [6, 2, 4]
+    assert pool.note == (
+        "Training/ is the training split, Valid/ is the validation split, Testing/ is the test split, "
+        "extra/ ignored"
+    )
+    assert f"{tmp_path / 'd'}: {pool.note}" in capsys.readouterr().err
+    assert pool.folders == {
+        "training": "Training",
+        "validation": "Valid",
+        "test": "Testing",
+        "ignored": ["extra"],
+    }
+
+
+def test_without_a_test_folder_some_training_images_are_still_to_be_held_out(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d" / "train", count=2)
+    fill(tmp_path / "d" / "val", count=1)
+    pool = read(tmp_path / "d")
+    assert pool.test is None
+    assert pool.validation is not None
+    assert pool.validation.tolist() == [4, 5]
+    as_before = read_folder(tmp_path / "d", 8, tmp_path / "cache", 0.0, "split")
+    assert as_before.validation is None
+    assert as_before.test is not None
+    assert as_before.test.tolist() == [4, 5]
+
+
+def test_a_test_folder_may_lack_a_class(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d" / "train", ("apple", "fig", "pear"), 2)
+    fill(tmp_path / "d" / "test", ("fig",), 1)
+    (tmp_path / "d" / "test" / "pear").mkdir()
+    pool = read(tmp_path / "d")
+    assert pool.class_names == ("apple", "fig", "pear")
+    assert pool.test is not None
+    assert pool.labels[pool.test].tolist() == [1]
+
+
+def test_an_accent_may_be_spelt_otherwise_in_another_split(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d" / "train", ("bee", "caf\u00e9"), 2)
+    fill(tmp_path / "d" / "test", ("bee", "cafe\u0301"), 1)
+    pool = read(tmp_path / "d")
+    assert pool.class_names == ("bee", "caf\u00e9")
+    assert pool.labels[pool.test].tolist() == [0, 1]
+
+
+def test_a_class_may_differ_by_case_in_another_split(read, tmp_path: Path, capsys) -> None:
+    fill(tmp_path / "d" / "train", ("A", "Bee", "a"), 2)
+    fill(tmp_path / "d" / "test", ("A", "bee"), 1)
+    pool = read(tmp_path / "d")
+    assert pool.class_names == ("A", "Bee", "a")
+    assert pool.labels[pool.test].tolist() == [0, 1]
+    assert pool.note.endswith("; test/bee taken for Bee")
+    assert "bee/ taken for the class Bee" in capsys.readouterr().err
+
+
+def test_letters_differ_by_case(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d", ("A", "a"), 1)
+    assert read(tmp_path / "d").class_names == ("A", "a")
+
+
+def test_a_name_that_is_no_utf_8(read, tmp_path: Path) -> None:
+    fill(tmp_path / "d", ("bee", os.fsdecode(b"caf\xe9")), 1)
+    assert read(tmp_path / "d").class_names == ("bee", "caf\\xe9")
 
 
 def test_train_alone_is_left_to_be_divided(read, tmp_path: Path) -> None:
@@ -85,9 +147,18 @@ def test_nested_uppercase_hidden_and_other_files(read, tmp_path: Path) -> None:
     assert pool.images[:, 0, 0, 0].tolist() == [200, 20, 99]
 
 
-def missing_in_test(root: Path) -> None:
-    fill(root / "train", ("apple", "fig", "pear"))
-    fill(root / "test")
+def strange_in_test(root: Path) -> None:
+    fill(root / "train")
+    fill(root / "test", ("apple", "fig", "pear"))
+
+
+def twins(root: Path) -> None:
+    fill(root, ("bee", "caf\u00e9", "cafe\u0301"))
+
+
+def empty_test(root: Path) -> None:
+    fill(root / "train")
+    (root / "test" / "apple").mkdir(parents=True)
 
 
 def empty_class(root: Path) -> None:
@@ -103,11 +174,12 @@ def flat_splits(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (missing_in_test, "same class folders, but only one of them has: fig"),
+        (strange_in_test, "test has class folders that .*train has not: fig"),
+        (twins, r"two classes of one name, 'cafe\\u0301' and 'caf\\xe9', read alike"),
+        (empty_test, "test has no class folders with images in them"),
         (empty_class, "quince has no images"),
         (flat_splits, "test/, train/: it needs class folders"),
         (lambda root: fill(root / "val"), "it needs class folders, or train/ with class folders"),
-        (lambda root: fill(root, ("apple",)), "has 1 class folders: a classifier needs at least 2"),
         (lambda root: save(root / "a.png", RED), "has no folders: it needs class folders"),
         (lambda root: None, "there is no such directory"),
     ],

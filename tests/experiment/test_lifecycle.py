@@ -109,6 +109,9 @@ def test_begin_loads_the_data_and_makes_the_record(tmp_path: Path, capsys: pytes
         "note": None,
         "class_names": list("0123456789"),
         "images": {"train": 54, "validation": 6, "test": 60},
+        "folders": {},
+        "identical_images": {"test_in_train": 0, "validation_in_train": 0, "test_in_validation": 0},
+        "remarks": ["no validation images of 6, 7, 8, 9: the best epoch is chosen without"],
     }
     assert session.class_weights == [1.0] * 10
     assert (session.rows, session.resumed) == ([], False)
@@ -221,6 +224,13 @@ def test_a_finished_run_holds_every_file(tmp_path: Path, capsys: pytest.CaptureF
     assert said.out.splitlines()[-1] == str(run.directory)
     assert "test accuracy 0.9833, test loss 0.5000, best epoch 2, 10 parameters (8 trainable)" in said.out
     assert said.err == ""
+
+
+def test_new_images_of_which_none_are_for_testing(tmp_path: Path) -> None:
+    session = begin(experiment(tmp_path), "keras", None)
+    session.tests = {"old": slice(0, 60), "new": slice(60, 60)}
+    assert finish(session, trained(session, [2.0])) == 0
+    assert session.run.read_json("metrics.json")["test_sets"] == {"old": {"images": 60, "accuracy": 59 / 60}}
 
 
 def str_keys(values: Any) -> set[str]:

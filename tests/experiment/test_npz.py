@@ -51,6 +51,23 @@ def test_npz_class_names(tmp_path: Path) -> None:
     assert read_npz(path)[0] == ["ant", "bee", "cow", "dog"]
 
 
+def test_npz_class_names_of_any_bytes(tmp_path: Path) -> None:
+    path = write_npz(
+        tmp_path / "a.npz", class_names=np.array([b"caf\xe9", b"b\nc", "d\u00e9j\u00e0".encode()])
+    )
+    assert read_npz(path)[0] == ["caf\\xe9", "b\\nc", "d\u00e9j\u00e0"]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_npz_validation_arrays(tmp_path: Path, name: str, capsys) -> None:
+    more = {f"x_{name}": IMAGES[3:], f"y_{name}": LABELS[3:], "x_extra": IMAGES}
+    _, arrays = read_npz(write_npz(tmp_path / "a.npz", **more))
+    assert len(arrays) == 6
+    np.testing.assert_array_equal(arrays[4], IMAGES[3:])
+    assert arrays[5].tolist() == LABELS[3:].tolist()
+    assert capsys.readouterr().err == f"{tmp_path / 'a.npz'}: x_extra ignored\n"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -64,12 +81,21 @@ def test_npz_class_names(tmp_path: Path) -> None:
         ({"y_train": LABELS - 1}, "y_train has labels that are negative"),
         ({"y_train": LABELS + 0.5}, "not whole"),
         ({"y_train": LABELS + 1}, "y_train has 3 classes, but the labels reach 3"),
-        ({"y_train": LABELS * 0, "y_test": LABELS[:2] * 0}, "at least 2 classes"),
         ({"y_test": np.array([0, 3])}, "labels reach 3"),
         ({"y_train": np.ones((6, 3))}, r"y_train has shape \(6, 3\)"),
         ({"y_train": LABELS.astype(object)}, "of plain numbers"),
         ({"y_train": np.array(list("abcabc"))}, "of plain numbers"),
+        ({"y_train": np.array(["0", "1"] * 3)}, "y_train holds <U1: number the classes from 0"),
+        ({"y_train": np.array([0, 1, np.nan] * 2)}, "not whole"),
+        ({"y_train": np.array([0, 1, np.inf] * 2)}, "not whole"),
         ({"class_names": np.array(["ant", "bee"])}, "class_names has 2 names, but the labels reach 2"),
+        ({"class_names": np.array(["ant", "bee", "ant"])}, "two classes of one name, 'ant'"),
+        ({"class_names": np.array(["1", "2", "1"])}, "two classes of one name, '1'"),
+        ({"class_names": np.array(["e\u0301", "bee", "\u00e9"])}, "two classes of one name"),
+        ({"class_names": np.array([["ant", "bee", "cow"]])}, r"class_names is <U3 \(1, 3\)"),
+        ({"class_names": np.arange(3)}, r"class_names is int64 \(3,\): give a list of names"),
+        ({"x_val": IMAGES, "y_val": LABELS[:5]}, "6 images in x_val, 5 labels in y_val"),
+        ({"x_val": IMAGES, "y_val": LABELS + 1}, "labels reach 3"),
     ],
 )
 def test_wrong_npz_is_a_data_error(tmp_path: Path, changes: dict, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,15 @@ def test_output_holds_every_probability_in_full(run: Run, pictures: Path, tmp_pa
     assert [row[0] for row in rows] == names
     expected = by_colour(TrainedRun.open(run.directory, "keras"))(images)
     assert [[float(value) for value in row[1:]] for row in rows] == expected.tolist()
+
+
+def test_a_file_whose_name_is_no_utf_8(
+    run: Run, pictures: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (pictures / "a.jpg").rename(pictures / os.fsdecode(b"caf\xe9.jpg"))
+    assert predict(run, pictures, "--top=1", f"--output={tmp_path / 'p.csv'}") == 0
+    assert b"caf\\xe9.jpg" in capsysbinary.readouterr().out
+    assert "/caf\\xe9.jpg," in (tmp_path / "p.csv").read_text("utf-8")
 
 
 def test_an_output_that_cannot_be_written_is_named(run: Run, pictures: Path, tmp_path: Path) -> None:

@@ -128,3 +128,16 @@ def test_mistakes_on_the_command_line(
         shards.main([str(digits), *arguments])
     assert refused.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_classes_are_named_line_by_line(digits: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(digits, root)
+    names = ["a\u2028b", "\u00e9", "x y", *"3456789"]
+    (root / "class_names.txt").write_bytes("\r\n".join(names).encode() + b"\r\n")
+    assert read_shards(root, 16).class_names == ("a\\u2028b", "\u00e9", "x y", *"3456789")
+    (root / "class_names.txt").write_bytes(b"caf\xe9\n" + b"\n".join(b"%d" % i for i in range(1, 10)))
+    assert read_shards(root, 16).class_names[0] == "caf\\xe9"
+    (root / "class_names.txt").write_bytes(b"1\n" + b"\n".join(b"%d" % i for i in range(1, 10)))
+    with pytest.raises(DataError, match="two classes of one name, '1'"):
+        load(root)
