@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from experiment.decoding import CHUNK, decode_files, kept
+from experiment.decoding import CHUNK, DEFAULTS, Reading, decode_files, kept, remarks
 from experiment.download import Arrays, DataError
+from experiment.image_files import count_beside, images_below, told
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 TEST_FOLDERS = ("test", "val", "validation")
 
 
@@ -32,20 +33,28 @@ class Pool:
     note: str | None = None
 
 
-def read_folder(root: Path, image_size: int, cache: Path, max_unreadable: float) -> Pool:
+def read_folder(
+    root: Path, image_size: int, cache: Path, max_unreadable: float, reading: Reading = DEFAULTS
+) -> Pool:
     """Read ROOT/CLASS/image, or ROOT/train/CLASS/image with ROOT/test/CLASS/image (or val, validation).
 
-    Class folders may nest; hidden files and files without an image suffix are ignored. Images of any
-    mode and size become RGB, `image_size` pixels square, resized bilinearly *without keeping their aspect*.
-    The result is kept in `cache`, keyed by every relative path and every byte. Unreadable files are named
-    on stderr and skipped.
+    Class folders may nest; files whose suffix is not an image's are ignored, and counted on stderr. Images of
+    any mode and size become RGB, `image_size` pixels square, resized bilinearly *without keeping their
+    aspect*. The result is kept in `cache`, keyed by every relative path, every byte and `reading`. Unreadable
+    files are named on stderr and skipped.
 
     Raises DataError: no class folders or fewer than two, a class without images, classes that differ
     between train and test, more than `max_unreadable` (a share) of the files unreadable.
     """
     train_folder, test_folder, notes = _layout(root)
-    train_files = _list_images(train_folder)
-    test_files = _list_images(test_folder) if test_folder else []
+    ignored: Counter[str] = Counter()
+    train_files = _list_images(train_folder, ignored)
+    test_files = _list_images(test_folder, ignored) if test_folder else []
+    for folder in {root, train_folder, *([test_folder] if test_folder else [])}:
+        count_beside(folder, ignored)
+    if said := told(ignored):
+        print(said, file=sys.stderr)
+        notes.append(said)
     class_names = sorted({name for name, _ in train_files})
     if test_folder:
         difference = set(class_names) ^ {name for name, _ in test_files}
@@ -57,12 +66,16 @@ def read_folder(root: Path, image_size: int, cache: Path, max_unreadable: float)
     files = [path for _, path in train_files + test_files]
     labels = np.array([class_names.index(name) for name, _ in train_files + test_files], dtype=np.int64)
 
-    key = f"folder-{image_size}px-{_content_digest(root, files)[:40]}"
-    arrays = kept(cache, key, lambda out: decode_files(files, image_size, out))
+    choices = f"{reading.background.removeprefix('#')}-{reading.bits}bit"
+    key = f"folder-{image_size}px-{choices}-{_content_digest(root, files)[:40]}"
+    arrays = kept(cache, key, lambda out: decode_files(files, image_size, out, reading))
 
     unreadable = arrays["unreadable"]
     if len(unreadable):
-        names = [str(files[row].relative_to(root)) for row in unreadable[:10]]
+        names = [
+            f"{files[row].relative_to(root)}{f' ({reason})' if reason else ''}"
+            for row, reason in zip(unreadable[:10], arrays["reasons"], strict=False)
+        ]
         more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
         message = f"{len(unreadable)} of {len(files)} image files in {root} are unreadable: " + ", ".join(
             names
@@ -72,6 +85,9 @@ def read_folder(root: Path, image_size: int, cache: Path, max_unreadable: float)
         print(f"skipped: {message}{more}", file=sys.stderr)
         notes.append(f"{len(unreadable)} of {len(files)} files unreadable and skipped")
     readable = np.setdiff1d(np.arange(len(files)), unreadable)
+    for said in remarks(arrays["facts"][readable], reading):
+        print(said, file=sys.stderr)
+        notes.append(said)
     train, test = readable[readable < len(train_files)], readable[readable >= len(train_files)]
     for folder, rows in {train_folder: train, **({test_folder: test} if test_folder else {})}.items():
         missing = set(range(len(class_names))) - set(labels[rows].tolist())
@@ -105,27 +121,20 @@ def _layout(root: Path) -> tuple[Path, Path | None, list[str]]:
     return root / "train", root / tests[0] if tests else None, notes
 
 
-def _list_images(folder: Path) -> list[tuple[str, Path]]:
+def _list_images(folder: Path, ignored: Counter[str]) -> list[tuple[str, Path]]:
     """(class name, path) of every image below the class folders, in sorted order."""
     names = _subfolders(folder)
     if len(names) < 2:
         raise DataError(f"{folder} has {len(names)} class folders: a classifier needs at least 2")
     listed = []
     for name in names:
-        found = images_below(folder / name)
+        others: Counter[str] = Counter()
+        found = images_below(folder / name, others)
+        ignored += others
         if not found:
-            raise DataError(f"class folder {folder / name} has no images ({' '.join(SUFFIXES)})")
+            raise DataError(f"class folder {folder / name} has no images ({told(others) or 'it is empty'})")
         listed += [(name, path) for path in found]
     return listed
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Every image file in a folder and the folders in it, sorted; hidden ones are passed over."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [Path(parent, f) for f in files if not f.startswith(".") and f.lower().endswith(SUFFIXES)]
-    return sorted(found)
 
 
 def _content_digest(root: Path, files: list[Path]) -> str:

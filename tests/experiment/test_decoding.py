@@ -13,15 +13,15 @@ from pictures import GREEN, RED, fill, save
 from PIL import Image
 
 from experiment import decoding, folder
-from experiment.decoding import kept
+from experiment.decoding import DEFAULTS, Reading, kept
 from experiment.download import DataError
 from experiment.folder import Pool, read_folder
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Pool]:
-    def read(root: Path, size: int = 8, max_unreadable: float = 0.0) -> Pool:
-        return read_folder(root, size, tmp_path / "cache", max_unreadable)
+    def read(root: Path, size: int = 8, max_unreadable: float = 0.0, reading: Reading = DEFAULTS) -> Pool:
+        return read_folder(root, size, tmp_path / "cache", max_unreadable, reading)
 
     return read
 
@@ -31,9 +31,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the files of each decoding that really happens."""
     counts = []
 
-    def counting(files: list[Path], size: int, out: Path) -> None:
+    def counting(files: list[Path], size: int, out: Path, reading: Reading) -> None:
         counts.append(len(files))
-        decoding.decode_files(files, size, out)
+        decoding.decode_files(files, size, out, reading)
 
     monkeypatch.setattr(folder, "decode_files", counting)
     return counts
@@ -68,9 +68,9 @@ def save_modes(root: Path) -> dict[str, tuple[int, int, int]]:
         "cmyk.tif": RED,
         "grey16.png": (249, 249, 249),
         "grey32.tif": (255, 255, 255),
-        "la.png": (77, 77, 77),
+        "la.png": (166, 166, 166),  # half of it white, as the next but one
         "palette.png": RED,
-        "rgba.png": RED,
+        "rgba.png": (227, 132, 142),
         "turned.png": RED,
     }
 
@@ -106,7 +106,7 @@ def test_processes_decode_what_threads_decode(read, tmp_path: Path, monkeypatch)
     monkeypatch.setattr(decoding, "_decode_in_threads", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "json.py").write_text("raise SystemExit('a file of the user shadows the library')")
-    processes = read_folder(root, 8, tmp_path / "other", 1.0)
+    processes = read_folder(root, 8, tmp_path / "other", 1.0, DEFAULTS)
     np.testing.assert_array_equal(processes.images, expected)
     np.testing.assert_array_equal(processes.train, threads.train)
     assert len(threads.train) == 9 + 1 + 39
@@ -191,7 +191,7 @@ def test_unwritable_cache_is_a_data_error(tmp_path: Path) -> None:
     fill(tmp_path / "d")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match="cannot keep images in"):
-        read_folder(tmp_path / "d", 8, tmp_path / "file", 0.0)
+        read_folder(tmp_path / "d", 8, tmp_path / "file", 0.0, DEFAULTS)
 
 
 def test_too_small_a_disk_is_a_data_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from experiment import prediction
 from experiment.cli import Framework
 from experiment.config import Experiment
 from experiment.datasets import DataError
+from experiment.decoding import DEFAULTS
 from experiment.lifecycle import RunError
 from experiment.prediction import Classify, Exported, TrainedRun, parse, read
 from experiment.run import Run
@@ -67,9 +68,11 @@ def test_files_folders_and_arrays_are_read_in_order(pictures: Path, tmp_path: Pa
     np.save(tmp_path / "two.npy", stack)
     np.save(tmp_path / "one.npy", stack[1])
     red = pictures / "b" / "red.png"
-    names, images, unreadable = read([red, tmp_path / "two.npy", pictures, tmp_path / "one.npy"], 16)
+    found = read([red, tmp_path / "two.npy", pictures, tmp_path / "one.npy"], 16, DEFAULTS)
+    names, images = found.names, found.images
     assert names == [str(red), "two.npy[0]", "two.npy[1]", str(pictures / "a.jpg"), str(red), "one.npy[0]"]
-    assert unreadable == []
+    assert found.unreadable == []
+    assert found.remarks == ["ignored: 1 .txt"]
     assert images.shape == (6, 16, 16, 3)
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images[[1, 2, 5]], stack[[0, 1, 1]])
@@ -80,10 +83,10 @@ def test_files_folders_and_arrays_are_read_in_order(pictures: Path, tmp_path: Pa
 def test_what_is_missing_or_holds_no_image_is_refused(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="nowhere: no such file"):
-        read([pictures, tmp_path / "nowhere"], 16)
+        read([pictures, tmp_path / "nowhere"], 16, DEFAULTS)
     for name in ("empty", "pictures/notes.txt"):
         with pytest.raises(DataError, match=f"no readable image in .*{name}"):
-            read([tmp_path / name], 16)
+            read([tmp_path / name], 16, DEFAULTS)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_what_is_missing_or_holds_no_image_is_refused(pictures: Path, tmp_path: 
 def test_an_array_of_another_shape_or_kind_is_refused(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(DataError, match=r"a\.npy holds .* takes uint8 \(N, 16, 16, 3\)"):
-        read([tmp_path / "a.npy"], 16)
+        read([tmp_path / "a.npy"], 16, DEFAULTS)
 
 
 def test_arrays_are_read_without_unpickling(tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_arrays_are_read_without_unpickling(tmp_path: Path) -> None:
     (tmp_path / "b.npy").write_bytes(b"no array")
     for name in ("a.npy", "b.npy"):
         with pytest.raises(DataError, match=f"{name}: cannot be read as an array"):
-            read([tmp_path / name], 16)
+            read([tmp_path / name], 16, DEFAULTS)
 
 
 # === Runs ===
@@ -157,7 +160,7 @@ def test_unreadable_images_are_named_and_the_rest_classified(
     (pictures / "torn.png").write_bytes((pictures / "b" / "red.png").read_bytes()[:40])
     assert predict(run, pictures) == 1
     said = capsys.readouterr()
-    assert said.err == f"unreadable: {pictures / 'torn.png'}\n"
+    assert said.err == f"ignored: 1 .txt\nunreadable: {pictures / 'torn.png'}\n"
     assert len(said.out.splitlines()) == 2
 
 
@@ -165,10 +168,10 @@ def test_output_holds_every_probability_in_full(run: Run, pictures: Path, tmp_pa
     assert predict(run, pictures, "--top=1", f"--output={tmp_path / 'p.csv'}") == 0
     with (tmp_path / "p.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    names, images, _ = read([pictures], 16)
+    found = read([pictures], 16, DEFAULTS)
     assert header == ["image", *CLASSES]
-    assert [row[0] for row in rows] == names
-    expected = by_colour(TrainedRun.open(run.directory, "keras"))(images)
+    assert [row[0] for row in rows] == found.names
+    expected = by_colour(TrainedRun.open(run.directory, "keras"))(found.images)
     assert [[float(value) for value in row[1:]] for row in rows] == expected.tolist()
 
 

@@ -11,6 +11,7 @@ import pytest
 from experiment import datasets, features, shards
 from experiment.config import Data, Experiment
 from experiment.datasets import DataError
+from experiment.decoding import DEFAULTS
 from experiment.shards import Shards, Writer, read_shards
 
 
@@ -28,7 +29,7 @@ def load(root: Path, **more: object) -> datasets.Dataset:
 def test_the_splits_are_those_of_the_data_they_were_written_from(digits: Path) -> None:
     names = {path.name for path in digits.iterdir()}
     assert {"class_names.txt", "train-00002-images.npy", "test-00000-labels.npy"} <= names
-    assert len(names) == 1 + 2 * (3 + 1)
+    assert len(names) == 2 + 2 * (3 + 1)
     one, other = load(digits), datasets.load(Data(name="digits", image_size=16), 3)
     assert one.class_names == other.class_names
     for name in ("train", "validation", "test"):
@@ -104,13 +105,13 @@ def test_what_is_wrong_is_named(digits: Path, tmp_path: Path, break_it, said: st
     shutil.copytree(digits, root)
     break_it(root)
     with pytest.raises(DataError, match=said):
-        read_shards(root, 32 if "of 16 pixels" in said else 16)
+        read_shards(root, 32 if "of 16 pixels" in said else 16, DEFAULTS)
 
 
 def test_a_file_that_ends_early_is_named(digits: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(digits, root)
-    pool = read_shards(root, 16)
+    pool = read_shards(root, 16, DEFAULTS)
     with (root / "train-00001-images.npy").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(DataError, match="ends early"):
