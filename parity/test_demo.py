@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiment.decoding import DEFAULTS
 from parity import demo, sides
+from parity.workers import RestartingError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMES = ["cat", "dog", "frog", "ship", "bird", "<b>deer</b>"]
@@ -30,13 +32,15 @@ class Model:
     """Stands in for a side's processes: what it says depends on how bright the image is."""
 
     def __init__(self, name: str, runtime: str, size: int) -> None:
-        self.name, self.runtime, self.image_size = name, runtime, size
+        self.name, self.runtime, self.image_size, self.reading = name, runtime, size, DEFAULTS
         self.class_names, self.run, self.seen = NAMES, Path(f"runs/{name}"), []
 
     def classify(self, image: np.ndarray) -> np.ndarray:
         self.seen.append(image)
         if image.mean() == 77:
-            raise sides.SideError("the process died")
+            raise sides.SideError("the model cannot")
+        if image.mean() == 78:
+            raise RestartingError("the process died and is started again")
         run = RUN if image.mean() > 100 else RUN[::-1]
         return np.stack([run, run + np.array([0, 3e-7, 0, 0, 0, 0])])
 
@@ -91,9 +95,10 @@ def test_the_largest_difference_is_between_any_two(client: Any, models: list[Any
         (io.BytesIO(b"no image at all"), 415, "notes.txt is no image that can be read"),
         (io.BytesIO(picture((1, 2, 3), "PNG", 300).getvalue()[:90]), 415, "is no image"),
         (io.BytesIO(bytes(2**20 + 1)), 413, "larger than 1 MB"),
-        (picture((77, 77, 77)), 500, "the process died"),
+        (picture((77, 77, 77)), 500, "the model cannot"),
+        (picture((78, 78, 78)), 503, "died and is started again"),
     ],
-    ids=["text", "truncated", "large", "dead"],
+    ids=["text", "truncated", "large", "broken", "dead"],
 )
 def test_what_it_cannot_show_is_said(models: list[Any], content: io.BytesIO, code: int, message: str) -> None:
     answer = send(demo.build_app(models, megabytes=1).test_client(), content, "notes.txt")
