@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -205,6 +208,14 @@ def test_the_page_in_a_browser(address: str, tmp_path: Path) -> None:
         browser.close()
 
 
+def posted(request: urllib.request.Request) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
 @pytest.mark.slow
 def test_the_command_on_real_runs(tmp_path: Path) -> None:
     for side in ("keras", "lightning"):
@@ -219,8 +230,21 @@ def test_the_command_on_real_runs(tmp_path: Path) -> None:
         body = b"--x\r\nContent-Disposition: form-data; name=image; filename=a.png\r\n\r\n"
         body += picture((200, 100, 50)).getvalue() + b"\r\n--x--\r\n"
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
-        with urllib.request.urlopen(urllib.request.Request(f"{address}classify", body, headers)) as answer:
-            assert b'"runtime":"ONNX"' in answer.read()
+        request = urllib.request.Request(f"{address}classify", body, headers)
+        code, first = posted(request)
+        assert code == 200
+        assert b'"runtime":"ONNX"' in first
+        children = Path(f"/proc/{process.pid}/task")
+        for child in (pid for task in children.iterdir() for pid in (task / "children").read_text().split()):
+            os.kill(int(child), signal.SIGKILL)
+        code, said = posted(request)
+        assert (code, b"Keras died and is started again" in said) == (503, True)
+        for _ in range(120):  # each of the four is missed when it is asked
+            code, said = posted(request)
+            if code != 503:
+                break
+            time.sleep(1)
+        assert (code, said) == (200, first)
         with pytest.raises(urllib.error.HTTPError, match="405"):
             urllib.request.urlopen(f"{address}classify")
     finally:
