@@ -52,16 +52,17 @@ class Reading:
     bits: int = 16
 
 
-Facts = tuple[int, int, int]  # of an image, see Picture
-ORDINARY: Facts = (0, -1, -1)
+Facts = tuple[int, int, int, int]  # of an image, see Picture
+ORDINARY: Facts = (0, 0, -1, -1)
 DEFAULTS = Reading()  # of a file that says nothing
 
 
 class Picture(NamedTuple):
     """An image as a model takes it, uint8 (S, S, 3), and what is to be known of the file.
 
-    facts: 1 where it had transparent parts, else 0; the largest value of a grey image of more than 8 bits;
-    the largest that a colour image of 16 bits a channel can hold, by its upper 8. Both -1 for other images.
+    facts: 1 where it had transparent parts, else 0; 1 where laid over the ground nothing of it is seen, else 0;
+    the largest value of a grey image whose file does not say what is white; the largest that a colour image of
+    16 bits a channel can hold, by its upper 8. The last two are -1 for other images.
     """
 
     pixels: np.ndarray
@@ -130,7 +131,7 @@ def blank_images(out: Path, count: int, size: int) -> np.ndarray:
 def decode_files(files: list[Path], size: int, out: Path, reading: Reading) -> None:
     """Decode `files` as `decode` does into `out`/images.npy (M, size, size, 3) uint8, in their order.
 
-    `out`/facts.npy (M, 3) int64 holds the facts of each. Rows of unreadable files stay black, with the facts
+    `out`/facts.npy (M, 4) int64 holds the facts of each. Rows of unreadable files stay black, with the facts
     of an ordinary image; they are listed in `out`/unreadable.npy (K,) int64, and the reasons, as far as they
     are known, in `out`/reasons.npy (K,) text. Raises OSError where `out` is too small or not writable,
     DataError when a file brings a decoding process down.
@@ -245,16 +246,19 @@ def decode(file: str | Path | IO[bytes], size: int, reading: Reading) -> Picture
         image = _scaled(image, white or 2**reading.bits - 1, inverted)
     elif wide:  # of which Pillow keeps the upper 8 bits
         colour = 256 * int(np.asarray(image.convert("RGB")).max()) + 255
-    transparent = False
+    transparent = vanished = False
     if image.has_transparency_data:
         if image.mode in ("La", "RGBa"):  # multiplied by their alpha
             image = image.convert(image.mode.upper())
         image = image.convert("RGBA")
         ground = Image.new("RGB", image.size, reading.background)
         ground.paste(image, mask=image)
-        transparent, image = np.asarray(image)[..., 3].min() < 255, ground
+        alpha = np.asarray(image.getchannel("A"))
+        transparent = bool(alpha.min() < 255)
+        vanished = transparent and bool(np.ptp(alpha)) and not np.ptp(np.asarray(ground), axis=(0, 1)).any()
+        image = ground
     pixels = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return Picture(np.asarray(pixels), (int(transparent), grey, colour))
+    return Picture(np.asarray(pixels), (int(transparent), int(vanished), grey, colour))
 
 
 def _white(opened: Image.Image, raw: str) -> int | None:
@@ -285,24 +289,24 @@ def _scaled(image: Image.Image, white: int, inverted: bool) -> Image.Image:
 def remarks(facts: Sequence[Facts] | np.ndarray, reading: Reading) -> list[str]:
     """What is to be said of images that were read, a line each.
 
-    facts: (N, 3), those of each. How many were transparent, and whether values of more than 8 bits a channel
+    facts: (N, 4), those of each. How many were transparent, and whether values of more than 8 bits a channel
     come out dark: where half of these images or more stay below a quarter of the white that was assumed.
     """
     table = np.asarray(facts, dtype=np.int64).reshape(-1, len(ORDINARY))
-    transparent, said = int(table[:, 0].sum()), []
+    said = []
+    transparent, vanished = table[:, :2].sum(axis=0)
     if transparent:
-        said.append(
-            f"{transparent} of {len(table)} images have transparent parts: laid over {reading.background} "
-            "(data.background)"
-        )
-    for peaks, kind in ((table[:, 1], "grey"), (table[:, 2], "colour")):
+        lost = f", on which {vanished} can no longer be seen" if vanished else ""
+        found = f"{transparent} of {len(table)} images have transparent parts"
+        said.append(f"{found}: laid over {reading.background}{lost} (data.background)")
+    for peaks, kind in ((table[:, 2], "grey"), (table[:, 3], "colour")):
         assumed, peaks = reading.bits if kind == "grey" else 16, peaks[peaks >= 0]
         dark = peaks[peaks < 2 ** (assumed - 2)]
         bits = next(bits for bits in DEPTHS if max(dark, default=0) < 2**bits)
         if not len(dark) or 2 * len(dark) < len(peaks) or bits >= assumed:
             continue
         top = 2**bits - 1
-        mend = f"--data.bits {bits}" if kind == "grey" else "convert them to 8 bits a channel"
+        mend = f"train with --data.bits {bits}" if kind == "grey" else "convert them to 8 bits a channel"
         said.append(
             f"{len(dark)} of {len(peaks)} {kind} images of more than 8 bits a channel hold no value above "
             f"{top}, dark where {2**assumed - 1} is white; if {top} is white: {mend}"

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 LITTER = ("thumbs.db", "desktop.ini")  # a file manager's own, as hidden files are
 COMMON = ("JPEG", "PNG", "BMP", "GIF", "PPM")  # tried first, as Pillow does: not every format has a signature
-NAMED = 10  # kinds of ignored files that are told apart
+NAMED = 15  # kinds of ignored files that are told apart
 
 
 @functools.cache
