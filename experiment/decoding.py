@@ -60,9 +60,9 @@ DEFAULTS = Reading()  # of a file that says nothing
 class Picture(NamedTuple):
     """An image as a model takes it, uint8 (S, S, 3), and what is to be known of the file.
 
-    facts: 1 where it had transparent parts, else 0; 1 where laid over the ground nothing of it is seen, else 0;
-    the largest value of a grey image whose file does not say what is white; the largest that a colour image of
-    16 bits a channel can hold, by its upper 8. The last two are -1 for other images.
+    facts: 1 where it had transparent parts, else 0; 1 where nothing of it is seen on the ground, else 0; the
+    largest value of a grey image whose file does not say what is white; the largest that a colour image of 16
+    bits a channel can hold, by its upper 8. The last two are -1 for other images.
     """
 
     pixels: np.ndarray
