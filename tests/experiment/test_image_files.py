@@ -17,10 +17,10 @@ from experiment.image_files import COMMON, count_beside, formats, images_below, 
 
 
 def test_suffixes_are_those_of_still_images_that_pillow_reads() -> None:
-    usual = {*".png .jpg .jpeg .jpe .jfif .mpo .gif .bmp .tif .tiff .jp2 .tga".split()}
+    usual = {".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".tga"}
     assert usual | {".pbm", ".pgm", ".ppm", ".ico", ".psd", ".webp"} <= suffixes()
     assert (".avif" in suffixes()) == features.check("avif")
-    others = {"", *".pdf .eps .ps .mpg .mpeg .h5 .hdf .grib .wmf .emf .txt .npy".split()}
+    others = {"", ".pdf", ".eps", ".ps", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".wmf", ".emf"}
     assert not others & suffixes()
     assert not {"EPS", "PDF", "MPEG", "HDF5", "WMF", "GRIB", "BUFR"} & {*formats()}
     assert {*formats()[:5]} == {*COMMON}, "the usual ones are tried first"
