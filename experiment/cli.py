@@ -81,9 +81,9 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     framework: unknown keys, values out of bounds, missing files, impossible combinations, no such device.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    for option, value in zip(argv, [*argv[1:], ""], strict=True):
-        if option.split("=")[0] == "--config":
-            refuse_pipe(option.partition("=")[2] or value)
+    for option, following in zip(argv, argv[1:] + [""] * bool(argv), strict=True):
+        if option.partition("=")[0] == "--config":
+            refuse_pipe(option.partition("=")[2] or following)
     parser = Parser(
         prog=f"{framework}_impl.train",
         description=f"Train the image classifier with {framework.capitalize()}. Two more options stand "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,3 +246,26 @@ def test_guarded_turns_the_users_mistakes_into_exit_code_2(capsys: pytest.Captur
     assert cli.guarded(failing(KeyboardInterrupt())) == 130
     with pytest.raises(ZeroDivisionError):
         cli.guarded(failing(ZeroDivisionError()))
+
+
+def test_a_named_pipe_is_no_configuration(refusal: Refusal, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    path = str(tmp_path / "a.yaml")
+    for argv in (
+        ["--config", path],
+        [f"--config={path}"],
+        ["--config=/dev/zero"],
+        ["--seed=1", "--config", path],
+    ):
+        assert "no regular file" in refusal(*argv)
+
+
+def test_what_the_shell_hands_over_is_a_configuration() -> None:
+    """As in --config <(command)."""
+    reading, writing = os.pipe()
+    os.write(writing, b"seed: 7\n")
+    os.close(writing)
+    try:
+        assert experiment("--config", f"/dev/fd/{reading}").seed == 7
+    finally:
+        os.close(reading)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pictures import GREEN, RED, save
+from PIL import Image
 
 from experiment import prediction
 from experiment.cli import Framework
 from experiment.config import Experiment
 from experiment.datasets import DataError
-from experiment.decoding import DEFAULTS
+from experiment.decoding import DEFAULTS, Reading
+from experiment.export import described
 from experiment.lifecycle import RunError
 from experiment.prediction import Classify, Exported, TrainedRun, parse, read
 from experiment.run import Run
@@ -216,3 +219,73 @@ def test_other_files_are_refused(pictures: Path, tmp_path: Path, name: str, mess
     arguments = parse("keras", [str(tmp_path / name), str(pictures)])
     with pytest.raises(RunError, match=message):
         prediction.main(arguments, "keras", by_colour, exported)
+
+
+# === As training read them ===
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """Images whose numbers hang on how they are read."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    Image.new("LA", (9, 9), (200, 0)).save(folder / "clear.png")
+    Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(folder / "deep.png")
+    return folder
+
+
+def test_a_run_reads_images_as_it_was_trained(
+    tmp_path: Path, odd: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = {"image_size": 16, "background": "blue", "bits": 12}
+    run = Run.create(
+        Experiment.model_validate({"run": {"dir": str(tmp_path / "other")}, "data": data}), "keras", "folder"
+    )
+    run.write_json("environment.json", {"framework": "keras", "data": {"class_names": CLASSES}})
+    run.write_json("metrics.json", {})
+    assert predict(run, odd, "--top=1") == 0
+    said = capsys.readouterr()
+    assert [line.split()[1:] for line in said.out.splitlines()] == [["blue", "1.0000"], ["red", "0.3333"]]
+    ground = "1 of 2 images have transparent parts: laid over #0000ff (data.background)"
+    assert said.err.splitlines() == [ground]
+
+
+def test_deep_images_that_come_out_dark_are_told(run: Run, odd: Path, capsys: pytest.CaptureFixture) -> None:
+    assert predict(run, odd) == 0
+    assert "if 4095 is white: train with --data.bits 12" in capsys.readouterr().err
+    reading = Reading(bits=8)
+    found = read([odd], 16, reading)
+    assert found.unreadable == [f"{odd / 'deep.png'} (values from 4000 to 4000, not 0 to 255 (data.bits))"]
+
+
+def test_an_exported_file_says_how_images_are_read(odd: Path, tmp_path: Path) -> None:
+    metadata = {"class_names": '["x"]', "image_size": "8", "background": "#000000", "bits": "12"}
+    assert described(tmp_path, metadata, by_colour).reading == Reading("#000000", 12)  # type: ignore[arg-type]
+    old = {key: metadata[key] for key in ("class_names", "image_size")}
+    assert described(tmp_path, old, by_colour).reading == DEFAULTS  # type: ignore[arg-type]
+
+
+def test_pipes_are_refused_and_among_images_ignored(
+    run: Run, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a.png", "a.npy"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match="neither a file nor a folder"):
+            read([tmp_path / name], 16, DEFAULTS)
+    os.mkfifo(pictures / "b" / "pipe.png")
+    assert predict(run, pictures) == 0
+    assert capsys.readouterr().err == "ignored: 1 .txt, 1 named pipe\n"
+
+
+def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no readable image in .*: ignored: 1 \.heic"):
+        read([tmp_path], 16, DEFAULTS)
+
+
+def test_a_name_that_is_no_utf8_is_printed(run: Run, pictures: Path, tmp_path: Path, capsys) -> None:
+    path = pictures / os.fsdecode(b"caf\xe9.png")
+    save(path, RED)
+    assert predict(run, path, f"--output={tmp_path / 'p.csv'}") == 0
+    assert capsys.readouterr().out.encode().decode().split("  ")[0].endswith("caf\ufffd.png")
+    assert "caf\ufffd.png" in (tmp_path / "p.csv").read_text()

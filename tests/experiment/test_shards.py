@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,11 @@ def test_a_limit_draws_from_them_and_features_are_computed_from_them(digits: Pat
     np.testing.assert_array_equal(replaced.train.batch([4, 2])[0], mean(images))
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
@@ -93,6 +99,14 @@ def test_a_limit_draws_from_them_and_features_are_computed_from_them(digits: Pat
         (lambda root: (root / "train-00001-images.npy").write_bytes(b"no"), "cannot be read"),
         (lambda root: np.save(root / "train-00001-labels.npy", np.zeros(3, int)), "500 images, but labels"),
         (lambda root: np.save(root / "train-00001-images.npy", np.zeros((5, 4))), "shards hold uint8"),
+        (lambda root: pipe(root / "class_names.txt"), "no regular file: class_names.txt"),
+        (lambda root: pipe(root / "train-00001-images.npy"), r"train-00001-images.npy: .*no regular file"),
+        (lambda root: pipe(root / "test-00000-labels.npy"), r"test-00000-labels.npy: .*no regular file"),
+        (
+            lambda root: (root / "reading.json").write_text('{"background": "#000000", "bits": 16}'),
+            "was written with data.background #000000: --data.background '#000000'",
+        ),
+        (lambda root: (root / "reading.json").write_text('{"bits": 12}'), "data.bits 12: --data.bits '12'"),
         (lambda root: Writer(root, "val", 1), "holds images of 16 pixels: --data.image_size 16"),
         (
             lambda root: np.save(root / "train-00001-images.npy", np.zeros((500, 4, 4, 3), np.uint8)),
