@@ -142,6 +142,8 @@ def _content_digest(root: Path, files: list[Path]) -> str:
         joined = b""
         for path in files[start : start + CHUNK]:
             try:
+                if not path.is_file():  # what has become a pipe would be waited for
+                    raise OSError
                 content = hashlib.sha256(path.read_bytes()).digest()
             except OSError:  # decoding will count it as unreadable
                 content = b"unreadable"

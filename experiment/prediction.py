@@ -175,8 +175,6 @@ def read(paths: Sequence[Path], size: int, reading: Reading) -> Images:
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        if not (path.is_dir() or path.is_file()):
-            raise DataError(f"{path}: neither a file nor a folder: name an image")
         if path.suffix == ".npy" and path.is_file():
             array = _array(path, size)
             images += list(array)

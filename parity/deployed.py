@@ -32,13 +32,18 @@ def open_model(path):
     return facts, lambda images: next(iter(runner(images=images).values()))
 
 
+def check(path):
+    """Raises ValueError for what is no file: a named pipe would be waited for."""
+    if not os.path.isfile(path):
+        raise ValueError("no regular file" if os.path.exists(path) else "no such file")
+
+
 def read(path, size, background="#ffffff", bits=16):
     """An image file as uint8 (size, size, 3): turned upright, on a ground, its values from 0 to 255.
 
     background: what transparent parts are laid over. bits: white is 2**bits - 1 in grey images above 8 bits.
     """
-    if not os.path.isfile(path):  # a named pipe would be waited for
-        raise ValueError("no such file")
+    check(path)
     Image.init()
     still = [name for name in Image.OPEN if Image.MIME.get(name, "image/").startswith("image/")]
     with Image.open(path, formats=still) as opened:
@@ -76,8 +81,7 @@ def main():
         return 2
     path, *images = sys.argv[1:]
     try:
-        if not os.path.isfile(path):
-            raise ValueError("no such file")
+        check(path)
         facts, classify = open_model(path)
         names, size = json.loads(facts["class_names"]), int(facts["image_size"])
         reading = facts.get("background", "#ffffff"), int(facts.get("bits", 16))
@@ -100,7 +104,7 @@ def main():
 
 
 def _line(error):
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 if __name__ == "__main__":

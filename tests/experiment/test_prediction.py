@@ -270,8 +270,10 @@ def test_pipes_are_refused_and_among_images_ignored(
 ) -> None:
     for name in ("a.png", "a.npy"):
         os.mkfifo(tmp_path / name)
-        with pytest.raises(DataError, match="neither a file nor a folder"):
-            read([tmp_path / name], 16, DEFAULTS)
+        pipe = tmp_path / name
+        with pytest.raises(DataError, match=r"no readable image in .*: .* \(no regular file\)$"):
+            read([pipe], 16, DEFAULTS)
+        assert read([pipe, pictures], 16, DEFAULTS).unreadable == [f"{pipe} (no regular file)"]
     os.mkfifo(pictures / "b" / "pipe.png")
     assert predict(run, pictures) == 0
     assert capsys.readouterr().err == "ignored: 1 .txt, 1 named pipe\n"

@@ -276,8 +276,16 @@ def test_a_tiff_in_which_0_is_white_is_turned_round(tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         ([], 2, "usage: python deployed.py"),
-        (["nowhere.onnx", "a.png"], 2, "error: nowhere.onnx: cannot be read as an exported model"),
-        (["pipe.onnx", "a.png"], 2, "error: pipe.onnx: cannot be read as an exported model"),
+        (
+            ["nowhere.onnx", "a.png"],
+            2,
+            "error: nowhere.onnx: cannot be read as an exported model (no such file)",
+        ),
+        (
+            ["pipe.onnx", "a.png"],
+            2,
+            "error: pipe.onnx: cannot be read as an exported model (no regular file)",
+        ),
         (["text.onnx", "a.png"], 2, "error: text.onnx: cannot be read as an exported model"),
         (["text.tflite", "a.png"], 2, "error: text.tflite: cannot be read as an exported model"),
     ],
