@@ -326,6 +326,9 @@ def test_images_that_it_cannot_read_are_told_in_a_line(
     monkeypatch.setattr(sys, "argv", ["deployed.py", str(tmp_path / "m.onnx"), *paths])
     assert deployed.main() == 1
     said = capsys.readouterr()
-    assert [line.split(" (")[0] for line in said.err.splitlines()] == [f"unreadable: {p}" for p in paths[:3]]
+    lines = said.err.splitlines()
+    assert [line.split(" (")[0] for line in lines] == [f"unreadable: {path}" for path in paths[:3]]
+    reasons = ("no regular file", "cannot identify image file", "no such file")  # and no Ghostscript
+    assert [reason in line for reason, line in zip(reasons, lines, strict=True)] == [True] * 3
     assert said.out.splitlines() == [f"{path}  b 0.7500  a 0.2500" for path in paths[3:]]
     assert [images.max() for images in seen] == [0, 255]
