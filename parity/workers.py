@@ -98,9 +98,8 @@ class Worker:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout
-        if (line := self._process.stdout.readline()).endswith(
-            "\n"
-        ):  # of a process that is killed: half a line
+        line = self._process.stdout.readline()
+        if line.endswith("\n"):  # of a process that is killed there may be half a line
             return json.loads(line)
         code = self._process.wait()
         self._said.seek(0)
