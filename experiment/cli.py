@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,20 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def refuse_pipe(path: str | Path) -> None:
+    """Exit with 2 for a pipe, socket or device, which might be waited for for ever.
+
+    Not for a descriptor that the shell has opened, as for --config <(command).
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # what is not there is told by who reads it
+        return
+    handed = str(path).startswith(("/dev/fd/", "/dev/stdin", "/proc/self/fd/"))
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or handed):
+        fail(f"{path}: no regular file: name one")
+
+
 def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Request:
     """Read and check the command line of `python -m <framework>_impl.train`.
 
@@ -67,6 +82,9 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     framework: unknown keys, values out of bounds, missing files, impossible combinations, no such device.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    for option, following in zip(argv, argv[1:] + [""] * bool(argv), strict=True):
+        if option.partition("=")[0] == "--config":
+            refuse_pipe(option.partition("=")[2] or following)
     parser = Parser(
         prog=f"{framework}_impl.train",
         description=f"Train the image classifier with {framework.capitalize()}. Two more options stand "

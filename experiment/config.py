@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from PIL import ImageColor
 from pydantic import Field, field_validator, model_validator
 
 from experiment.training_config import Schedule, Section, Training, fault
@@ -23,6 +24,15 @@ class Data(Section):
     )
     cache: str = Field(default=CACHE, description="where downloads and decoded arrays are kept")
     image_size: int = Field(default=32, ge=8, le=512, description="side of the square images, pixels")
+    background: str = Field(
+        default="white", description="what transparent images are laid over: a colour, as black or #808080"
+    )
+    bits: int = Field(
+        default=16,
+        ge=1,
+        le=32,
+        description="grey image files of more than 8 bits: how many are used, white is 2**bits - 1",
+    )
     validation: Literal["auto", "split", "test"] = Field(
         default="auto",
         description="validate on a share held out of the training split (split), on the test split (test), "
@@ -48,6 +58,17 @@ class Data(Section):
         le=1,
         description="share of unreadable files in a folder above which the run fails",
     )
+
+    @field_validator("background")
+    @classmethod
+    def _opaque(cls, background: str) -> str:
+        try:
+            colour = ImageColor.getrgb(background)
+        except ValueError:
+            colour = ()
+        if len(colour) != 3:
+            raise ValueError(f"data.background {background}: no colour, as white, black or #808080 are")
+        return "#{:02x}{:02x}{:02x}".format(*colour)
 
     @field_validator("classes")
     @classmethod

@@ -15,7 +15,7 @@ from PIL import Image
 
 from experiment import download
 from experiment.config import Data
-from experiment.decoding import blank_images, kept
+from experiment.decoding import Reading, blank_images, kept
 from experiment.download import DataError
 from experiment.folder import Pool, read_folder, read_npz, refuse_twins
 from experiment.names import printable
@@ -37,6 +37,7 @@ TEST_SHARE = 0.2
 OWN = ("folder", "npz", "shards")  # the user's own images, which may change
 SPLITS = ("train", "test", "validation")
 BATCH = 1024  # images hashed at once
+DARK = 16  # of 255: a set whose brightest value is not above it was scaled wrongly
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,9 @@ def load(
     if name in OWN:
         rows = _rows(whole)
         _digest(pool.images, rows[digests[rows] == 0], digests)
+    if said := _dark(pool, train, test):
+        print(f"WARNING: {said}", file=sys.stderr)
+        pool = replace(pool, note="; ".join(filter(None, (pool.note, said))))
     if config.limit:
         train = train[stratified(labels[train], config.limit, generator(seed, "limit train"))]
         test = test[stratified(labels[test], config.limit, generator(seed, "limit test"))]
@@ -227,9 +231,14 @@ def _read(config: Data) -> tuple[str, Pool]:
     if config.name in ("folder", "npz", "shards"):
         if root is None:
             raise DataError(f"data.name {config.name} needs --data.root")
+        reading = Reading(config.background, config.bits)
         if config.name == "folder":
-            return "folder", read_folder(root, size, cache, config.max_unreadable, config.validation)
-        return config.name, _npz(root, cache, size) if config.name == "npz" else read_shards(root, size)
+            pool = read_folder(root, size, cache, config.max_unreadable, reading, config.validation)
+        elif config.name == "npz":
+            pool = _npz(root, cache, size)
+        else:
+            pool = read_shards(root, size, reading)
+        return config.name, pool
     return config.name, _published(config.name, places, cache, size)
 
 
@@ -285,6 +294,26 @@ def _digest(images: np.ndarray, rows: np.ndarray, digests: np.ndarray, content: 
         digests[here] = np.frombuffer(joined, "<u8")
 
 
+def _dark(pool: Pool, train: np.ndarray, test: np.ndarray) -> str | None:
+    """What is to be said where a split is all but black: it was divided once too often, or never scaled."""
+    dark = {}
+    for name, rows in (("training", train), ("test", test)):
+        brightest = 0
+        for start in range(0, len(rows), 1024):
+            brightest = max(brightest, int(pool.images[rows[start : start + 1024]].max()))
+            if brightest > DARK:
+                break
+        if brightest <= DARK:
+            dark[name] = brightest
+    if not dark:
+        return None
+    found = " and ".join(f"no value above {most} in the {name} images" for name, most in dark.items())
+    return (
+        f"{found}, where 255 is white: they are all but black. Give bytes from 0 to 255 (multiply 0 and 1 by "
+        "255), or floats from 0 to 1 (divide by their range once, not twice)"
+    )
+
+
 def _resize(images: np.ndarray, out: np.ndarray) -> None:
     """Resize (N, h, w) grey or (N, h, w, 3) RGB uint8 images bilinearly into `out` (N, H, W, 3)."""
     height, width = out.shape[1:3]
@@ -319,6 +348,8 @@ def _published(name: str, places: list[Path], cache: Path, size: int) -> Pool:
 
 
 def _npz(path: Path, cache: Path, size: int) -> Pool:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path}: no regular file: name an .npz file")
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     return _read_once("arrays", content, cache, size, lambda: read_npz(path))

@@ -18,6 +18,7 @@ import numpy as np
 from experiment import update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
+from experiment.decoding import DEFAULTS, Reading
 from experiment.lifecycle import RunError
 from experiment.names import printable
 from experiment.prediction import (
@@ -183,11 +184,13 @@ def draw(data: Dataset, count: int, seed: int) -> np.ndarray:
 
 
 def metadata(trained: TrainedRun) -> dict[str, str]:
-    """What a deployer needs to know, as text: class names (JSON), image size, run, hash of config.yaml."""
-    config = (trained.run.directory / "config.yaml").read_bytes()
+    """What a deployer needs to know, as text: class names (JSON), how to read images, run, config's hash."""
+    config, data = (trained.run.directory / "config.yaml").read_bytes(), trained.experiment.data
     return {
         "class_names": json.dumps(trained.class_names),
-        "image_size": str(trained.experiment.data.image_size),
+        "image_size": str(data.image_size),
+        "background": data.background,
+        "bits": str(data.bits),
         "run": printable(trained.run.directory.resolve().name),
         "config_sha256": hashlib.sha256(config).hexdigest(),
     }
@@ -224,6 +227,9 @@ def muted() -> Iterator[None]:
 def described(path: Path, metadata: dict[str, str], predict: Classify) -> Exported:
     """An exported file that was read; raises RunError where it lacks the metadata that `export` writes."""
     try:
-        return Exported(json.loads(metadata["class_names"]), int(metadata["image_size"]), predict)
+        reading = Reading(
+            metadata.get("background", DEFAULTS.background), int(metadata.get("bits", DEFAULTS.bits))
+        )
+        return Exported(json.loads(metadata["class_names"]), int(metadata["image_size"]), predict, reading)
     except (KeyError, ValueError) as error:
         raise RunError(f"{path}: holds no class names and image size: was it written by `export`?") from error

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from experiment.decoding import CHUNK, decode_files, kept
+from experiment.decoding import CHUNK, DEFAULTS, Reading, decode_files, kept, remarks
 from experiment.download import DataError
+from experiment.image_files import count_beside, images_below, suffixes, told
 from experiment.layout import Layout, find, subfolders
 from experiment.names import printable, spelling
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VALIDATION = ("val", "valid", "validation")  # what the arrays of an .npz file may be called
 
 
@@ -38,33 +39,49 @@ class Pool:
 
 
 def read_folder(
-    root: Path, image_size: int, cache: Path, max_unreadable: float, validation: str = "auto"
+    root: Path,
+    image_size: int,
+    cache: Path,
+    max_unreadable: float,
+    reading: Reading = DEFAULTS,
+    validation: str = "auto",
 ) -> Pool:
     """Read ROOT/CLASS/image, or ROOT/train/CLASS/image with ROOT/test/CLASS/image and ROOT/val/CLASS/image.
 
-    `layout.find` tells which folder is which, and `validation` is its own. Class folders may nest; hidden
-    files and files without an image suffix are ignored. Images of any mode and size become RGB, `image_size`
-    pixels square, resized bilinearly *without keeping their aspect*. The result is kept in `cache`, keyed by
-    every relative path and every byte. What became of the folders, and unreadable files, which are skipped,
-    are named on stderr.
+    `layout.find` tells which folder is which, and `validation` is its own. Class folders may nest; files
+    whose suffix is not an image's are ignored, and counted on stderr. Images of any mode and size become RGB,
+    `image_size` pixels square, resized bilinearly *without keeping their aspect*. The result is kept in
+    `cache`, keyed by every relative path, every byte and `reading`. What became of the folders, and
+    unreadable files, which are skipped, are named on stderr.
 
     Raises DataError: no class folders, a class without images to train on, one that only the test or
     validation split has, more than `max_unreadable` (a share) of the files unreadable.
     """
-    layout = find(root, validation, lambda name: name.lower().endswith(SUFFIXES))
+    layout = find(root, validation, lambda name: Path(name).suffix.lower() in suffixes())
     notes = []
     if layout.note:
         print(f"{root}: {layout.note}", file=sys.stderr)
         notes.append(layout.note)
-    class_names, files, rows, numbers = _classes(layout, notes)
+    ignored: Counter[str] = Counter()
+    class_names, files, rows, numbers = _classes(layout, notes, ignored)
+    split_folders = {folder for folder in (layout.training, layout.validation, layout.test) if folder}
+    for folder in split_folders | {folder.parent for folder in split_folders - {root}} | {root}:
+        count_beside(folder, ignored)
+    if said := told(ignored):
+        print(said, file=sys.stderr)
+        notes.append(said)
     labels = np.array(numbers, dtype=np.int64)
 
-    key = f"folder-{image_size}px-{_content_digest(root, files)[:40]}"
-    arrays = kept(cache, key, lambda out: decode_files(files, image_size, out))
+    choices = f"{reading.background.removeprefix('#')}-{reading.bits}bit"
+    key = f"folder-{image_size}px-{choices}-{_content_digest(root, files)[:40]}"
+    arrays = kept(cache, key, lambda out: decode_files(files, image_size, out, reading))
 
     unreadable = arrays["unreadable"]
     if len(unreadable):
-        names = [printable(str(files[row].relative_to(root))) for row in unreadable[:10]]
+        names = [
+            f"{printable(str(files[row].relative_to(root)))}{f' ({reason})' if reason else ''}"
+            for row, reason in zip(unreadable[:10], arrays["reasons"], strict=False)
+        ]
         more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
         message = f"{len(unreadable)} of {len(files)} image files in {root} are unreadable: " + ", ".join(
             names
@@ -73,6 +90,10 @@ def read_folder(
             raise DataError(f"{message}{more}\nrepair or remove them, or raise --data.max_unreadable")
         print(f"skipped: {message}{more}", file=sys.stderr)
         notes.append(f"{len(unreadable)} of {len(files)} files unreadable and skipped")
+    readable = np.setdiff1d(np.arange(len(files)), unreadable)
+    for said in remarks(arrays["facts"][readable], reading):
+        print(said, file=sys.stderr)
+        notes.append(said)
     splits = {split: np.setdiff1d(numbered, unreadable) for split, numbered in rows.items()}
     if missing := set(range(len(class_names))) - set(labels[splits["training"]].tolist()):
         raise DataError(
@@ -94,11 +115,12 @@ def read_folder(
 
 
 def _classes(
-    layout: Layout, notes: list[str]
+    layout: Layout, notes: list[str], ignored: Counter[str]
 ) -> tuple[list[str], list[Path], dict[str, np.ndarray], list[int]]:
     """Class names, the files of all splits, the rows (N,) int64 of each split, and every file's class.
 
-    A class of another split may differ by case from the one that it must be, which `notes` then tells.
+    A class of another split may differ by case from the one that it must be, which `notes` then tells; files
+    that are no images are counted in `ignored`.
     """
     class_names: list[str] = []
     files: list[Path] = []
@@ -110,7 +132,7 @@ def _classes(
         folder = getattr(layout, split)
         if folder is None:
             continue
-        listed = _list_images(folder, every=split == "training")
+        listed = _list_images(folder, ignored, every=split == "training")
         if split == "training":
             class_names = sorted(printable(name) for name in subfolders(folder))
             refuse_twins(class_names, str(folder))
@@ -144,29 +166,22 @@ def refuse_twins(class_names: Sequence[str], where: str) -> None:
         seen[spelling(name)] = name
 
 
-def _list_images(folder: Path, every: bool) -> list[tuple[str, Path]]:
+def _list_images(folder: Path, ignored: Counter[str], every: bool) -> list[tuple[str, Path]]:
     """(class name, path) of every image below the class folders, in sorted order.
 
     Raises DataError where there are no images at all or, with `every`, in one of the folders.
     """
     listed = []
     for name in subfolders(folder):
-        found = images_below(folder / name)
-        if not found and every:
-            raise DataError(f"class folder {folder / name} has no images ({' '.join(SUFFIXES)})")
-        listed += [(printable(name), path) for path in found]
+        others: Counter[str] = Counter()
+        images = images_below(folder / name, others)
+        ignored += others
+        if not images and every:
+            raise DataError(f"class folder {folder / name} has no images ({told(others) or 'it is empty'})")
+        listed += [(printable(name), path) for path in images]
     if not listed:
-        raise DataError(f"{folder} has no class folders with images in them ({' '.join(SUFFIXES)})")
+        raise DataError(f"{folder} has no class folders with images in them")
     return listed
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Every image file in a folder and the folders in it, sorted; hidden ones are passed over."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [Path(parent, f) for f in files if not f.startswith(".") and f.lower().endswith(SUFFIXES)]
-    return sorted(found)
 
 
 def _content_digest(root: Path, files: list[Path]) -> str:
@@ -174,6 +189,8 @@ def _content_digest(root: Path, files: list[Path]) -> str:
         joined = b""
         for path in files[start : start + CHUNK]:
             try:
+                if not path.is_file():  # what has become a pipe would be waited for
+                    raise OSError
                 content = hashlib.sha256(path.read_bytes()).digest()
             except OSError:  # decoding will count it as unreadable
                 content = b"unreadable"

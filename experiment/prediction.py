@@ -6,6 +6,7 @@ import argparse
 import csv
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 from experiment.cli import Framework, PlainParser, read_config
 from experiment.config import Experiment
 from experiment.datasets import DataError
-from experiment.decoding import decode
+from experiment.decoding import DEFAULTS, Facts, Reading, UnfitError, decode, remarks
 from experiment.evaluation import shorten
-from experiment.folder import images_below
+from experiment.image_files import images_below, told
 from experiment.names import printable
 from experiment.run import Run, RunError, replacing
 
@@ -29,11 +30,28 @@ SUFFIXES: dict[Framework, str] = {"keras": ".tflite", "lightning": ".onnx"}  # o
 
 @dataclass(frozen=True)
 class Exported:
-    """A model as `export` writes it: predict takes uint8 (N, size, size, 3), gives probabilities (N, C)."""
+    """A model as `export` writes it: predict takes uint8 (N, size, size, 3), gives probabilities (N, C).
+
+    reading: how the image files were read that it was trained on.
+    """
 
     class_names: list[str]
     image_size: int
     predict: Classify
+    reading: Reading = DEFAULTS
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the command line's arguments hold: a name for each of the uint8 (N, S, S, 3) images.
+
+    unreadable: files, each with the reason where it is known. remarks: what else is to be said, a line each.
+    """
+
+    names: list[str]
+    images: np.ndarray
+    unreadable: list[str]
+    remarks: list[str]
 
 
 @dataclass(frozen=True)
@@ -90,8 +108,11 @@ def main(
     Unreadable images are named on stderr and make the code 1. Raises DataError and RunError.
     """
     model = open_model(arguments.run, framework, predictor, load)
-    names, images, unreadable = read(arguments.images, model.image_size)
-    probabilities = in_batches(model.predict, images)
+    found = read(arguments.images, model.image_size, model.reading)
+    for remark in found.remarks:
+        print(remark, file=sys.stderr)
+    names = found.names
+    probabilities = in_batches(model.predict, found.images)
     width = max(len(shorten(name, 40)) for name in names)
     for name, row in zip(names, probabilities, strict=True):
         best = np.argsort(-row)[: max(arguments.top, 1)]
@@ -99,9 +120,9 @@ def main(
         print(f"{shorten(name, 40):<{width}}  {classes}")
     if arguments.output is not None:
         _write(arguments.output, names, probabilities, model.class_names)
-    for name in unreadable:
+    for name in found.unreadable:
         print(f"unreadable: {name}", file=sys.stderr)
-    return 1 if unreadable else 0
+    return 1 if found.unreadable else 0
 
 
 def open_model(
@@ -110,7 +131,9 @@ def open_model(
     """A trained run, or a file that was exported from one; raises RunError."""
     if path.suffix not in SUFFIXES.values():
         trained = TrainedRun.open(path, framework)
-        return Exported(trained.class_names, trained.experiment.data.image_size, predictor(trained))
+        data = trained.experiment.data
+        reading = Reading(data.background, data.bits)
+        return Exported(trained.class_names, data.image_size, predictor(trained), reading)
     if path.suffix != SUFFIXES[framework]:
         other = next(name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
         raise RunError(f"{path} is a {other} export: use python -m {other}_impl.predict")
@@ -134,31 +157,41 @@ def in_batches(classify: Classify, images: np.ndarray, size: int = BATCH) -> np.
     return np.concatenate([classify(images[i : i + size]) for i in range(0, len(images), size)])
 
 
-def read(paths: Sequence[Path], size: int) -> tuple[list[str], np.ndarray, list[str]]:
-    """Images from files, folders and .npy arrays: names, uint8 (N, size, size, 3), and unreadable files.
+def read(paths: Sequence[Path], size: int, reading: Reading) -> Images:
+    """Images from files, folders and .npy arrays, in the order of their names.
 
     An array is uint8 (N, size, size, 3) or one such image. Raises DataError where nothing can be read.
     """
     names: list[str] = []
     images: list[np.ndarray] = []
+    facts: list[Facts] = []
     unreadable: list[str] = []
+    ignored: Counter[str] = Counter()
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        if path.suffix == ".npy":
+        if path.suffix == ".npy" and path.is_file():
             array = _array(path, size)
             images += list(array)
             names += [f"{printable(path.name)}[{i}]" for i in range(len(array))]
             continue
-        for file in images_below(path) if path.is_dir() else [path]:
+        for file in images_below(path, ignored) if path.is_dir() else [path]:
             try:
-                images.append(decode(file, size))
+                picture = decode(file, size, reading)
+            except Exception as error:  # decoders raise whatever a damaged file leads them into
+                why = f" ({error})" if isinstance(error, UnfitError) else ""
+                unreadable.append(f"{printable(str(file))}{why}")
+            else:
+                images.append(picture.pixels)
+                facts.append(picture.facts)
                 names.append(printable(str(file)))
-            except Exception:  # decoders raise whatever a damaged file leads them into
-                unreadable.append(printable(str(file)))
+    said = told(ignored)
     if not images:
-        raise DataError(f"no readable image in {', '.join(str(path) for path in paths)}")
-    return names, np.stack(images), unreadable
+        why = "; ".join([*unreadable[:1], *([said] if said else [])])
+        raise DataError(
+            f"no readable image in {', '.join(str(path) for path in paths)}{f': {why}' if why else ''}"
+        )
+    return Images(names, np.stack(images), unreadable, [*([said] if said else []), *remarks(facts, reading)])
 
 
 def _array(path: Path, size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def main(
     def answer(values: dict[str, Any]) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    answer({"class_names": model.class_names, "image_size": model.image_size})
+    reading = asdict(model.reading)
+    answer({"class_names": model.class_names, "image_size": model.image_size, "reading": reading})
     for line in sys.stdin:
         try:
             answer(_answer(json.loads(line), model.predict))

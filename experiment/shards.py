@@ -1,7 +1,8 @@
 """python -m experiment.shards OUT: a data set in pieces, for one that is larger than memory.
 
-A folder of shards holds class_names.txt, a name a line, and for each of train and test, and of validation
-where there is such a split, numbered from 00000, train-00000-images.npy, (N, S, S, 3) uint8, and
+A folder of shards holds class_names.txt, a name a line, reading.json, how image files were read, and for each
+of train and test, and of validation where there is such a split, numbered from 00000,
+train-00000-images.npy, (N, S, S, 3) uint8, and
 train-00000-labels.npy, (N,) integers from 0. Training reads
 the rows of each batch where they lie (--data.name shards --data.root OUT): what grows in memory with their
 number is their labels, rows and order, 24 bytes an image. Further options are those of train that choose
@@ -11,6 +12,9 @@ data: --data.name cifar10.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import errno
+import json
 import sys
 from collections.abc import Sequence
 from io import FileIO
@@ -21,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiment import cli
+from experiment.decoding import DEFAULTS, Reading
 from experiment.download import DataError
 from experiment.folder import Pool
 from experiment.names import printable
@@ -28,6 +33,7 @@ from experiment.run import replacing
 
 OPEN = 256  # files at a time
 SPLITS = ("train", "test", "validation")
+READING = "reading.json"  # how image files were read
 
 
 class Shards:
@@ -96,13 +102,23 @@ class Shards:
             wanted = wanted[count:]
 
 
-def read_shards(root: Path, image_size: int) -> Pool:
-    """The pool of a folder of shards; raises DataError where it is none, or of other images than wanted."""
+def read_shards(root: Path, image_size: int, reading: Reading = DEFAULTS) -> Pool:
+    """The pool of a folder of shards; raises DataError where it is none, or of other images than wanted.
+
+    reading: how a run reads image files later, which must be how the images of the shards were read.
+    """
+    listing = root / "class_names.txt"
     try:
-        text = (root / "class_names.txt").read_text("utf-8", "surrogateescape")
+        if listing.exists() and not listing.is_file():
+            raise OSError(errno.EINVAL, "no regular file")  # a pipe would be waited for
+        text = listing.read_text("utf-8", "surrogateescape")
     except OSError as error:
         raise DataError(f"{root}: no folder of shards ({error.strerror}: class_names.txt)") from error
     class_names = [printable(name) for name in text.removesuffix("\n").split("\n")]
+    if (root / READING).is_file():
+        for key, value in json.loads((root / READING).read_text()).items():
+            if value != getattr(reading, key):
+                raise DataError(f"{root} was written with data.{key} {value}: --data.{key} '{value}'")
     paths = {split: sorted(root.glob(f"{split}-*-images.npy")) for split in SPLITS}
     if missing := [split for split in ("train", "test") if not paths[split]]:
         raise DataError(
@@ -183,6 +199,8 @@ def _write(config: Any, out: Path, size: int) -> int:
         rows, writer = getattr(dataset, split), Writer(out, split, size)
         for start in tqdm(range(0, len(rows), size), desc=split, unit="shard", disable=None):
             writer.add(*rows.batch(np.arange(start, min(start + size, len(rows)))))
+    reading = Reading(config.data.background, config.data.bits)
+    (out / READING).write_text(json.dumps(dataclasses.asdict(reading)) + "\n")
     (out / "class_names.txt").write_text("".join(f"{name}\n" for name in dataset.class_names), "utf-8")
     counts = [f"{len(getattr(dataset, split))} {split}" for split in splits]
     print(f"{', '.join(counts)} images: --data.name shards --data.root {out}")
@@ -191,6 +209,8 @@ def _write(config: Any, out: Path, size: int) -> int:
 
 def _mapped(path: Path) -> np.memmap:
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("no regular file")  # a pipe would be waited for
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error

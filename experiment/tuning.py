@@ -52,6 +52,7 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {option}: did you mean {near[0]}?")
     if any(option.split("=")[0] in ("--resume", "--run.dir", "--run.overwrite") for option in options):
         parser.error("--resume, --run.dir and --run.overwrite are set for each trial: leave them out")
+    cli.refuse_pipe(given.space)
     base = cli.train_request(framework, options).experiment
     out = given.out or Path("runs") / f"tune-{framework}"
     command = shlex.join(["python", "-m", f"{framework}_impl.tune", *argv])

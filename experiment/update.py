@@ -60,7 +60,8 @@ def opened(experiment: Experiment, framework: str) -> TrainedRun | None:
         )
     warm = TrainedRun.open(directory, framework)
     pairs = {f"model.{key}": (getattr(warm.experiment.model, key), value) for key, value in experiment.model}
-    pairs["data.image_size"] = (warm.experiment.data.image_size, experiment.data.image_size)
+    for key in ("image_size", "background", "bits"):
+        pairs[f"data.{key}"] = (getattr(warm.experiment.data, key), getattr(experiment.data, key))
     for key, (before, now) in pairs.items():
         if before != now and key not in ("model.weights", "model.initial_biases", "model.fine_tune_blocks"):
             raise RunError(f"warm_start {directory} has {key} {before}, not {now}: it must be the same")

@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from PIL import Image
 
 from experiment import cli
 from experiment.cli import Framework
-from experiment.decoding import decode
+from experiment.decoding import UnfitError, decode
 from experiment.lifecycle import RunError
 from experiment.prediction import SUFFIXES, TrainedRun
 from parity import sides
 from parity.exports import SIDES
-from parity.workers import Worker
+from parity.workers import Lasting, RestartingError, Worker
 
 PAGE = Path(__file__).parent / "demo_page"
 TOP = 5
@@ -102,9 +103,15 @@ class Served:
             file = self.folder / f"model{SUFFIXES[self.side]}"
             sides.start(f"{self.side}_impl.export", [str(self.run), f"--output={file}"])
             self._workers = [
-                stack.enter_context(Worker(self.side, model, threads=1)) for model in (self.run, file)
+                stack.enter_context(Lasting(name, partial(Worker, self.side, model, threads=1)))
+                for name, model in ((self.name, self.run), (self.runtime, file))
             ]
-            self.class_names, self.image_size = self._workers[0].class_names, self._workers[0].image_size
+            first = self._workers[0]
+            self.class_names, self.image_size, self.reading = (
+                first.class_names,
+                first.image_size,
+                first.reading,
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -112,7 +119,10 @@ class Served:
         self._stack.close()
 
     def classify(self, image: np.ndarray) -> np.ndarray:
-        """(2, classes): the run's probabilities and the file's, of one uint8 (S, S, 3) image."""
+        """(2, classes): the run's probabilities and the file's, of one uint8 (S, S, 3) image.
+
+        Raises RestartingError while a process that died is started again, SideError where one cannot answer.
+        """
         with self._lock:
             path = self.folder / f"{self.side}.npy"
             np.save(path, image[None])
@@ -141,11 +151,13 @@ def build_app(models: Sequence[Served], host: str = "127.0.0.1", megabytes: floa
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                sizes = {model.image_size for model in models}
                 content = file.read()
-                images = {size: decode(io.BytesIO(content), size) for size in sizes}
-        except Exception:  # decoders raise whatever a damaged file leads them into
-            return jsonify(error=f"{file.filename or 'the file'} is no image that can be read"), 415
+                images = [
+                    decode(io.BytesIO(content), model.image_size, model.reading).pixels for model in models
+                ]
+        except Exception as error:  # decoders raise whatever a damaged file leads them into
+            why = f": {error}" if isinstance(error, UnfitError) else ""
+            return jsonify(error=f"{file.filename or 'the file'} is no image that can be read{why}"), 415
         return jsonify(answer(models, images))
 
     @app.errorhandler(RequestEntityTooLarge)
@@ -155,6 +167,10 @@ def build_app(models: Sequence[Served], host: str = "127.0.0.1", megabytes: floa
     @app.errorhandler(sides.SideError)
     def broken(error: sides.SideError) -> tuple[Response, int]:
         return jsonify(error=str(error)), 500
+
+    @app.errorhandler(RestartingError)
+    def restarting(error: RestartingError) -> tuple[Response, int, dict[str, str]]:
+        return jsonify(error=str(error)), 503, {"Retry-After": "5"}
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> tuple[Response, int]:
@@ -169,12 +185,12 @@ def build_app(models: Sequence[Served], host: str = "127.0.0.1", megabytes: floa
     return app
 
 
-def answer(models: Sequence[Served], images: dict[int, np.ndarray]) -> dict[str, Any]:
-    """What every model says of an image, which is given in each model's size: (S, S, 3) uint8."""
-    found = [model.classify(images[model.image_size]) for model in models]
+def answer(models: Sequence[Served], images: Sequence[np.ndarray]) -> dict[str, Any]:
+    """What every model says of an image, as each of them reads it: (S, S, 3) uint8."""
+    found = [model.classify(image) for model, image in zip(models, images, strict=True)]
     every = np.concatenate(found)
     return {
-        "image": _png(images[models[0].image_size]),
+        "image": _png(images[0]),
         "between": float(np.abs(every[:, None] - every[None]).max()),
         "sides": [
             {

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiment.decoding import DEFAULTS
 from parity import demo, sides
+from parity.workers import RestartingError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMES = ["cat", "dog", "frog", "ship", "bird", "<b>deer</b>"]
@@ -30,13 +35,15 @@ class Model:
     """Stands in for a side's processes: what it says depends on how bright the image is."""
 
     def __init__(self, name: str, runtime: str, size: int) -> None:
-        self.name, self.runtime, self.image_size = name, runtime, size
+        self.name, self.runtime, self.image_size, self.reading = name, runtime, size, DEFAULTS
         self.class_names, self.run, self.seen = NAMES, Path(f"runs/{name}"), []
 
     def classify(self, image: np.ndarray) -> np.ndarray:
         self.seen.append(image)
         if image.mean() == 77:
-            raise sides.SideError("the process died")
+            raise sides.SideError("the model cannot")
+        if image.mean() == 78:
+            raise RestartingError("the process died and is started again")
         run = RUN if image.mean() > 100 else RUN[::-1]
         return np.stack([run, run + np.array([0, 3e-7, 0, 0, 0, 0])])
 
@@ -91,9 +98,10 @@ def test_the_largest_difference_is_between_any_two(client: Any, models: list[Any
         (io.BytesIO(b"no image at all"), 415, "notes.txt is no image that can be read"),
         (io.BytesIO(picture((1, 2, 3), "PNG", 300).getvalue()[:90]), 415, "is no image"),
         (io.BytesIO(bytes(2**20 + 1)), 413, "larger than 1 MB"),
-        (picture((77, 77, 77)), 500, "the process died"),
+        (picture((77, 77, 77)), 500, "the model cannot"),
+        (picture((78, 78, 78)), 503, "died and is started again"),
     ],
-    ids=["text", "truncated", "large", "dead"],
+    ids=["text", "truncated", "large", "broken", "dead"],
 )
 def test_what_it_cannot_show_is_said(models: list[Any], content: io.BytesIO, code: int, message: str) -> None:
     answer = send(demo.build_app(models, megabytes=1).test_client(), content, "notes.txt")
@@ -200,6 +208,14 @@ def test_the_page_in_a_browser(address: str, tmp_path: Path) -> None:
         browser.close()
 
 
+def posted(request: urllib.request.Request) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
 @pytest.mark.slow
 def test_the_command_on_real_runs(tmp_path: Path) -> None:
     for side in ("keras", "lightning"):
@@ -214,8 +230,21 @@ def test_the_command_on_real_runs(tmp_path: Path) -> None:
         body = b"--x\r\nContent-Disposition: form-data; name=image; filename=a.png\r\n\r\n"
         body += picture((200, 100, 50)).getvalue() + b"\r\n--x--\r\n"
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
-        with urllib.request.urlopen(urllib.request.Request(f"{address}classify", body, headers)) as answer:
-            assert b'"runtime":"ONNX"' in answer.read()
+        request = urllib.request.Request(f"{address}classify", body, headers)
+        code, first = posted(request)
+        assert code == 200
+        assert b'"runtime":"ONNX"' in first
+        children = Path(f"/proc/{process.pid}/task")
+        for child in (pid for task in children.iterdir() for pid in (task / "children").read_text().split()):
+            os.kill(int(child), signal.SIGKILL)
+        code, said = posted(request)
+        assert (code, b"Keras died and is started again" in said) == (503, True)
+        for _ in range(120):  # each of the four is missed when it is asked
+            code, said = posted(request)
+            if code != 503:
+                break
+            time.sleep(1)
+        assert (code, said) == (200, first)
         with pytest.raises(urllib.error.HTTPError, match="405"):
             urllib.request.urlopen(f"{address}classify")
     finally:

@@ -15,6 +15,7 @@ from PIL import Image
 from small_runs import SMALL
 
 from experiment import datasets
+from experiment.decoding import Reading
 from experiment.export import draw
 from experiment.lifecycle import RunError
 from experiment.prediction import SUFFIXES, TrainedRun
@@ -33,6 +34,8 @@ LEARNED = (
     *SMALL,
     "--data.limit=1500",
     "--model.dense_units=128",
+    "--data.background=#405060",  # of no digit: for the files that are read later
+    "--data.bits=12",
     "--training.batch_size=20",
     "--training.epochs=6",
 )
@@ -128,17 +131,27 @@ def test_predict_prints_the_same_of_both(
 def test_a_script_of_its_own_needs_the_runtime_and_pillow_alone(
     side: Side, run: Path, tmp_path: Path, kind: str | None, capsys: pytest.CaptureFixture
 ) -> None:
-    photo, model = tmp_path / "photo.png", tmp_path / side.file
-    Image.fromarray(np.repeat(np.repeat(pictures(1)[0], 2, 0), 3, 1)).save(photo)
+    model = tmp_path / side.file
+    photos = [tmp_path / f"{name}.png" for name in ("turned", "clear", "deep")]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.repeat(np.repeat(pictures(1)[0], 2, 0), 3, 1)).save(photos[0], exif=exif)
+    Image.new("LA", (9, 9), (0, 0)).save(photos[1])
+    Image.fromarray(pictures(1)[0, ..., 0].astype(np.uint16) * 16).save(photos[2])
     quantize = [] if kind is None else [f"--quantize={kind}", "--max-loss=100"]
     assert side.export.main([str(run), f"--output={model}", *quantize]) == 0
     capsys.readouterr()
-    assert side.predict.main([str(model), str(photo)]) == 0
-    expected = capsys.readouterr().out.split(maxsplit=1)[1]
+    assert side.predict.main([str(model), *map(str, photos)]) == 0
+    expected = [line.split()[1:] for line in capsys.readouterr().out.splitlines()]
     script = Path(str(side.export.__file__)).parents[1] / "parity" / "deployed.py"
-    command = [sys.executable, "-X", "importtime", str(script), str(model), str(photo)]
+    command = [sys.executable, "-X", "importtime", str(script), str(model), *map(str, photos)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert done.stdout.removeprefix(str(photo)).strip() == expected.strip()
+    assert [line.split()[1:] for line in done.stdout.splitlines()] == expected
+    assert len({tuple(line) for line in expected}) == 3
+    exported = side.export.load_exported(model)
+    assert exported.reading == Reading("#405060", 12)
+    flat = exported.predict(np.full((1, 32, 32, 3), (0x40, 0x50, 0x60), np.uint8))[0]
+    assert expected[1][:2] == [str(flat.argmax()), f"{flat.max():.4f}"]
     timed = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
     imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in timed}
     assert "PIL" in imported

@@ -256,3 +256,26 @@ def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
     assert cli.guarded(lambda: print("caf\u00e9 \U0001f98a", os.fsdecode(b"\xff")) or 0) == 0
     assert shown.getvalue() == b"caf\\xe9 \\U0001f98a \\udcff\n"
+
+
+def test_a_named_pipe_is_no_configuration(refusal: Refusal, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    path = str(tmp_path / "a.yaml")
+    for argv in (
+        ["--config", path],
+        [f"--config={path}"],
+        ["--config=/dev/zero"],
+        ["--seed=1", "--config", path],
+    ):
+        assert "no regular file" in refusal(*argv)
+
+
+def test_what_the_shell_hands_over_is_a_configuration() -> None:
+    """As in --config <(command)."""
+    reading, writing = os.pipe()
+    os.write(writing, b"seed: 7\n")
+    os.close(writing)
+    try:
+        assert experiment("--config", f"/dev/fd/{reading}").seed == 7
+    finally:
+        os.close(reading)

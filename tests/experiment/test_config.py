@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from experiment.config import Experiment, Schedule
+from experiment.config import Data, Experiment, Schedule
+from experiment.decoding import DEFAULTS, Reading
 
 
 def refusal(**values: Any) -> str:
@@ -30,6 +31,10 @@ def factors(epochs: int, **settings: Any) -> list[float]:
         ({"seed": 2**31}, "seed"),
         ({"gpus": -1}, "gpus"),
         ({"data": {"image_size": 7}}, "data.image_size"),
+        ({"data": {"background": "blackish"}}, "blackish: no colour, as white, black or #808080 are"),
+        ({"data": {"background": "#ffffff80"}}, "no colour"),
+        ({"data": {"bits": 0}}, "data.bits"),
+        ({"data": {"bits": 33}}, "data.bits"),
         ({"data": {"validation_share": 0}}, "data.validation_share"),
         ({"augment": {"zoom": 1}}, "augment.zoom"),
         ({"model": {"head_dropout": 1}}, "model.head_dropout"),
@@ -84,3 +89,12 @@ def test_step_drops_after_every_step_epochs() -> None:
 
 def test_constant_stays_at_one() -> None:
     assert factors(3, kind="constant", final_factor=0.5, step_epochs=1) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("colour", ["black", "#000", "#000000", "rgb(0, 0, 0)"])
+def test_a_colour_is_kept_in_one_form(colour: str) -> None:
+    assert Data(background=colour).background == "#000000"
+
+
+def test_what_runs_and_files_say_nothing_of_is_read_as_by_default() -> None:
+    assert Reading(Data().background, Data().bits) == DEFAULTS

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import GREEN, RED, fill, save
+from pictures import GREEN, RED, fill, save, save_wide
 from PIL import Image
 
 from experiment import decoding, folder
-from experiment.decoding import kept
+from experiment.decoding import DEFAULTS, Reading, kept
 from experiment.download import DataError
 from experiment.folder import Pool, read_folder
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Pool]:
-    def read(root: Path, size: int = 8, max_unreadable: float = 0.0) -> Pool:
-        return read_folder(root, size, tmp_path / "cache", max_unreadable)
+    def read(root: Path, size: int = 8, max_unreadable: float = 0.0, reading: Reading = DEFAULTS) -> Pool:
+        return read_folder(root, size, tmp_path / "cache", max_unreadable, reading)
 
     return read
 
@@ -31,9 +31,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the files of each decoding that really happens."""
     counts = []
 
-    def counting(files: list[Path], size: int, out: Path) -> None:
+    def counting(files: list[Path], size: int, out: Path, reading: Reading) -> None:
         counts.append(len(files))
-        decoding.decode_files(files, size, out)
+        decoding.decode_files(files, size, out, reading)
 
     monkeypatch.setattr(folder, "decode_files", counting)
     return counts
@@ -68,9 +68,9 @@ def save_modes(root: Path) -> dict[str, tuple[int, int, int]]:
         "cmyk.tif": RED,
         "grey16.png": (249, 249, 249),
         "grey32.tif": (255, 255, 255),
-        "la.png": (77, 77, 77),
+        "la.png": (166, 166, 166),  # half of it white, as the next but one
         "palette.png": RED,
-        "rgba.png": RED,
+        "rgba.png": (227, 132, 142),
         "turned.png": RED,
     }
 
@@ -106,7 +106,7 @@ def test_processes_decode_what_threads_decode(read, tmp_path: Path, monkeypatch)
     monkeypatch.setattr(decoding, "_decode_in_threads", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "json.py").write_text("raise SystemExit('a file of the user shadows the library')")
-    processes = read_folder(root, 8, tmp_path / "other", 1.0)
+    processes = read_folder(root, 8, tmp_path / "other", 1.0, DEFAULTS)
     np.testing.assert_array_equal(processes.images, expected)
     np.testing.assert_array_equal(processes.train, threads.train)
     assert len(threads.train) == 9 + 1 + 39
@@ -191,9 +191,132 @@ def test_unwritable_cache_is_a_data_error(tmp_path: Path) -> None:
     fill(tmp_path / "d")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match="cannot keep images in"):
-        read_folder(tmp_path / "d", 8, tmp_path / "file", 0.0)
+        read_folder(tmp_path / "d", 8, tmp_path / "file", 0.0, DEFAULTS)
 
 
 def test_too_small_a_disk_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="do not fit"):
         decoding.blank_images(tmp_path, 10**12, 512)
+
+
+# === Choices that are recorded ===
+
+
+def strokes(path: Path, colour: int = 0) -> None:
+    """Strokes of one grey on a transparent ground."""
+    pixels = np.full((12, 12, 4), colour, np.uint8)
+    pixels[..., 3] = 0
+    pixels[4:8, :, 3] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_transparent_images_are_laid_over_a_ground_and_counted(read, tmp_path: Path, capsys, decoded) -> None:
+    root = tmp_path / "d"
+    fill(root)
+    strokes(root / "apple" / "black.png")
+    strokes(root / "apple" / "white.png", 255)
+    Image.new("RGBA", (12, 12), (*RED, 255)).save(root / "pear" / "opaque.png")
+    for reading, ground, lost in (
+        (DEFAULTS, 255, "white.png"),
+        (Reading("#000000", 16), 0, "black.png"),
+        (DEFAULTS, 255, "white.png"),
+    ):
+        images = read(root, size=12, reading=reading).images
+        black, white = images[3], images[4]
+        assert (black[5].max(), black[0].min()) == (0, ground)
+        assert (white[5].min(), white[0].max()) == (255, ground)
+        [flat] = {image.tobytes() for image in (black, white) if not np.ptp(image)}
+        assert flat == (black if lost == "black.png" else white).tobytes()
+        said = capsys.readouterr().err.splitlines()[-1]
+        colour = "#ffffff" if ground else "#000000"
+        assert said == (
+            f"2 of 9 images have transparent parts: laid over {colour}, on which 1 can no longer be seen "
+            "(data.background)"
+        )
+    assert decoded == [9, 9], "a changed ground decodes again, and does not overwrite"
+    fill(tmp_path / "plain")
+    assert read(tmp_path / "plain").note is None
+
+
+def deep(root: Path, peak: int, count: int = 3, name: str = "deep") -> None:
+    for label in ("apple", "pear"):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.fromarray(np.full((12, 12), peak - i, np.uint16)).save(root / label / f"{name}{i}.png")
+
+
+@pytest.mark.parametrize(
+    ("peak", "bits", "level", "dark"),
+    [
+        (
+            255,
+            16,
+            1,
+            "hold no value above 255, dark where 65535 is white; if 255 is white: train with --data.bits 8",
+        ),
+        (1000, 16, 4, "above 1023, dark where 65535 is white; if 1023 is white: train with --data.bits 10"),
+        (4000, 16, 16, "above 4095, dark where 65535 is white; if 4095 is white: train with --data.bits 12"),
+        (
+            16000,
+            16,
+            62,
+            "above 16383, dark where 65535 is white; if 16383 is white: train with --data.bits 14",
+        ),
+        (17000, 16, 66, None),
+        (65535, 16, 255, None),
+        (4000, 12, 249, None),
+        (1000, 12, 62, "above 1023, dark where 4095 is white"),
+        (255, 8, 255, None),
+    ],
+)
+def test_values_of_fewer_bits_than_the_file_has_are_scaled_or_warned_of(
+    read, tmp_path: Path, peak: int, bits: int, level: int, dark: str | None
+) -> None:
+    deep(tmp_path / "d", peak)
+    pool = read(tmp_path / "d", reading=Reading("#ffffff", bits))
+    assert abs(int(pool.images.max()) - level) <= 1
+    if dark is None:
+        assert pool.note is None
+    else:
+        assert pool.note is not None
+        assert pool.note.startswith("6 of 6 grey images of more than 8 bits a channel")
+        assert dark in pool.note
+
+
+def test_a_few_bright_ones_do_not_hide_that_most_are_dark(read, tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    deep(root, 4000, count=4)
+    deep(root, 65535, count=2, name="bright")
+    assert read(root).note.startswith("8 of 12 grey images")
+    deep(root, 65535, count=5, name="bright")
+    assert read(root).note is None
+    with pytest.raises(
+        DataError, match=r"bright0.png \(values from 65535 to 65535, not 0 to 4095 \(data.bits\)"
+    ):
+        read(root, reading=Reading("#ffffff", 12))
+
+
+def test_colour_images_of_which_pillow_keeps_the_upper_bits_are_warned_of(read, tmp_path: Path) -> None:
+    for name, value in (("apple", 4000), ("pear", 4000), ("plum", 60000)):
+        save_wide(tmp_path / "d" / name / "0.png", value)
+    pool = read(tmp_path / "d")
+    assert pool.images[:, 0, 0, 0].tolist() == [4000 >> 8, 4000 >> 8, 60000 >> 8]
+    assert pool.note == (
+        "2 of 3 colour images of more than 8 bits a channel hold no value above 4095, dark where 65535 is "
+        "white; if 4095 is white: convert them to 8 bits a channel"
+    )
+
+
+def test_no_file_is_an_image_that_is_not_a_regular_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
+        with pytest.raises(decoding.UnfitError, match="no regular file"):
+            decoding.decode(path, 8, DEFAULTS)
+
+
+def test_a_page_description_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would start Ghostscript for it, whatever the file is called."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(OSError, match="cannot identify image file"):
+        decoding.decode(tmp_path / "a.png", 8, DEFAULTS)

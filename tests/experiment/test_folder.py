@@ -11,14 +11,15 @@ import pytest
 from pictures import RED, fill, save
 from PIL import Image
 
+from experiment.decoding import DEFAULTS, Reading
 from experiment.download import DataError
 from experiment.folder import Pool, read_folder
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Pool]:
-    def read(root: Path, size: int = 8, max_unreadable: float = 0.0) -> Pool:
-        return read_folder(root, size, tmp_path / "cache", max_unreadable)
+    def read(root: Path, size: int = 8, max_unreadable: float = 0.0, reading: Reading = DEFAULTS) -> Pool:
+        return read_folder(root, size, tmp_path / "cache", max_unreadable, reading)
 
     return read
 
@@ -78,7 +79,7 @@ def test_without_a_test_folder_some_training_images_are_still_to_be_held_out(rea
     assert pool.test is None
     assert pool.validation is not None
     assert pool.validation.tolist() == [4, 5]
-    as_before = read_folder(tmp_path / "d", 8, tmp_path / "cache", 0.0, "split")
+    as_before = read_folder(tmp_path / "d", 8, tmp_path / "cache", 0.0, validation="split")
     assert as_before.validation is None
     assert as_before.test is not None
     assert as_before.test.tolist() == [4, 5]
@@ -200,13 +201,14 @@ def test_unreadable_files_are_skipped_named_and_counted(read, tmp_path: Path, ca
     (root / "apple" / "3.png").write_bytes(whole[: len(whole) // 2])
     (root / "pear" / "0.png").write_bytes(b"")
     (root / "pear" / "gone.png").symlink_to(tmp_path / "nowhere")
-    Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(root / "pear" / "float.tif")
+    Image.fromarray(np.full((9, 9), 1.5, np.float32)).save(root / "pear" / "float.tif")
     for _ in range(2):  # decoded, then from the cache
         pool = read(root, max_unreadable=4 / 22)
         assert pool.train.tolist() == [*range(3), *range(4, 10), *range(11, 20)]
         assert pool.labels[pool.train].tolist() == [0] * 9 + [1] * 9
         assert pool.note == "4 of 22 files unreadable and skipped"
-        names = "apple/3.png, pear/0.png, pear/float.tif, pear/gone.png\n"
+        reason = "(values from 1.5 to 1.5, not 0 to 1, as floats)"
+        names = f"apple/3.png, pear/0.png, pear/float.tif {reason}, pear/gone.png\n"
         assert capsys.readouterr().err.endswith(names)
     with pytest.raises(DataError, match=r"4 of 22 image files .* are unreadable: apple/3.png, pear/0.png"):
         read(root, max_unreadable=4 / 22 - 1e-9)

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import GREEN, RED, save
+from PIL import Image
 
 from experiment import prediction
 from experiment.cli import Framework
 from experiment.config import Experiment
 from experiment.datasets import DataError
+from experiment.decoding import DEFAULTS, Reading
+from experiment.export import described
 from experiment.lifecycle import RunError
 from experiment.prediction import Classify, Exported, TrainedRun, parse, read
 from experiment.run import Run
@@ -68,9 +71,11 @@ def test_files_folders_and_arrays_are_read_in_order(pictures: Path, tmp_path: Pa
     np.save(tmp_path / "two.npy", stack)
     np.save(tmp_path / "one.npy", stack[1])
     red = pictures / "b" / "red.png"
-    names, images, unreadable = read([red, tmp_path / "two.npy", pictures, tmp_path / "one.npy"], 16)
+    found = read([red, tmp_path / "two.npy", pictures, tmp_path / "one.npy"], 16, DEFAULTS)
+    names, images = found.names, found.images
     assert names == [str(red), "two.npy[0]", "two.npy[1]", str(pictures / "a.jpg"), str(red), "one.npy[0]"]
-    assert unreadable == []
+    assert found.unreadable == []
+    assert found.remarks == ["ignored: 1 .txt"]
     assert images.shape == (6, 16, 16, 3)
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images[[1, 2, 5]], stack[[0, 1, 1]])
@@ -81,10 +86,10 @@ def test_files_folders_and_arrays_are_read_in_order(pictures: Path, tmp_path: Pa
 def test_what_is_missing_or_holds_no_image_is_refused(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="nowhere: no such file"):
-        read([pictures, tmp_path / "nowhere"], 16)
+        read([pictures, tmp_path / "nowhere"], 16, DEFAULTS)
     for name in ("empty", "pictures/notes.txt"):
         with pytest.raises(DataError, match=f"no readable image in .*{name}"):
-            read([tmp_path / name], 16)
+            read([tmp_path / name], 16, DEFAULTS)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,7 @@ def test_what_is_missing_or_holds_no_image_is_refused(pictures: Path, tmp_path: 
 def test_an_array_of_another_shape_or_kind_is_refused(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(DataError, match=r"a\.npy holds .* takes uint8 \(N, 16, 16, 3\)"):
-        read([tmp_path / "a.npy"], 16)
+        read([tmp_path / "a.npy"], 16, DEFAULTS)
 
 
 def test_arrays_are_read_without_unpickling(tmp_path: Path) -> None:
@@ -108,7 +113,7 @@ def test_arrays_are_read_without_unpickling(tmp_path: Path) -> None:
     (tmp_path / "b.npy").write_bytes(b"no array")
     for name in ("a.npy", "b.npy"):
         with pytest.raises(DataError, match=f"{name}: cannot be read as an array"):
-            read([tmp_path / name], 16)
+            read([tmp_path / name], 16, DEFAULTS)
 
 
 # === Runs ===
@@ -158,7 +163,7 @@ def test_unreadable_images_are_named_and_the_rest_classified(
     (pictures / "torn.png").write_bytes((pictures / "b" / "red.png").read_bytes()[:40])
     assert predict(run, pictures) == 1
     said = capsys.readouterr()
-    assert said.err == f"unreadable: {pictures / 'torn.png'}\n"
+    assert said.err == f"ignored: 1 .txt\nunreadable: {pictures / 'torn.png'}\n"
     assert len(said.out.splitlines()) == 2
 
 
@@ -166,10 +171,10 @@ def test_output_holds_every_probability_in_full(run: Run, pictures: Path, tmp_pa
     assert predict(run, pictures, "--top=1", f"--output={tmp_path / 'p.csv'}") == 0
     with (tmp_path / "p.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    names, images, _ = read([pictures], 16)
+    found = read([pictures], 16, DEFAULTS)
     assert header == ["image", *CLASSES]
-    assert [row[0] for row in rows] == names
-    expected = by_colour(TrainedRun.open(run.directory, "keras"))(images)
+    assert [row[0] for row in rows] == found.names
+    expected = by_colour(TrainedRun.open(run.directory, "keras"))(found.images)
     assert [[float(value) for value in row[1:]] for row in rows] == expected.tolist()
 
 
@@ -223,3 +228,75 @@ def test_other_files_are_refused(pictures: Path, tmp_path: Path, name: str, mess
     arguments = parse("keras", [str(tmp_path / name), str(pictures)])
     with pytest.raises(RunError, match=message):
         prediction.main(arguments, "keras", by_colour, exported)
+
+
+# === As training read them ===
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """Images whose numbers hang on how they are read."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    Image.new("LA", (9, 9), (200, 0)).save(folder / "clear.png")
+    Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(folder / "deep.png")
+    return folder
+
+
+def test_a_run_reads_images_as_it_was_trained(
+    tmp_path: Path, odd: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = {"image_size": 16, "background": "blue", "bits": 12}
+    run = Run.create(
+        Experiment.model_validate({"run": {"dir": str(tmp_path / "other")}, "data": data}), "keras", "folder"
+    )
+    run.write_json("environment.json", {"framework": "keras", "data": {"class_names": CLASSES}})
+    run.write_json("metrics.json", {})
+    assert predict(run, odd, "--top=1") == 0
+    said = capsys.readouterr()
+    assert [line.split()[1:] for line in said.out.splitlines()] == [["blue", "1.0000"], ["red", "0.3333"]]
+    ground = "1 of 2 images have transparent parts: laid over #0000ff (data.background)"
+    assert said.err.splitlines() == [ground]
+
+
+def test_deep_images_that_come_out_dark_are_told(run: Run, odd: Path, capsys: pytest.CaptureFixture) -> None:
+    assert predict(run, odd) == 0
+    assert "if 4095 is white: train with --data.bits 12" in capsys.readouterr().err
+    reading = Reading(bits=8)
+    found = read([odd], 16, reading)
+    assert found.unreadable == [f"{odd / 'deep.png'} (values from 4000 to 4000, not 0 to 255 (data.bits))"]
+
+
+def test_an_exported_file_says_how_images_are_read(odd: Path, tmp_path: Path) -> None:
+    metadata = {"class_names": '["x"]', "image_size": "8", "background": "#000000", "bits": "12"}
+    assert described(tmp_path, metadata, by_colour).reading == Reading("#000000", 12)  # type: ignore[arg-type]
+    old = {key: metadata[key] for key in ("class_names", "image_size")}
+    assert described(tmp_path, old, by_colour).reading == DEFAULTS  # type: ignore[arg-type]
+
+
+def test_pipes_are_refused_and_among_images_ignored(
+    run: Run, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a.png", "a.npy"):
+        os.mkfifo(tmp_path / name)
+        pipe = tmp_path / name
+        with pytest.raises(DataError, match=r"no readable image in .*: .* \(no regular file\)$"):
+            read([pipe], 16, DEFAULTS)
+        assert read([pipe, pictures], 16, DEFAULTS).unreadable == [f"{pipe} (no regular file)"]
+    os.mkfifo(pictures / "b" / "pipe.png")
+    assert predict(run, pictures) == 0
+    assert capsys.readouterr().err == "ignored: 1 .txt, 1 named pipe\n"
+
+
+def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no readable image in .*: ignored: 1 \.heic"):
+        read([tmp_path], 16, DEFAULTS)
+
+
+def test_a_name_that_is_no_utf8_is_printed(run: Run, pictures: Path, tmp_path: Path, capsys) -> None:
+    path = pictures / os.fsdecode(b"caf\xe9.png")
+    save(path, RED)
+    assert predict(run, path, f"--output={tmp_path / 'p.csv'}") == 0
+    assert capsys.readouterr().out.encode().decode().split("  ")[0].endswith(r"caf\xe9.png")
+    assert r"caf\xe9.png" in (tmp_path / "p.csv").read_text()

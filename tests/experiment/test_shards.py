@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from experiment import datasets, features, shards
 from experiment.config import Data, Experiment
 from experiment.datasets import DataError
+from experiment.decoding import DEFAULTS
 from experiment.shards import Shards, Writer, read_shards
 
 
@@ -28,7 +30,7 @@ def load(root: Path, **more: object) -> datasets.Dataset:
 def test_the_splits_are_those_of_the_data_they_were_written_from(digits: Path) -> None:
     names = {path.name for path in digits.iterdir()}
     assert {"class_names.txt", "train-00002-images.npy", "test-00000-labels.npy"} <= names
-    assert len(names) == 1 + 2 * (3 + 1)
+    assert len(names) == 2 + 2 * (3 + 1)
     one, other = load(digits), datasets.load(Data(name="digits", image_size=16), 3)
     assert one.class_names == other.class_names
     for name in ("train", "validation", "test"):
@@ -82,6 +84,11 @@ def test_a_limit_draws_from_them_and_features_are_computed_from_them(digits: Pat
     np.testing.assert_array_equal(replaced.train.batch([4, 2])[0], mean(images))
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
@@ -92,6 +99,14 @@ def test_a_limit_draws_from_them_and_features_are_computed_from_them(digits: Pat
         (lambda root: (root / "train-00001-images.npy").write_bytes(b"no"), "cannot be read"),
         (lambda root: np.save(root / "train-00001-labels.npy", np.zeros(3, int)), "500 images, but labels"),
         (lambda root: np.save(root / "train-00001-images.npy", np.zeros((5, 4))), "shards hold uint8"),
+        (lambda root: pipe(root / "class_names.txt"), "no regular file: class_names.txt"),
+        (lambda root: pipe(root / "train-00001-images.npy"), r"train-00001-images.npy: .*no regular file"),
+        (lambda root: pipe(root / "test-00000-labels.npy"), r"test-00000-labels.npy: .*no regular file"),
+        (
+            lambda root: (root / "reading.json").write_text('{"background": "#000000", "bits": 16}'),
+            "was written with data.background #000000: --data.background '#000000'",
+        ),
+        (lambda root: (root / "reading.json").write_text('{"bits": 12}'), "data.bits 12: --data.bits '12'"),
         (lambda root: Writer(root, "val", 1), "holds images of 16 pixels: --data.image_size 16"),
         (
             lambda root: np.save(root / "train-00001-images.npy", np.zeros((500, 4, 4, 3), np.uint8)),
@@ -104,13 +119,13 @@ def test_what_is_wrong_is_named(digits: Path, tmp_path: Path, break_it, said: st
     shutil.copytree(digits, root)
     break_it(root)
     with pytest.raises(DataError, match=said):
-        read_shards(root, 32 if "of 16 pixels" in said else 16)
+        read_shards(root, 32 if "of 16 pixels" in said else 16, DEFAULTS)
 
 
 def test_a_file_that_ends_early_is_named(digits: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(digits, root)
-    pool = read_shards(root, 16)
+    pool = read_shards(root, 16, DEFAULTS)
     with (root / "train-00001-images.npy").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(DataError, match="ends early"):

@@ -12,10 +12,10 @@ import pytest
 from small_runs import SMALL
 
 from experiment.cli import read_config
-from experiment.config import Data
+from experiment.config import Data, Experiment
 from experiment.datasets import DataError, Dataset, Split, load
 from experiment.run import Run, RunError
-from experiment.update import Joined, grown, load_all, merge
+from experiment.update import Joined, grown, load_all, merge, opened
 
 FIRST = Data(name="digits", classes=["7", "1", "3"])
 SECOND = Data(name="digits", classes=["3", "9"])
@@ -204,3 +204,19 @@ def test_warm_start_from_data_that_changed_is_refused(updated: dict[str, Path], 
     load_all(second)
     with pytest.raises(RunError, match="trained on other data than is there now"):
         load_all(second.model_copy(update={"warm_start": str(first.directory)}))
+
+
+@pytest.mark.parametrize(("key", "before", "now"), [("background", "#ffffff", "black"), ("bits", 16, 12)])
+def test_images_must_be_read_as_before(tmp_path: Path, key: str, before: object, now: object) -> None:
+    """Its weights know what is white."""
+    first = Experiment.model_validate({"run": {"dir": str(tmp_path / "first")}, "data": {"name": "digits"}})
+    run = Run.create(first, "keras", "digits")
+    run.write_json("environment.json", {"framework": "keras", "data": {"class_names": ["0", "1"]}})
+    run.write_json("metrics.json", {})
+    values = {"warm_start": str(run.directory), "data": {"name": "digits", key: now}}
+    kept = Experiment.model_validate({**values, "data": {"name": "digits"}})
+    assert opened(kept, "keras") is not None
+    changed = Experiment.model_validate(values)
+    found = getattr(changed.data, key)
+    with pytest.raises(RunError, match=rf"data.{key} {before}, not {found}: it must be the same"):
+        opened(changed, "keras")

@@ -38,5 +38,5 @@ def test_quantised_files_keep_the_metadata_alone(run: Path) -> None:
         assert export.main([str(run), f"--quantize={kind}", "--max-loss=100"]) == 0
         model = onnx.load(run / f"model_{kind}.onnx")
         keys = {entry.key for entry in model.metadata_props}
-        assert keys == {"class_names", "image_size", "run", "config_sha256"}
+        assert keys == {"class_names", "image_size", "background", "bits", "run", "config_sha256"}
         assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
