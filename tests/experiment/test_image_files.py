@@ -151,4 +151,4 @@ def test_training_says_what_it_ignores_and_goes_on(
     assert (len(pool.images), len(pool.train)) == (6, 4)
     said = "ignored: 2 .png outside the class folders, 2 named pipes, 1 .txt, 1 device, 1 socket"
     assert pool.note == f"train/ is the training split, test/ is the test split; {said}"
-    assert capsys.readouterr().err.splitlines()[0] == said
+    assert said in capsys.readouterr().err.splitlines()
