@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from pydantic import ValidationError
 
-from experiment import devices, ranks
+from experiment import devices, ranks, tracking
 from experiment.config import Experiment, fault
 from experiment.run import occupied
 
@@ -104,6 +104,8 @@ def check(framework: Framework, experiment: Experiment) -> None:
     _check_processes(framework, experiment)
     if experiment.tracking == "mlflow" and not devices.installed("mlflow"):
         fail("tracking mlflow needs MLflow: pip install mlflow, or leave tracking at tensorboard")
+    if experiment.tracking == "mlflow" and (problem := tracking.address_fault(experiment.mlflow.uri)):
+        fail(problem)
     if experiment.training.precision == "tf32" and devices.wanted(experiment.gpus) == 0:
         fail("training.precision tf32 is a GPU's way to multiply: use float32 on the CPU")
     by_torch = framework == "lightning"
