@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import re
 import shutil
@@ -15,15 +16,25 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pydantic import ValidationError
 
-from experiment import devices, ranks
+from experiment import devices, documents, ranks, tracking
 from experiment.config import Experiment, fault
 from experiment.run import occupied
 
 Framework = Literal["keras", "lightning"]
+
+
+def _value(text: str) -> Any:
+    """A value of the command line, which is read as YAML: within the bounds of a file."""
+    documents.parse(text)
+    return get_loader("yaml")(text)
+
+
+set_loader("bounded", _value, exceptions=(documents.DocumentError,))
+
+LONGEST = 400  # characters of an error: what was typed may have thousands
 
 # What a resumed run may change: everything else would make it another run.
 RESUMABLE = {"training.epochs", "gpus", "nodes"}
@@ -49,6 +60,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
         message = _one_line(message)
+        message = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
         unknown = re.match(r"(?:unrecognized arguments: )(--[\w.]+)", message)
         near = get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
         hint = f"did you mean {near[0]}?" if near else f"(see: python -m {self.prog} --help)"
@@ -93,13 +105,14 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
         exit_on_error=True,
         allow_abbrev=False,
         print_config="--print-config",
+        parser_mode="bounded",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
     parser.add_class_arguments(Experiment, None)
     before = PlainParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     before.add_argument("--resume", type=Path)
     argv = [re.sub(r"^--warm-start\b", "--warm_start", one) for one in argv]
-    resume, argv = before.parse_known_args(argv)
+    resume, argv = before.parse_known_args(_with_settings(argv))
     if resume.resume is not None:
         return _resume_request(framework, parser, resume.resume, argv)
     experiment = _validated(parser.parse_args(argv))
@@ -123,6 +136,8 @@ def check(framework: Framework, experiment: Experiment) -> None:
     _check_processes(framework, experiment)
     if experiment.tracking == "mlflow" and not devices.installed("mlflow"):
         fail("tracking mlflow needs MLflow: pip install mlflow, or leave tracking at tensorboard")
+    if experiment.tracking == "mlflow" and (problem := tracking.address_fault(experiment.mlflow.uri)):
+        fail(problem)
     if experiment.training.precision == "tf32" and devices.wanted(experiment.gpus) == 0:
         fail("training.precision tf32 is a GPU's way to multiply: use float32 on the CPU")
     by_torch = framework == "lightning"
@@ -218,9 +233,24 @@ def _resume_request(framework: Framework, parser: Parser, run: Path, argv: list[
             f"--resume cannot change {', '.join(sorted(changed - RESUMABLE))}: only "
             f"{', '.join(sorted(RESUMABLE))} may differ from {config}"
         )
-    experiment = _validated(parser.parse_args(["--config", str(config), *argv]))
+    experiment = _validated(parser.parse_args([*_with_settings(["--config", str(config)]), *argv]))
     check(framework, experiment)
     return Request(experiment, run)
+
+
+def _with_settings(argv: Sequence[str]) -> list[str]:
+    """The command line with the settings that a --config file holds in its place, on one line, as JSON."""
+    told, rest = [], iter(argv)
+    for argument in rest:
+        name, equals, file = argument.partition("=")
+        if name != "--config" or (file := file if equals else next(rest, "")) == "":
+            told.append(argument)  # without a file, it is the parser's to refuse
+            continue
+        try:
+            told.append(f"--config={json.dumps(documents.read(Path(file)))}")
+        except documents.DocumentError as error:
+            fail(f"--config {error}")
+    return told
 
 
 def _validated(namespace: Namespace) -> Experiment:
@@ -240,10 +270,9 @@ def experiment_from(values: dict[str, Any]) -> Experiment:
 def read_config(path: Path) -> Experiment:
     """The experiment that a run's config.yaml holds; raises SystemExit(2) where it is not one."""
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        fail(f"{path}: cannot be read ({_one_line(str(error))})")
-    return experiment_from(values or {})
+        return experiment_from(documents.read(path))
+    except documents.DocumentError as error:
+        fail(str(error))
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Literal
 from PIL import ImageColor
 from pydantic import Field, field_validator, model_validator
 
-from experiment.training_config import Schedule, Section, Training, fault
+from experiment.training_config import MANY, Schedule, Section, Training, fault
 
 __all__ = ["Augment", "Data", "Experiment", "Model", "Schedule", "Section", "Training", "fault"]
 
@@ -46,7 +46,10 @@ class Data(Section):
         default=0.0, ge=0, le=1, description="with warm_start: share of that run's images that is mixed in"
     )
     limit: int | None = Field(
-        default=None, ge=1, description="use at most this many training images, and as many test images"
+        default=None,
+        ge=1,
+        le=2**31,
+        description="use at most this many training images, and as many test images",
     )
     thin: dict[str | int, float] = Field(
         default={},
@@ -111,7 +114,7 @@ class Model(Section):
     )
     convolutions_per_block: int = Field(default=2, ge=1, le=6, description="cnn: convolutions in each block")
     block_dropout: list[float] = Field(default=[0.2, 0.3], description="cnn: dropout rate after each block")
-    dense_units: int = Field(default=256, ge=1, description="units of the hidden dense layer")
+    dense_units: int = Field(default=256, ge=1, le=MANY, description="units of the hidden dense layer")
     head_dropout: float = Field(default=0.5, ge=0, lt=1, description="dropout rate before the last layer")
     weights: str = Field(
         default="imagenet", description="of a base: imagenet, random, or a Keras weights file (.h5)"
@@ -126,8 +129,8 @@ class Model(Section):
     @field_validator("filters")
     @classmethod
     def _positive(cls, filters: list[int]) -> list[int]:
-        if any(f < 1 for f in filters):
-            raise ValueError("every number of filters must be at least 1")
+        if any(not 1 <= f <= MANY for f in filters):
+            raise ValueError(f"every number of filters must be at least 1 and at most {MANY:,}")
         return filters
 
     @field_validator("block_dropout")
@@ -168,10 +171,10 @@ class Experiment(Section):
 
     seed: int = Field(default=1, ge=0, lt=2**31, description="seed of every draw")
     gpus: int | None = Field(
-        default=None, ge=0, description="0: the CPU; N: that many GPUs; null: what is there"
+        default=None, ge=0, le=MANY, description="0: the CPU; N: that many GPUs; null: what is there"
     )
     nodes: int = Field(
-        default=1, ge=1, description="Lightning: machines, each with as many GPUs, by torchrun"
+        default=1, ge=1, le=MANY, description="Lightning: machines, each with as many GPUs, by torchrun"
     )
     backend: Literal["tensorflow", "jax", "torch"] | None = Field(
         default=None,

@@ -21,7 +21,6 @@ from experiment import (
     figures,
     randomness,
     ranks,
-    tracking,
     update,
 )
 from experiment.board import Layers
@@ -40,7 +39,6 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
 
     Raises DataError for the data; RunError where the run cannot be resumed or its place is taken.
     """
-    tracking.check(experiment)
     warm = update.opened(experiment, framework)
     dataset, tests = update.load_all(experiment, None if resume is None else Run(resume))
     weights = class_weights(experiment, dataset)

@@ -54,7 +54,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         self._tensorboard = EventWriter(self.run.directory / "tensorboard", len(self.rows) + 1)
-        self.tracker = tracking.start(self.run, self.experiment)
+        self.tracker = tracking.start(self.run, self.experiment, self.rows)
         self._bar = tqdm(
             total=self.images,
             unit=" images",

@@ -35,26 +35,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if not 0 <= given.margin <= 1:
         parser.error("--margin must lie in [0, 1]")
-    return cli.guarded(lambda: promote(Run(given.run), given.margin))
+    return cli.guarded(lambda: _answered(Run(given.run), given.margin))
+
+
+def _answered(run: Run, margin: float) -> int:
+    try:
+        return promote(run, margin)
+    except tracking.StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def promote(run: Run, margin: float) -> int:
     """Move the alias champion to the run's version, or say why not; returns the exit code.
 
-    Raises RunError where the run is not registered, or its test images are not what they were.
+    Raises RunError where the run is not registered, or its test images are not what they were; StoreError
+    where MLflow fails.
     """
     framework_of(run)  # it is a finished run
-    facts = run.read_json("mlflow.json") if (run.directory / "mlflow.json").is_file() else {}
+    facts = tracking.recorded(run)
     if "version" not in facts:
         raise RunError(f"{run.directory} is not in a registry: train it with --mlflow.register_as NAME")
     if not devices.installed("mlflow"):
         raise RunError("promote needs MLflow: pip install mlflow")
     experiment = cli.read_config(run.directory / "config.yaml")
     tracking.check(experiment)
-    client, name = tracking.client(experiment), facts["name"]
-    registered = client.get_registered_model(name)
-    if (champion := registered.aliases.get(CHAMPION)) is None:
-        client.set_registered_model_alias(name, CHAMPION, facts["version"])
+    name = facts["name"]
+    with tracking.asking(experiment):
+        client = tracking.client(experiment)
+        champion = client.get_registered_model(name).aliases.get(CHAMPION)
+        if champion is None:
+            client.set_registered_model_alias(name, CHAMPION, facts["version"])
+    if champion is None:
         print(f"{name} had no champion: version {facts['version']} is it now")
         return 0
     if str(champion) == str(facts["version"]):
@@ -65,7 +77,8 @@ def promote(run: Run, margin: float) -> int:
         raise RunError(f"{run.directory} was tested on other images than are there now (sha256 differs)")
     labels, probabilities = test_predictions(run)
     hits = probabilities.argmax(1) == labels
-    theirs = classify(client, name, champion, dataset)
+    with tracking.asking(experiment):
+        theirs = classify(client, name, champion, dataset)
     before = np.array([dataset.class_names[i] for i in labels]) == theirs
     falls = []
     print(f"{'test images':<12} {'version ' + str(champion):>12} {'version ' + str(facts['version']):>12}")
@@ -77,7 +90,8 @@ def promote(run: Run, margin: float) -> int:
     if falls:
         print(f"not promoted: accuracy falls on {' and on '.join(falls)}, more than {margin:g}")
         return 1
-    client.set_registered_model_alias(name, CHAMPION, facts["version"])
+    with tracking.asking(experiment):
+        client.set_registered_model_alias(name, CHAMPION, facts["version"])
     print(f"version {facts['version']} of {name} is the champion now")
     return 0
 

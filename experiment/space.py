@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from experiment import documents
 from experiment.config import Experiment, Section, fault
 from experiment.lifecycle import RunError
 from experiment.randomness import derived_seed
@@ -22,6 +22,21 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 MOST_CELLS = 10_000
+LARGEST = 2**53  # of a range's numbers: beyond it floats have gaps
+# What a search does not vary, and why.
+FIXED = {
+    "run": "each trial has a directory of its own",
+    "mlflow": "all trials are tracked alike",
+    "tracking": "all trials are tracked alike",
+    "data.cache": "it changes no result",
+    "data.name": "trials on other images cannot be compared",
+    "data.root": "trials on other images cannot be compared",
+    "data.classes": "trials on other images cannot be compared",
+    "gpus": "a worker's share of the machine decides",
+    "nodes": "a trial is one machine's",
+    "backend": "a search is one framework's",
+    "training.monitor": "it is what trials are judged by",
+}
 
 
 class Range(Section):
@@ -42,6 +57,15 @@ class Range(Section):
             raise ValueError("log and step exclude each other")
         return self
 
+    @field_validator("low", "high", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # which is an int to Python
+            raise ValueError(f"{str(value).lower()} is no number: list the choices")
+        if isinstance(value, int | float) and abs(value) > LARGEST:
+            raise ValueError(f"numbers beyond {LARGEST:.0e} cannot be searched")
+        return value
+
     @property
     def integers(self) -> bool:
         return all(isinstance(one, int) for one in (self.low, self.high, self.step or 1))
@@ -51,6 +75,8 @@ class Range(Section):
         step = self.step or (1 if self.integers and not self.log else None)
         if step is None:
             raise ValueError("a grid needs a step, or a list of choices")
+        if (self.high - self.low) / step > MOST_CELLS:
+            raise ValueError(f"more than {MOST_CELLS:,} values: give a longer step")
         count = int((self.high - self.low) / step + 1e-9) + 1
         # 0.1 + 2 * 0.1 is not 0.3: the digits of a configuration are kept short.
         return [
@@ -65,7 +91,7 @@ class Search(Section):
     """A search: what `--space` holds."""
 
     sampler: Literal["grid", "random", "tpe", "gp"] = Field(default="tpe", description="what proposes trials")
-    trials: int = Field(default=20, ge=1, description="how many; of a grid: all its cells")
+    trials: int = Field(default=20, ge=1, le=MOST_CELLS, description="how many; of a grid: all its cells")
     seed: int = Field(default=1, ge=0, lt=2**31, description="seed of the proposals")
     pruning: Literal["none", "median", "hyperband"] = Field(
         default="median", description="what stops hopeless trials"
@@ -76,8 +102,14 @@ class Search(Section):
     @field_validator("space")
     @classmethod
     def _choices(cls, space: dict[str, Domain]) -> dict[str, Domain]:
-        if empty := [key for key, domain in space.items() if domain == []]:
-            raise ValueError(f"{empty[0]} has no choices")
+        for key, domain in space.items():
+            for fixed, reason in FIXED.items():
+                if key == fixed or key.startswith(f"{fixed}."):
+                    raise ValueError(f"{key} cannot be searched: {reason}")
+            if domain == []:
+                raise ValueError(f"{key} has no choices")
+            if isinstance(domain, list) and (value := repeated(domain)) is not None:
+                raise ValueError(f"{key}: {value[0]} is listed twice")
         return space
 
     def cells(self) -> list[dict[str, Any]]:
@@ -137,16 +169,44 @@ class Search(Section):
 def read_search(path: Path, **given: Any) -> Search:
     """Read a space's YAML; `given` replaces its settings, but for None. Raises RunError, naming the key."""
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise RunError(f"--space {path}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise RunError(f"--space {path}: holds no settings (see configs/tune.yaml)")
+        values = documents.read(path)
+    except documents.DocumentError as error:
+        raise RunError(f"--space {error} (see configs/tune.yaml)") from error
     values |= {key: value for key, value in given.items() if value is not None}
     try:
         return Search.model_validate(values)
     except ValidationError as error:
         raise RunError(f"--space {path}: {fault(error)}") from error
+
+
+def check(search: Search, base: Experiment) -> None:
+    """Raise RunError, before anything is begun, for an unknown key, and for choices that come to the same."""
+    for key, domain in search.space.items():
+        configured(base, {key: value_at(base, key)})
+        if isinstance(domain, list) and (value := repeated([_resolved(base, key, v) for v in domain])):
+            raise RunError(f"space {key}: {value[0]} is listed twice")
+
+
+def repeated(values: list[Any]) -> tuple[Any] | None:
+    """The first value that was there before: 1.0 is 1, true is not. In a tuple, for it may be None."""
+    kinds = [(value, isinstance(value, bool)) for value in values]
+    return next(((values[i],) for i in range(len(values)) if kinds[i] in kinds[:i]), None)
+
+
+def value_at(base: Experiment, key: str) -> Any:
+    """The value that the configuration has at a dotted key; None where it has no such key."""
+    value: Any = base
+    for name in key.split("."):
+        value = getattr(value, name, None)
+    return value
+
+
+def _resolved(base: Experiment, key: str, value: Any) -> Any:
+    """What the configuration makes of a choice: "0.1" and 0.1 are one learning rate."""
+    try:
+        return value_at(configured(base, {key: value}), key)
+    except RunError:  # alone; with other keys it may well do
+        return value
 
 
 def configured(base: Experiment, values: dict[str, Any]) -> Experiment:

@@ -1,19 +1,23 @@
 """MLflow, for those who ask for it (--tracking mlflow): the same keys from both sides.
 
-It only ever gets what the run record holds already: where its server fails, training goes on.
+It only ever gets what the run record holds already: where its store fails, training goes on, and what it
+missed is logged once it answers again.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,9 @@ from experiment.run import Run, RunError
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
 RESULTS = ("test_accuracy", "test_loss", "macro_f1")
+RETRY = 60.0  # seconds for which a store that failed is left alone
+LONGEST_NAME, LONGEST_VALUE, BATCH = 250, 6000, 100  # what MLflow takes of parameters
+STATUS = {"completed": "FINISHED", "interrupted": "KILLED"}  # by a run's status; others are FAILED
 CANDIDATE = "candidate"  # the alias of the newest version in the registry
 ROOT = Path(__file__).parents[1]
 # What the packages of experiment/ and one side need to predict.
@@ -59,76 +66,150 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def start(run: Run, experiment: Experiment) -> Tracker | None:
-    """A tracker of a run that is about to be trained or resumed, or None where none is wanted."""
+def start(run: Run, experiment: Experiment, rows: Sequence[dict[str, float]]) -> Tracker | None:
+    """A tracker of a run that is about to be trained or resumed, or None where none is wanted.
+
+    rows: of the history, as far as it goes.
+    """
     wanted = experiment.tracking == "mlflow" and ranks.rank() == 0
-    return Tracker(run, experiment) if wanted else None
+    return Tracker(run, experiment, rows) if wanted else None
+
+
+class StoreError(RunError):
+    """MLflow's store does not answer, or refuses; the message says what it said."""
+
+
+@contextmanager
+def asking(experiment: Experiment) -> Iterator[None]:
+    """Raises StoreError, in a line, for whatever stores and servers raise inside."""
+    try:
+        yield
+    except Exception as error:
+        raise StoreError(f"mlflow.uri {experiment.mlflow.uri}: {_said(error)}") from error
+
+
+def address_fault(uri: str) -> str | None:
+    """Why an address cannot be a store's, or None; whether the store answers is another matter."""
+    scheme, _, rest = uri.partition(":")
+    kinds = {"sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks"}
+    kinds |= {entry.name for entry in entry_points(group="mlflow.tracking_store")}
+    if scheme.split("+")[0] in kinds and (rest.strip("/") or scheme == "databricks"):
+        return None
+    return f"mlflow.uri {uri}: no store's address: say sqlite:///FILE, postgresql://... or http://SERVER"
 
 
 def check(experiment: Experiment) -> None:
-    """Raise RunError where MLflow is wanted and its store cannot be opened."""
+    """Raise StoreError where MLflow is wanted and its store cannot be opened."""
     if experiment.tracking != "mlflow":
         return
-    # A server that is not there would be asked for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         client(experiment).search_experiments(max_results=1)
     except Exception as error:  # stores and servers raise what they like
-        said = " ".join(str(error).split())[:200]
-        raise RunError(f"mlflow.uri {experiment.mlflow.uri}: cannot be used ({said})") from error
+        raise StoreError(f"mlflow.uri {experiment.mlflow.uri}: cannot be used ({_said(error)})") from error
 
 
 def client(experiment: Experiment) -> Any:
     """MLflow's client for the configured store, without its remarks."""
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    logging.getLogger("alembic").setLevel(logging.ERROR)
+    # A server that is not there would be asked for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # its errors are whole tracebacks
+    for noisy in ("alembic", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
+    if not experiment.mlflow.uri.startswith(("sqlite:", "http")):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1  # ten, each twice as long after the one before, are 100 s
     return MlflowClient(tracking_uri=experiment.mlflow.uri)
 
 
-class Tracker:
-    """One run in MLflow; mlflow.json in the run record says which, so that a resumed run goes on in it."""
+def recorded(run: Run) -> dict[str, Any]:
+    """A run's mlflow.json: uri, run_id and, once registered, name and version; empty where it has none."""
+    try:
+        facts = run.read_json("mlflow.json")
+    except (OSError, ValueError):  # there is none, or half of one
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
-    def __init__(self, run: Run, experiment: Experiment) -> None:
+
+class Tracker:
+    """One run in MLflow; mlflow.json in the run record says which, so that a resumed run goes on in it.
+
+    Nothing here raises: what fails is said once, and tried again after `RETRY` seconds and at the end.
+    """
+
+    client: Any = None
+    id: str | None = None  # of the run in MLflow, once it has one
+
+    def __init__(self, run: Run, experiment: Experiment, rows: Sequence[dict[str, float]] = ()) -> None:
         self.run, self.experiment = run, experiment
         self.facts = run.read_json("environment.json")
-        self.client = client(experiment)
-        if (run.directory / "mlflow.json").is_file():
-            self.id = run.read_json("mlflow.json")["run_id"]
-            self.client.update_run(self.id, status="RUNNING")
-            return
-        name = experiment.mlflow.experiment
-        found = self.client.get_experiment_by_name(name)
-        place = found.experiment_id if found else self._create(name)
-        tags = {key: str(self.facts.get(key)) for key in ("framework", "device", "git_revision")}
-        tags |= {"data": self.facts["data"]["name"], "data_sha256": self.facts["data"]["sha256"]}
-        self.id = self.client.create_run(place, tags=tags, run_name=printable(run.directory.name)).info.run_id
-        run.write_json("mlflow.json", {"uri": experiment.mlflow.uri, "run_id": self.id})
-        for key, value in settings(experiment).items():
-            self.client.log_param(self.id, key, value)
+        self._rows, self._missing = list(rows), []  # all epochs; those that MLflow has yet to get
+        self._failed, self._asleep = False, 0.0
+        atexit.register(self._abandoned)
+        self._try(self._begin)
 
     def epoch(self, row: dict[str, float]) -> None:
         """Log an epoch's row of the history."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        values = [Metric(key, row[key], now, int(row["epoch"])) for key in KEYS]
-        self._try(lambda: self.client.log_batch(self.id, metrics=values))
+        self._rows.append(row)
+        self._missing.append(row)
+        if time.monotonic() >= self._asleep:
+            self._try(self._catch_up)
 
     def end(self, status: str) -> None:
         """Close the run: FINISHED, FAILED or KILLED."""
-        self._try(lambda: self.client.set_terminated(self.id, status))
+        if self.id is not None and self._try(lambda: self.client.set_terminated(self.id, status)):
+            atexit.unregister(self._abandoned)
 
     def finish(self, metrics: dict[str, Any], class_names: Sequence[str]) -> None:
         """Log the results, the record's files and the model, and register it where that is asked for."""
         self._try(lambda: self._finish(metrics, class_names))
+        self.end(STATUS.get(metrics["status"], "FAILED"))
+
+    def _begin(self) -> None:
+        """Go on in the run that the record names, or make one."""
+        self.client = client(self.experiment)
+        if (before := recorded(self.run).get("run_id")) is not None:
+            try:
+                self.client.update_run(before, status="RUNNING")
+            except Exception as error:
+                if getattr(error, "error_code", "") not in (
+                    "RESOURCE_DOES_NOT_EXIST",
+                    "INVALID_PARAMETER_VALUE",
+                ):
+                    raise  # the store is at fault: later, perhaps
+                self._warn(f"run {before} is gone; what is logged from here on goes to a new run")
+            else:
+                self.id = before
+                return
+        tags = {key: str(self.facts.get(key)) for key in ("framework", "device", "git_revision")}
+        tags |= {"data": self.facts["data"]["name"], "data_sha256": self.facts["data"]["sha256"]}
+        made = self.client.create_run(
+            self._experiment(), tags=tags, run_name=printable(self.run.directory.name)
+        )
+        self.id, self._missing = made.info.run_id, list(self._rows)
+        self.run.write_json("mlflow.json", {"uri": self.experiment.mlflow.uri, "run_id": self.id})
+        self._log_settings()
+
+    def _catch_up(self) -> None:
+        from mlflow.entities import Metric
+
+        if self.id is None:
+            self._begin()
+        now = int(time.time() * 1000)
+        while self._missing:
+            rows = self._missing[:BATCH]
+            values = [Metric(key, row[key], now, int(row["epoch"])) for row in rows for key in KEYS]
+            self.client.log_batch(self.id, metrics=values)
+            del self._missing[: len(rows)]
 
     def _finish(self, metrics: dict[str, Any], class_names: Sequence[str]) -> None:
         import mlflow
 
+        self._catch_up()
         for key in RESULTS:
             self.client.log_metric(self.id, key, metrics[key])
         for path in sorted(self.run.directory.iterdir()):
@@ -145,14 +226,45 @@ class Tracker:
                 {"uri": self.experiment.mlflow.uri, "run_id": self.id, "name": name, "version": made.version},
             )
             print(f"MLflow: {name} version {made.version} is its {CANDIDATE}")
-        status = {"completed": "FINISHED", "interrupted": "KILLED"}.get(metrics["status"], "FAILED")
-        self.client.set_terminated(self.id, status)
+
+    def _experiment(self) -> str:
+        """The id of the experiment that runs are filed under, made where there is none.
+
+        MLflow keeps the name of a deleted one. What was thrown away is not brought back: the next free name
+        (NAME-2) is taken, and said.
+        """
+        wanted = self.experiment.mlflow.experiment
+        for number in range(1, 100):
+            name = wanted if number == 1 else f"{wanted}-{number}"
+            known = self.client.get_experiment_by_name(name)
+            if known is None:
+                try:
+                    place = self._create(name)
+                except Exception:  # another run may just have made it
+                    if (known := self.client.get_experiment_by_name(name)) is None:
+                        raise
+                    place = known.experiment_id
+            elif known.lifecycle_stage == "active":
+                place = known.experiment_id
+            else:
+                continue
+            if number > 1:
+                self._warn(f"the experiment {wanted} was deleted; the run is filed under {name}")
+            return place
+        raise LookupError(f"the experiment {wanted} was deleted; choose another --mlflow.experiment")
 
     def _create(self, name: str) -> str:
         store, _, path = self.experiment.mlflow.uri.partition(":///")
         # Beside a database file, not where the command happens to be started.
         place = Path(path).resolve().parent / "mlruns" if store == "sqlite" else None
         return self.client.create_experiment(name, place.as_uri() if place else None)
+
+    def _log_settings(self) -> None:
+        from mlflow.entities import Param
+
+        pairs = [Param(key, value) for key, value in parameters(settings(self.experiment)).items()]
+        for start in range(0, len(pairs), BATCH):
+            self.client.log_batch(self.id, params=pairs[start : start + BATCH])
 
     def _registered(self, name: str, model: Any) -> Any:
         from mlflow.exceptions import MlflowException
@@ -164,12 +276,42 @@ class Tracker:
                 raise
         return self.client.create_model_version(name, model.model_uri, self.id, model_id=model.model_id)
 
-    def _try(self, action: Callable[[], Any]) -> None:
+    def _try(self, action: Callable[[], Any]) -> bool:
+        """Act; returns whether it went well."""
         try:
             action()
-        except Exception as error:
-            said = " ".join(str(error).split())[:200]
-            print(f"WARNING: MLflow: {said}; the run record is whole without it", file=sys.stderr)
+        except Exception as error:  # stores and servers raise what they like
+            if not self._failed:
+                self._warn(f"{_said(error)}; the run record is whole without it")
+            self._failed, self._asleep = True, time.monotonic() + RETRY
+            return False
+        return True
+
+    def _warn(self, message: str) -> None:
+        print(f"WARNING: MLflow: {message}", file=sys.stderr)
+
+    def _abandoned(self) -> None:
+        """Close a run that nobody closed: its process ends by an error after the training."""
+        if time.monotonic() >= self._asleep:
+            self.end("FAILED")
+
+
+def _said(error: Exception) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= 200 else f"{said[:200]}..."
+
+
+def parameters(values: dict[str, Any]) -> dict[str, str]:
+    """Settings as MLflow takes them: other characters in a key become _, long keys and values are cut."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        name = plain = re.sub(r"[^\w.\- :]", "_", key)[: LONGEST_NAME - 8]
+        number = 2
+        while name in found:  # two keys have become one
+            name, number = f"{plain}_{number}", number + 1
+        text = str(value)
+        found[name] = text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
+    return found
 
 
 def log_model(run: Run, framework: str, classes: int, experiment: Experiment) -> Any:

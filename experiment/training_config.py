@@ -7,9 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+MANY = 1_000_000  # more epochs, images a step or units than anybody has; a typing error, to be told at once
+
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True, allow_inf_nan=False)
 
 
 def fault(error: ValidationError) -> str:
@@ -23,7 +25,7 @@ class Schedule(Section):
     kind: Literal["constant", "cosine", "step"] = Field(
         default="constant", description="learning rate by epoch"
     )
-    step_epochs: int = Field(default=10, ge=1, description="step: epochs between two drops")
+    step_epochs: int = Field(default=10, ge=1, le=MANY, description="step: epochs between two drops")
     step_factor: float = Field(default=0.1, gt=0, le=1, description="step: factor of one drop")
     final_factor: float = Field(default=0.0, ge=0, le=1, description="cosine: last over first learning rate")
 
@@ -41,25 +43,29 @@ class Schedule(Section):
 
 
 class Plateau(Section):
-    patience: int | None = Field(default=None, ge=1, description="epochs without improvement; null: off")
+    patience: int | None = Field(
+        default=None, ge=1, le=MANY, description="epochs without improvement; null: off"
+    )
     factor: float = Field(default=0.5, gt=0, lt=1, description="factor of one reduction")
     min_delta: float = Field(
         default=1e-4, ge=0, description="smallest change of val_loss that counts (absolute)"
     )
-    cooldown: int = Field(default=0, ge=0, description="epochs to wait after a reduction")
+    cooldown: int = Field(default=0, ge=0, le=MANY, description="epochs to wait after a reduction")
     min_learning_rate: float = Field(default=0.0, ge=0, description="floor of the learning rate")
 
 
 class EarlyStopping(Section):
-    patience: int | None = Field(default=None, ge=0, description="epochs without improvement; null: off")
+    patience: int | None = Field(
+        default=None, ge=0, le=MANY, description="epochs without improvement; null: off"
+    )
     min_delta: float = Field(default=0.0, ge=0, description="smallest change that counts (absolute)")
     restore_best_weights: bool = Field(default=True, description="end with the weights of the best epoch")
 
 
 class Training(Section):
-    epochs: int = Field(default=20, ge=1, description="passes over the training split")
+    epochs: int = Field(default=20, ge=1, le=MANY, description="passes over the training split")
     batch_size: int = Field(
-        default=64, ge=1, description="images a step; the last batch of an epoch may be smaller"
+        default=64, ge=1, le=MANY, description="images a step; the last batch of an epoch may be smaller"
     )
     learning_rate: float = Field(default=1e-3, gt=0, lt=10, description="initial learning rate of Adam")
     monitor: Literal["val_loss", "val_accuracy"] = Field(

@@ -17,7 +17,7 @@ from experiment import cli, devices
 from experiment.cli import Framework
 from experiment.lifecycle import RunError
 from experiment.search import worker
-from experiment.space import configured, read_search
+from experiment.space import check, read_search
 from experiment.study import POLL, Work, fill, open_storage
 
 SPACE = Path(__file__).parents[1] / "configs" / "tune.yaml"
@@ -63,21 +63,13 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
         plan = read_search(given.space, sampler=given.sampler, trials=given.trials, pruning=given.pruning)
         if plan.sampler == "gp" and not devices.installed("torch"):
             raise RunError("sampler gp needs torch: pip install torch, or use tpe")
-        for key in plan.space:
-            configured(base, {key: base_value(base, key)})  # an unknown key is told before anything is begun
+        check(plan, base)
         storage = open_storage(given.storage or str(out / "journal.log"))
         work = Work(framework, plan, base, out, storage, f"{framework}-{out.name}", given.workers)
         fill(work)
         return run(work, command)
 
     return cli.guarded(search)
-
-
-def base_value(base: object, key: str) -> object:
-    """The value that the configuration has at a dotted key; None where it has no such key."""
-    for name in key.split("."):
-        base = getattr(base, name, None)
-    return base
 
 
 def run(work: Work, command: str) -> int:

@@ -82,7 +82,7 @@ class Record(Callback):
         self.recorder = recorder
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.learning_rate = trainer.optimizers[0].param_groups[0]["learning_rate"]
+        self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.recorder.epoch_begin(trainer.current_epoch)
 
     def on_train_batch_end(
@@ -114,8 +114,8 @@ class LearningRateScheduler(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         factor = self.training.schedule.factor(trainer.current_epoch, self.training.epochs)
-        optimizer: Any = trainer.optimizers[0]
-        optimizer.set_learning_rate(self.training.learning_rate * factor)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = self.training.learning_rate * factor
 
 
 class SaveCheckpoints(Checkpoint):

@@ -95,7 +95,7 @@ class Classifier(pl.LightningModule):
             loss = loss + factor * sum(kernel.square().sum() for kernel in self._kernels())
         return loss
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Adam:
         parameters = [p for p in self.parameters() if p.requires_grad]
         return Adam(parameters, lr=self.experiment.training.learning_rate)
 

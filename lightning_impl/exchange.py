@@ -38,11 +38,13 @@ def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
     last = weights(classifier.network)
     optimizer = classifier.configure_optimizers()
     optimizer.load_state_dict(optimizer_state)
-    group = optimizer.param_groups[0]
     return {
         "best": {f"weights/{name}": array for name, array in best.items()},
         "last": {f"weights/{name}": array for name, array in last.items()}
-        | {"iterations": np.array(group["steps"]), "learning_rate": np.array(group["learning_rate"])}
+        | {
+            "iterations": np.array(optimizer.iterations),
+            "learning_rate": np.array(optimizer.param_groups[0]["lr"]),
+        }
         | {name: to_array(moment) for name, moment in _moments(classifier, optimizer).items()},
     }
 
@@ -129,13 +131,14 @@ def _fill(count: Any, number: int) -> None:
 
 def _load_moments(classifier: Classifier, optimizer: Any, last: Arrays) -> None:
     [group] = optimizer.param_groups
-    group["steps"] = int(last["iterations"]) - 1
     for parameter in group["params"]:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()  # of nothing: torch makes its state
     optimizer.zero_grad()
-    for parameter in group["params"]:
-        optimizer.state[parameter]["step"].fill_(group["steps"])
+    state = optimizer.state_dict()
+    for of_parameter in state["state"].values():
+        of_parameter["step"].fill_(int(last["iterations"]))
+    optimizer.load_state_dict(state)
     for name, moment in _moments(classifier, optimizer).items():
         assign(moment, last[name], name)
 

@@ -35,35 +35,15 @@ class UnbiasedVariance(keras_semantics.BatchNorm):
 
 
 class EpsilonAfterCorrection(keras_semantics.Adam):
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            group["steps"] += 1
-            group["lr"], group["eps"] = _rounded_betas(group), group["epsilon"]
-        return torch.optim.Adam.step(self, closure)
+    def _as_torch(self, group: dict[str, Any], t: int) -> tuple[float, float]:
+        factor, _ = super()._as_torch(group, t)
+        return factor, group["eps"]
 
 
 class ExactBetas(keras_semantics.Adam):
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            group["steps"] += 1
-            group["lr"] = group["learning_rate"]
-            group["eps"] = group["epsilon"] / (1 - group["betas"][1] ** group["steps"]) ** 0.5
-        return torch.optim.Adam.step(self, closure)
-
-
-class StockAdam(keras_semantics.Adam):
-    """torch.optim.Adam as it comes, with a learning rate that the callbacks can set."""
-
-    def __init__(self, params: Any, lr: float) -> None:
-        super().__init__(params, lr, epsilon=1e-8)
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            group["lr"], group["eps"] = group["learning_rate"], group["epsilon"]
-        return torch.optim.Adam.step(self, closure)
+    def _as_torch(self, group: dict[str, Any], t: int) -> tuple[float, float]:
+        _, eps = super()._as_torch(group, t)
+        return 1.0, eps
 
 
 class LatePlateau(keras_semantics.ReduceLROnPlateau):
@@ -82,13 +62,6 @@ class StridesLater(bases.Residual):
         assert isinstance(first, nn.Conv2d)
         assert isinstance(second, nn.Conv2d)
         first.stride, second.stride = second.stride, first.stride
-
-
-def _rounded_betas(group: dict[str, Any]) -> float:
-    t = group["steps"]
-    exact = [1 - beta**t for beta in group["betas"]]
-    rounded = [1 - float(np.float32(beta)) ** t for beta in group["betas"]]
-    return group["learning_rate"] * (rounded[1] / exact[1]) ** 0.5 / (rounded[0] / exact[0])
 
 
 def _parameters(change: Callable[[Parameters], Parameters]) -> Any:
@@ -171,7 +144,7 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
     "stride_placement": lambda: patch.object(bases, "Residual", StridesLater),
     "adam_epsilon": lambda: patch.object(classifier, "Adam", EpsilonAfterCorrection),
     "adam_beta_rounding": lambda: patch.object(classifier, "Adam", ExactBetas),
-    "adam_stock": lambda: patch.object(classifier, "Adam", StockAdam),
+    "adam_stock": lambda: patch.object(classifier, "Adam", torch.optim.Adam),
     "flatten_order": lambda: patch.object(model, "Flatten", nn.Flatten),
     "initial_weights": lambda: patch.object(model, "initialise", lambda *_: torch.manual_seed(0)),
     "one_ulp": _nudged,  # no alignment: the smallest difference there is, for `parity sensitivity`

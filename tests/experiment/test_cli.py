@@ -133,11 +133,59 @@ def test_weights_file_matters_to_vgg16_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("model: {nme: cnn}", "nme"), ("model: [1", "parsing"), ("sed: 1", "sed")]
+    ("text", "named"),
+    [
+        ("model: {nme: cnn}", "nme"),
+        ("model: [1", "parsing"),
+        ("sed: 1", "sed"),
+        ("[" * 5000, "more than 32 lists"),
+        ("data: &a {classes: [*a]}", "*a repeats"),
+        ("seed: 1\nseed: 2", "seed stands there twice"),
+        ("training: {l2: .inf}", "training.l2"),
+        ("training: {l2: 1e400}", "training.l2"),
+        ("training: {learning_rate: .nan}", "training.learning_rate"),
+        ("training: {epochs: " + "9" * 30 + "}", "training.epochs"),
+        ("training: {epochs: " + "9" * 5000 + "}", "4300 digits"),
+    ],
+    ids=lambda text: text[:24],
 )
 def test_a_mistake_in_the_file_is_named(refusal: Refusal, config: Path, text: str, named: str) -> None:
     config.write_text(text)
     assert named in refusal("--config", str(config))
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--data.classes=" + "[" * 5000, "data.classes"),
+        ("--data.classes=" + "[" * 5000 + "]" * 5000, "data.classes"),
+        ("--data.thin={a: &a [*a]}", "data.thin"),
+        ("--data.thin={a: 0.5, a: 0.4}", "data.thin"),
+        ("--training.l2=1e400", "training.l2"),
+        ("--training.l2=nan", "training.l2"),
+        ("--training.batch_size=" + "9" * 40, "training.batch_size"),
+        ("--model.dense_units=" + "9" * 5000, "model.dense_units"),
+        ("--model.filters=[4, 1000000000000]", "filters"),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_a_value_without_measure_is_refused_in_a_short_line(
+    refusal: Refusal, option: str, named: str
+) -> None:
+    said = refusal(option)
+    assert named in said
+    assert len(said) < 600
+
+
+def test_a_file_may_have_a_mark_of_its_encoding_and_classes_with_numbers(config: Path) -> None:
+    config.write_text("data: {classes: [3, 7], thin: {3: 0.5}}", encoding="utf-16")
+    data = experiment("--config", str(config), "--training.epochs=2").data
+    assert (data.classes, data.thin) == (["3", "7"], {"3": 0.5})
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "foo://x", "http://"])
+def test_an_address_that_is_no_tracking_store_is_refused(refusal: Refusal, uri: str) -> None:
+    assert f"mlflow.uri {uri}: " in refusal("--tracking=mlflow", f"--mlflow.uri={uri}")
 
 
 def test_torchvision_augmentation_is_refused_by_keras_alone(refusal: Refusal) -> None:

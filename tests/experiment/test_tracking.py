@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from small_runs import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
+from experiment import tracking
 from experiment.config import Experiment
 from experiment.datasets import load
 from experiment.run import HISTORY, Run, RunError
-from experiment.tracking import KEYS, Tracker, check, settings
+from experiment.tracking import KEYS, Tracker, address_fault, check, client, parameters, settings
 
 SIDES = ("keras", "lightning")
 LOAD = """
@@ -50,22 +52,180 @@ def test_store_that_cannot_be_reached_is_refused_at_once() -> None:
         check(experiment)
 
 
-def test_lost_store_costs_a_warning_and_no_epoch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    experiment = tracked(tmp_path)
+@pytest.mark.parametrize(
+    ("uri", "fine"),
+    [
+        ("sqlite:///m.db", True),
+        ("http://127.0.0.1:1", True),  # it may be down: no reason not to train
+        ("postgresql+psycopg://u@h/d", True),
+        ("databricks", True),
+        ("foo://x", False),
+        ("mlruns", False),
+        ("", False),
+        ("http://", False),
+        ("sqlite", False),
+    ],
+)
+def test_an_address_that_is_none_is_refused(uri: str, fine: bool) -> None:
+    assert (address_fault(uri) is None) == fine
+
+
+def begun(experiment: Experiment) -> Run:
     run = Run.create(experiment, "keras", "digits")
     run.write_json("environment.json", {"framework": "keras", "data": {"name": "digits", "sha256": "0"}})
+    return run
+
+
+def row(epoch: int) -> dict[str, float]:
+    return dict.fromkeys(HISTORY, 0.5) | {"epoch": epoch}
+
+
+def epochs(tracker: Tracker) -> list[int]:
+    return [metric.step for metric in tracker.client.get_metric_history(tracker.id, "val_loss")]
+
+
+def status(tracker: Tracker) -> str:
+    return tracker.client.get_run(tracker.id).info.status
+
+
+def warnings(capsys: pytest.CaptureFixture) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING: MLflow")]
+
+
+class Dead:
+    """A store that fails at whatever it is asked."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError("no answer")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackers of these tests have nothing to close when pytest ends."""
+    monkeypatch.setattr(tracking.atexit, "register", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the present schema, which takes seconds to make."""
+    folder = tmp_path_factory.mktemp("store")
+    client(tracked(folder))
+    return folder / "m.db"
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, empty_store: Path) -> Experiment:
+    shutil.copy2(empty_store, tmp_path / "m.db")
+    return tracked(tmp_path)
+
+
+def test_lost_store_costs_a_warning_and_no_epoch(
+    experiment: Experiment, capsys: pytest.CaptureFixture
+) -> None:
+    run = begun(experiment)
     tracker = Tracker(run, experiment)
-    row = dict.fromkeys(HISTORY, 0.5) | {"epoch": 1}
-    tracker.epoch(row)
-    [metric] = tracker.client.get_metric_history(tracker.id, "val_loss")
-    assert (metric.value, metric.step) == (0.5, 1)
+    tracker.epoch(row(1))
     assert tracker.client.get_run(tracker.id).data.params["training.batch_size"] == "64"
-    resumed = Tracker(run, experiment)
-    assert resumed.id == tracker.id
-    tracker.client.delete_run(tracker.id)
-    tracker.id = "gone"
-    tracker.epoch(row)
-    assert "the run record is whole without it" in capsys.readouterr().err
+    assert Tracker(run, experiment, [row(1)]).id == tracker.id
+    store, tracker.client = tracker.client, Dead()
+    tracker.epoch(row(2))
+    tracker.client = store
+    tracker.epoch(row(3))  # so soon after, the store is left alone
+    assert epochs(tracker) == [1]
+    assert warnings(capsys) == ["WARNING: MLflow: no answer; the run record is whole without it"]
+    tracker._asleep = 0.0  # as after a minute
+    tracker.epoch(row(4))
+    assert epochs(tracker) == [1, 2, 3, 4]
+    tracker.end("KILLED")
+    assert status(tracker) == "KILLED"
+
+
+def test_a_store_that_is_down_at_first_gets_all_when_it_answers(
+    experiment: Experiment, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "client", lambda _: Dead())
+    tracker = Tracker(begun(experiment), experiment)
+    tracker.epoch(row(1))
+    tracker.end("FAILED")  # of nothing yet
+    assert len(warnings(capsys)) == 1
+    monkeypatch.undo()
+    tracker._asleep = 0.0
+    tracker.epoch(row(2))
+    assert epochs(tracker) == [1, 2]
+    assert status(tracker) == "RUNNING"
+
+
+def test_results_that_cannot_be_logged_leave_no_run_open(
+    experiment: Experiment, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker(begun(experiment), experiment)
+    tracker.epoch(row(1))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tracker.client, "log_artifact", full)
+    results = {"test_accuracy": 1.0, "test_loss": 0.0, "macro_f1": 1.0, "status": "completed"}
+    tracker.finish(results, ["a", "b"])
+    assert status(tracker) == "FINISHED"
+    [warning] = warnings(capsys)
+    assert "No space left on device" in warning
+
+
+def test_a_run_that_nobody_closes_fails_when_its_process_ends(experiment: Experiment) -> None:
+    run = begun(experiment)
+    program = (
+        "import sys; from pathlib import Path; from experiment.config import Experiment; "
+        "from experiment.run import Run; from experiment.tracking import Tracker; "
+        "Tracker(Run(sys.argv[1]), Experiment.model_validate_json(sys.argv[2])); raise OSError('disk')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run.directory), experiment.model_dump_json()],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "OSError: disk" in done.stderr
+    identity = run.read_json("mlflow.json")["run_id"]
+    assert client(experiment).get_run(identity).info.status == "FAILED"
+
+
+def test_a_deleted_experiment_stays_deleted(experiment: Experiment, capsys: pytest.CaptureFixture) -> None:
+    run = begun(experiment)
+    first = Tracker(run, experiment)
+    first.epoch(row(1))
+    deleted = first.client.get_run(first.id).info.experiment_id
+    first.client.delete_experiment(deleted)
+    resumed = Tracker(run, experiment, [row(1)])  # its run is gone with it
+    resumed.epoch(row(2))
+    assert epochs(resumed) == [1, 2]
+    place = resumed.client.get_experiment(resumed.client.get_run(resumed.id).info.experiment_id)
+    assert place.name == "image-classifier-2"
+    assert resumed.client.get_experiment(deleted).lifecycle_stage == "deleted"
+    gone, renamed = warnings(capsys)
+    assert "is gone" in gone
+    assert "the experiment image-classifier was deleted" in renamed
+    assert run.read_json("mlflow.json")["run_id"] == resumed.id
+    (run.directory / "mlflow.json").write_text('{"uri": "sq')  # half a file is none
+    again = Tracker(run, experiment)
+    assert again.id not in (first.id, resumed.id)
+    assert again.client.get_run(again.id).info.experiment_id == place.experiment_id
+
+
+def test_settings_that_mlflow_does_not_take_are_made_to_fit(experiment: Experiment) -> None:
+    thin = {"cats & dogs": 0.5, "cats | dogs": 0.25, "a//b": 0.5, "..": 0.5, "x" * 400: 0.125, "é ü\n": 0.5}
+    classes = [f"class {number}" for number in range(1000)]
+    data = {"data": {"thin": thin, "classes": classes}}
+    odd = Experiment.model_validate(experiment.model_dump() | data)
+    tracker = Tracker(begun(odd), odd)
+    logged = tracker.client.get_run(tracker.id).data.params
+    assert logged["data.thin.cats _ dogs"] == "0.5"
+    assert logged["data.thin.cats _ dogs_2"] == "0.25"
+    assert [value for key, value in logged.items() if key.startswith("data.thin.xxx")] == ["0.125"]
+    assert logged["data.classes"].startswith("['class 0', 'class 1'")
+    assert len(logged["data.classes"]) == 6000
+    assert len(logged) == len(settings(odd))
+    assert logged == parameters(settings(odd))
 
 
 @pytest.fixture(scope="module")

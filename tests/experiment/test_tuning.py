@@ -18,7 +18,7 @@ import yaml
 
 from experiment.config import Experiment
 from experiment.lifecycle import RunError
-from experiment.space import Search, configured, read_search
+from experiment.space import Search, check, configured, read_search
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -256,6 +256,58 @@ def test_ranges_and_choices_reach_the_configuration() -> None:
     assert changed.model.filters == [4, 4]
     with pytest.raises(RunError, match="less than 10"):
         configured(Experiment(), {"training.learning_rate": 11})
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("run.dir: [a, b]", "run.dir cannot be searched: each trial has a directory of its own"),
+        ("run.record_steps: [true, false]", "run.record_steps cannot be searched"),
+        ("mlflow.uri: [a, b]", "mlflow.uri cannot be searched"),
+        ("tracking: [mlflow, tensorboard]", "tracking cannot be searched"),
+        ("data.cache: [a, b]", "data.cache cannot be searched"),
+        ("gpus: [0, 1]", "gpus cannot be searched"),
+        ("training.monitor: [val_loss, val_accuracy]", "training.monitor cannot be searched"),
+        ("training.l2: []", "training.l2 has no choices"),
+        ("training.l2: [0.1, 0.2, 0.1]", "training.l2: 0.1 is listed twice"),
+        ("training.l2: [0.1, 1e-1]", "training.l2: 0.1 is listed twice"),
+        ("training.l2: [0.1, '1e-1']", "training.l2: 0.1 is listed twice"),
+        ("training.epochs: [1, 1.0]", "training.epochs: 1.0 is listed twice"),
+        ("model.filters: [[4, 8], [4.0, 8.0]]", "listed twice"),
+        ("gpu: [0]", "no configuration key gpu"),
+        ("training.plateau.patience: [null, 2, null]", "training.plateau.patience: None is listed twice"),
+        ("training.l2: {low: 0.2, high: 0.1}", "low 0.2 must be less than high 0.1"),
+        ("training.l2: {low: 0, high: 0.1, log: true}", "a log scale begins above 0"),
+        ("training.l2: {low: 0, high: .inf}", "finite|beyond"),
+        ("training.l2: {low: 0, high: " + "9" * 40 + "}", "beyond"),
+        ("training.l2: {low: .nan, high: 1}", "finite"),
+        ("training.compile: {low: false, high: true}", "false is no number"),
+        ("training.l2: {low: 0, high: 1, step: 1.0e-300}", "more than 10,000 values"),
+        ("training.l2: [0.1]\n  training.l2: [0.2]", "training.l2 stands there twice"),
+        ("training.l2: " + "[" * 5000, "more than 32 lists"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_space_that_makes_no_search_is_refused(space: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(f"sampler: grid\nspace:\n  {space}\n")
+
+    def begin() -> None:
+        search = read_search(tmp_path / "space.yaml")
+        check(search, Experiment())
+        search.cells()
+
+    with pytest.raises(RunError, match=said):
+        begin()
+
+
+def test_choices_that_differ_are_left_alone() -> None:
+    space = {
+        "training.compile": [True, False],
+        "training.plateau.patience": [None, 1, 2],
+        "model.filters": [[4], [4, 8]],
+        "training.class_weights": [None, "balanced"],
+    }
+    check(Search.model_validate({"space": space}), Experiment())
 
 
 def test_grid_lists_every_cell() -> None:
