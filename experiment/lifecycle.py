@@ -134,7 +134,7 @@ def discard(session: Session, recorder: Recorder) -> int:
     """Remove the record of a run that finished no epoch, say so, and return the command's exit code."""
     _remove(session)
     print(f"{recorder.message}\nno epoch was finished: nothing is kept", file=sys.stderr)
-    return 1
+    return recorder.exit_code
 
 
 def finish(
@@ -206,4 +206,4 @@ def finish(
     if recorder.status == "interrupted":
         print(f"go on with: --resume {run.directory}", file=sys.stderr)
     print(run.directory, flush=True)
-    return 0 if recorder.status == "completed" else 1
+    return recorder.exit_code

@@ -174,7 +174,8 @@ def _write(config: Any, out: Path, size: int) -> int:
         rows, writer = getattr(dataset, split), Writer(out, split, size)
         for start in tqdm(range(0, len(rows), size), desc=split, unit="shard", disable=None):
             writer.add(*rows.batch(np.arange(start, min(start + size, len(rows)))))
-    (out / "class_names.txt").write_text("".join(f"{name}\n" for name in dataset.class_names))
+    with replacing(out / "class_names.txt") as path:
+        path.write_text("".join(f"{name}\n" for name in dataset.class_names))
     counts = f"{len(dataset.train)} training and {len(dataset.test)} test images"
     print(f"{counts}: --data.name shards --data.root {out}")
     return 0

@@ -17,6 +17,7 @@ from experiment import cli, devices
 from experiment.cli import Framework
 from experiment.lifecycle import RunError
 from experiment.search import worker
+from experiment.signals import Stopped
 from experiment.space import configured, read_search
 from experiment.study import POLL, Work, fill, open_storage
 
@@ -101,7 +102,7 @@ def run(work: Work, command: str) -> int:
                 if not alive:
                     break
                 time.sleep(POLL)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         work.stopping.set()
         print("stopping after this step", file=sys.stderr)
     for thread in threads:

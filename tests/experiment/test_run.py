@@ -14,7 +14,7 @@ import pytest
 
 from experiment.cli import read_config
 from experiment.config import Experiment
-from experiment.run import HISTORY, Run, environment, occupied, replacing
+from experiment.run import HISTORY, Run, environment, occupied, release, replacing
 
 
 def experiment(directory: Path | None = None, **values: Any) -> Experiment:
@@ -93,6 +93,7 @@ def test_a_run_is_replaced_only_when_asked(run: Run) -> None:
     assert run.finished
     Run.create(experiment(run.directory, run={"overwrite": True}), "keras", "digits")
     assert not run.finished
+    release()
     assert sorted(os.listdir(run.directory)) == ["checkpoints", "config.yaml"]
 
 
