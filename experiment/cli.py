@@ -238,6 +238,11 @@ def _resume_request(framework: Framework, parser: Parser, directory: Path, argv:
         )
     experiment = _validated(parser.parse_args(["--config", str(config), *argv]))
     check(framework, experiment)
+    if run.Run(directory).unborn:
+        if ranks.rank() == 0:
+            print(f"{directory} was stopped before its first checkpoint: it begins anew", file=sys.stderr)
+        anew = experiment.run.model_copy(update={"dir": str(directory), "overwrite": True})
+        return Request(experiment.model_copy(update={"run": anew}))
     return Request(experiment, directory)
 
 

@@ -39,6 +39,8 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
 
     Raises DataError for the data; RunError where the run cannot be resumed or its place is taken.
     """
+    if resume is not None and ranks.rank() == 0:
+        Run(resume).claim()
     tracking.check(experiment)
     warm = update.opened(experiment, framework)
     dataset, tests = update.load_all(experiment)

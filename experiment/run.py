@@ -32,6 +32,7 @@ HISTORY = (
     "seconds",
     "images_per_second",
 )
+LAST = ("last.ckpt", "resume.keras")  # what training goes on from; each side writes it last
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision", "lightning", "numpy")
 
 
@@ -158,8 +159,18 @@ class Run:
         return (self.directory / "metrics.json").is_file()
 
     @property
+    def unborn(self) -> bool:
+        """Whether the run was stopped before its first checkpoint: what there is of it can begin anew."""
+        path = self.directory / "history.csv"
+        epochs = len(path.read_bytes().splitlines()) - 1 if path.is_file() else 0
+        if self.finished or epochs > 1 or any((self.checkpoints / n).exists() for n in LAST):
+            return False
+        others = [p for p in self.directory.iterdir() if p.name != "config.yaml" and not files.ours(p)]
+        return _is_record(self.directory) and (self.checkpoints.is_dir() or not others)
+
+    @property
     def resumable(self) -> bool:
-        """Whether an epoch was finished, from whose checkpoint it can go on."""
+        """Whether an epoch was finished, and its checkpoint at least begun."""
         if not all((self.directory / name).is_file() for name in ("history.csv", "environment.json")):
             return False
         return self.checkpoints.is_dir() and any(not files.ours(p) for p in self.checkpoints.iterdir())

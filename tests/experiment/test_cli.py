@@ -52,11 +52,13 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def old_run(tmp_path: Path) -> Path:
     directory = str(tmp_path / "old")
-    return Run.create(
+    run = Run.create(
         Experiment.model_validate({"seed": 5, "run": {"dir": directory}, "training": {"epochs": 3}}),
         "lightning",
         "digits",
-    ).directory
+    )
+    (run.checkpoints / "last.ckpt").touch()
+    return run.directory
 
 
 def experiment(*argv: str) -> Experiment:
