@@ -7,6 +7,7 @@ import the caller's main module again, and with it torch or TensorFlow.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -30,6 +31,7 @@ from tqdm import tqdm
 
 from experiment.devices import count_cores
 from experiment.download import DataError
+from experiment.files import fault
 
 # Below this, starting processes takes longer than decoding in threads.
 PROCESSES_FROM = 2000
@@ -52,7 +54,12 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
             with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".building-") as temporary:
                 folder = Path(temporary) / key
                 folder.mkdir()
-                build(folder)
+                try:
+                    build(folder)
+                except OSError as error:
+                    if (number := fault(error, folder / "images.npy")) is None:
+                        raise
+                    raise OSError(number, os.strerror(number)) from error
                 digests = {path.name: _sha256(path) for path in folder.glob("*.npy")}
                 (folder / "sha256.json").write_text(json.dumps(digests))
                 try:
@@ -64,7 +71,8 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
         if arrays is None:
             raise OSError(f"{entry} is damaged")
     except OSError as error:
-        raise DataError(f"cannot keep images in {cache}: {error}\nname another --data.cache") from error
+        said = error.strerror or error
+        raise DataError(f"cannot keep images in {cache}: {said}\nname another --data.cache") from error
     return arrays
 
 
@@ -90,9 +98,14 @@ def blank_images(out: Path, count: int, size: int) -> np.ndarray:
     Raises OSError where it does not fit.
     """
     shape = (count, size, size, 3)
-    if shutil.disk_usage(out).free < math.prod(shape):  # on a full disk, writing to a mapped file is a SIGBUS
-        raise OSError(f"{math.prod(shape) / 1e9:.1f} GB of decoded images do not fit on the disk")
-    return np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, shape)
+    gigabytes = f"{math.prod(shape) / 1e9:.1f} GB of decoded images"
+    if shutil.disk_usage(out).free < math.prod(shape):
+        raise OSError(errno.ENOSPC, f"{gigabytes} do not fit on the disk")
+    images = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):  # on a disk that fills up, writing to a mapped file is a SIGBUS
+        with (out / "images.npy").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, (out / "images.npy").stat().st_size)
+    return images
 
 
 def decode_files(files: list[Path], size: int, out: Path) -> None:

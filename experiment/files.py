@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +32,6 @@ REFUSED = {
     errno.ENOTDIR: "name another place",
     errno.ESTALE: "see to its file system",
 }
-NO_ROOM = 1 << 16  # bytes free, below which a failed write that gives no reason has this
 
 _held: dict[Path, int] = {}  # resolved directory -> the descriptor of its lock file
 
@@ -47,7 +45,7 @@ class WriteError(OSError):
     @property
     def way_out(self) -> str:
         assert self.errno is not None
-        return (FULL | REFUSED)[self.errno]
+        return (FULL | REFUSED).get(self.errno, "see to its disk")
 
 
 @contextmanager
@@ -75,18 +73,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def fault(error: BaseException | None, path: Path) -> int | None:
     """The errno with which a disk refused `path`, found in what a library raised; None for others."""
-    failed = isinstance(error, OSError | RuntimeError)
+    silent = isinstance(error, OSError | RuntimeError)
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
         if match := re.search(r"errno = (\d+)", str(error)):  # HDF5's words
             number = int(match[1])
         if number in FULL | REFUSED and getattr(error, "filename", None) in (None, str(path)):
             return number
+        silent = silent and number is None
         error = error.__cause__ or error.__context__
-    # NumPy and torch tell that a write failed, and not why.
-    with suppress(OSError):
-        if failed and shutil.disk_usage(path.parent).free < NO_ROOM:
-            return errno.ENOSPC
+    return _why(path) if silent and path.exists() else None
+
+
+def _why(path: Path) -> int | None:
+    """The errno that more bytes meet: NumPy and torch tell that a write failed, and not why."""
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(1 << 16))
+        _to_disk(path)
+    except OSError as error:
+        return error.errno
     return None
 
 

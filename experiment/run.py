@@ -181,12 +181,12 @@ _claimed: list[tuple[Run, bool]] = []  # with whether this process made it
 
 def left_behind() -> str | None:
     """How to go on with the run that this process was writing; a new one without an epoch is removed."""
-    for run, made in _claimed:
-        if run.resumable:
-            return f"go on with: --resume {run.directory}"
-        if made:
-            shutil.rmtree(run.directory, ignore_errors=True)
-            return "no epoch was finished: nothing is kept"
+    run, made = _claimed[-1] if _claimed else (None, False)
+    if run is not None and run.resumable:
+        return f"go on with: --resume {run.directory}"
+    if run is not None and made:
+        shutil.rmtree(run.directory, ignore_errors=True)
+        return "no epoch was finished: nothing is kept"
     return None
 
 
