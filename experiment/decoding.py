@@ -18,10 +18,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,13 +30,14 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from experiment import files
 from experiment.devices import count_cores
 from experiment.download import DataError
-from experiment.files import fault
 
 # Below this, starting processes takes longer than decoding in threads.
 PROCESSES_FROM = 2000
 CHUNK = 256
+BUILDING = ".building-"  # what an entry of the cache is called until it is whole
 
 
 def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.ndarray]:
@@ -51,13 +53,17 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
         if arrays is None:
             shutil.rmtree(entry, ignore_errors=True)
             entry.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".building-") as temporary:
+            _sweep(entry.parent)
+            with (
+                tempfile.TemporaryDirectory(dir=entry.parent, prefix=BUILDING) as temporary,
+                _in_use(Path(temporary)),
+            ):
                 folder = Path(temporary) / key
                 folder.mkdir()
                 try:
                     build(folder)
                 except OSError as error:
-                    if (number := fault(error, folder / "images.npy")) is None:
+                    if (number := files.fault(error, folder / "images.npy")) is None:
                         raise
                     raise OSError(number, os.strerror(number)) from error
                 digests = {path.name: _sha256(path) for path in folder.glob("*.npy")}
@@ -74,6 +80,26 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
         said = error.strerror or error
         raise DataError(f"cannot keep images in {cache}: {said}\nname another --data.cache") from error
     return arrays
+
+
+@contextmanager
+def _in_use(folder: Path) -> Iterator[bool]:
+    """Lock a folder that is being built in; gives whether nobody else has."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield files.locked(descriptor, without=False)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what builds left that were killed: nobody has it in use, and nobody is about to."""
+    for folder in place.glob(f"{BUILDING}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > 60:
+                with _in_use(folder) as free:
+                    if free:
+                        shutil.rmtree(folder)
 
 
 def _intact(entry: Path) -> dict[str, np.ndarray] | None:

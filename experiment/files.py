@@ -142,7 +142,7 @@ def claim(directory: Path) -> str | None:
         os.close(_held.pop(place))  # the directory was removed since
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _locked(descriptor):
+        if not locked(descriptor):
             other = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             os.close(descriptor)
             return other or "another process"
@@ -166,7 +166,7 @@ def writer(directory: Path) -> str | None:
     except OSError:
         return None
     try:
-        if _locked(descriptor):
+        if locked(descriptor):
             return None
         return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
     finally:
@@ -183,15 +183,16 @@ def release() -> None:
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def locked(descriptor: int, without: bool = True) -> bool:
+    """Lock an open file for this process; False where another has it, `without` where there are no locks."""
     if fcntl is None:
-        return True
+        return without
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        return True
+        return without
     return True
 
 

@@ -186,7 +186,7 @@ def test_a_lock_holds_where_its_file_was_removed_in_the_meantime(
 ) -> None:
     # Opened just before the holder ends: what is locked then is no longer in the directory.
     (tmp_path / ".lock").touch()
-    honest, opened = files._locked, []
+    honest, opened = files.locked, []
 
     def late(descriptor: int) -> bool:
         if not opened:
@@ -194,7 +194,7 @@ def test_a_lock_holds_where_its_file_was_removed_in_the_meantime(
         opened.append(descriptor)
         return honest(descriptor)
 
-    monkeypatch.setattr(files, "_locked", late)
+    monkeypatch.setattr(files, "locked", late)
     assert claim(tmp_path) is None
     assert len(opened) == 2
     assert (tmp_path / ".lock").exists()
