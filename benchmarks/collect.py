@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiment.cli import fail
+from experiment.signals import Stopped
 
 Sample = dict[str, Any]
 
@@ -79,7 +80,7 @@ def collect(
         bar.set_postfix_str(str(cell))
         try:
             samples.add(cell, turn, measure(cell))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             bar.close()
             print(f"interrupted; the same command goes on with {samples.path}", file=sys.stderr)
             raise

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-import stat
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,8 @@ from typing import Any, Literal, NoReturn
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pydantic import ValidationError
 
-from experiment import devices, documents, ranks, tracking
+from experiment import devices, documents, files, output, ranks, run, signals, tracking
 from experiment.config import Experiment, fault
-from experiment.run import occupied
 
 Framework = Literal["keras", "lightning"]
 
@@ -51,12 +50,20 @@ class Request:
 class PlainParser(argparse.ArgumentParser):
     """argparse with errors of two lines that name the fault, and exit with 2."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        output.outlive_readers()  # a command's first act: its --help may be piped to head, too
+        super().__init__(*args, **options)
+
     def error(self, message: str) -> NoReturn:
         fail(f"{message}\n(see: python -m {self.prog} --help)")
 
 
 class Parser(ArgumentParser):
     """A parser whose errors are two lines that name the fault, and exit with 2."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        output.outlive_readers()
+        super().__init__(*args, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
         message = _one_line(message)
@@ -73,20 +80,6 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def refuse_pipe(path: str | Path) -> None:
-    """Exit with 2 for a pipe, socket or device, which might be waited for for ever.
-
-    Not for a descriptor that the shell has opened, as for --config <(command).
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # what is not there is told by who reads it
-        return
-    handed = str(path).startswith(("/dev/fd/", "/dev/stdin", "/proc/self/fd/"))
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or handed):
-        fail(f"{path}: no regular file: name one")
-
-
 def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Request:
     """Read and check the command line of `python -m <framework>_impl.train`.
 
@@ -94,14 +87,13 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     framework: unknown keys, values out of bounds, missing files, impossible combinations, no such device.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    for option, following in zip(argv, argv[1:] + [""] * bool(argv), strict=True):
-        if option.partition("=")[0] == "--config":
-            refuse_pipe(option.partition("=")[2] or following)
     parser = Parser(
         prog=f"{framework}_impl.train",
         description=f"Train the image classifier with {framework.capitalize()}. Two more options stand "
         "outside the configuration: --resume RUN goes on with a run, and --config FILE reads YAML. "
-        "--warm-start RUN begins a new run with the weights of another.",
+        "--warm-start RUN begins a new run with the weights of another. A signal that asks to stop (Ctrl-C, "
+        "TERM, HUP, USR1, USR2, XCPU) ends training after the step in hand with exit code 128 + its number; "
+        "--resume goes on from the finished epochs.",
         exit_on_error=True,
         allow_abbrev=False,
         print_config="--print-config",
@@ -117,7 +109,8 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
         return _resume_request(framework, parser, resume.resume, argv)
     experiment = _validated(parser.parse_args(argv))
     check(framework, experiment)
-    if (problem := occupied(experiment)) is not None:
+    # Where there are several processes the first alone writes the run, and may have begun to.
+    if ranks.rank() == 0 and (problem := run.occupied(experiment)) is not None:
         fail(problem)
     return Request(experiment)
 
@@ -185,19 +178,45 @@ def _check_files(experiment: Experiment) -> None:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Run a command's work; a user's mistake becomes one or two lines and exit code 2."""
+    """Run a command's work and return its exit code; what goes wrong becomes one or two lines.
+
+    A user's mistake is exit code 2, a disk that is full or refuses 1, a signal that asks to stop 128 + its
+    number; where a run was being trained, they say how to go on. The runs that were claimed are released.
+    """
     from experiment.datasets import DataError
     from experiment.lifecycle import RunError
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # a class or a file may be named in any script, or in none
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return command()
+        with signals.listening(signals.stop):
+            code = command()
+        if (error := output.lost()) is None:
+            return code
+        print(f"error: what was printed is not all there ({error.strerror})", file=sys.stderr)
+        return code or 1
     except (DataError, RunError) as error:
-        fail(str(error))
+        if not files.full(error):
+            fail(str(error))
+        _say(f"error: {error}", run.left_behind())
+        return 1
+    except OSError as error:
+        if (told := files.told(error)) is None:
+            raise
+        _say(f"error: {told}", run.left_behind())
+        return 1
+    except signals.Stopped as stopped:
+        _say("interrupted", run.left_behind())
+        return stopped.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        _say("interrupted", run.left_behind())
+        return signals.exit_code(signal.SIGINT)
+    finally:
+        run.release()
+
+
+def _say(*lines: str | None) -> None:
+    print(*filter(None, lines), sep="\n", file=sys.stderr)
 
 
 def use_device(framework: Framework, experiment: Experiment) -> None:
@@ -220,11 +239,13 @@ def resolve_backend(experiment: Experiment) -> str:
     return backend
 
 
-def _resume_request(framework: Framework, parser: Parser, run: Path, argv: list[str]) -> Request:
+def _resume_request(framework: Framework, parser: Parser, directory: Path, argv: list[str]) -> Request:
     given = parser.parse_args(argv, defaults=False)
-    config = run / "config.yaml"
+    config = directory / "config.yaml"
     if not config.is_file():
-        fail(f"--resume {run}: not a run directory (no config.yaml)")
+        fail(f"--resume {directory}: not a run directory (no config.yaml)")
+    if ranks.rank() == 0 and (other := files.writer(directory)) is not None:
+        fail(f"--resume {run.being_written(directory, other)}")
     changed = {key for key, _ in given.items() if key != "config"}
     if given.get("config"):
         fail("--resume repeats the configuration of the run: leave --config out")
@@ -235,7 +256,12 @@ def _resume_request(framework: Framework, parser: Parser, run: Path, argv: list[
         )
     experiment = _validated(parser.parse_args([*_with_settings(["--config", str(config)]), *argv]))
     check(framework, experiment)
-    return Request(experiment, run)
+    if run.Run(directory).unborn:
+        if ranks.rank() == 0:
+            print(f"{directory} was stopped before its first checkpoint: it begins anew", file=sys.stderr)
+        anew = experiment.run.model_copy(update={"dir": str(directory), "overwrite": True})
+        return Request(experiment.model_copy(update={"run": anew}))
+    return Request(experiment, directory)
 
 
 def _with_settings(argv: Sequence[str]) -> list[str]:

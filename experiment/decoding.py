@@ -7,6 +7,7 @@ import the caller's main module again, and with it torch or TensorFlow.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -17,10 +18,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -29,6 +31,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from experiment import files
 from experiment.devices import count_cores
 from experiment.download import DataError
 from experiment.image_files import formats
@@ -36,6 +39,7 @@ from experiment.image_files import formats
 # Below this, starting processes takes longer than decoding in threads.
 PROCESSES_FROM = 2000
 CHUNK = 256
+BUILDING = ".building-"  # what an entry of the cache is called until it is whole
 PHOTOMETRIC = 262  # the tag of a TIFF file that says what its values mean
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits a channel that are in use
 
@@ -82,10 +86,19 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
         if arrays is None:
             shutil.rmtree(entry, ignore_errors=True)
             entry.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".building-") as temporary:
+            _sweep(entry.parent)
+            with (
+                tempfile.TemporaryDirectory(dir=entry.parent, prefix=BUILDING) as temporary,
+                _in_use(Path(temporary)),
+            ):
                 folder = Path(temporary) / key
                 folder.mkdir()
-                build(folder)
+                try:
+                    build(folder)
+                except OSError as error:
+                    if (number := files.fault(error, folder / "images.npy")) is None:
+                        raise
+                    raise OSError(number, os.strerror(number)) from error
                 digests = {path.name: _sha256(path) for path in folder.glob("*.npy")}
                 (folder / "sha256.json").write_text(json.dumps(digests))
                 try:
@@ -97,8 +110,29 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
         if arrays is None:
             raise OSError(f"{entry} is damaged")
     except OSError as error:
-        raise DataError(f"cannot keep images in {cache}: {error}\nname another --data.cache") from error
+        said = error.strerror or error
+        raise DataError(f"cannot keep images in {cache}: {said}\nname another --data.cache") from error
     return arrays
+
+
+@contextmanager
+def _in_use(folder: Path) -> Iterator[bool]:
+    """Lock a folder that is being built in; gives whether nobody else has."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield files.locked(descriptor, without=False)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what builds left that were killed: nobody has it in use, and nobody is about to."""
+    for folder in place.glob(f"{BUILDING}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > 60:
+                with _in_use(folder) as free:
+                    if free:
+                        shutil.rmtree(folder)
 
 
 def _intact(entry: Path) -> dict[str, np.ndarray] | None:
@@ -123,9 +157,14 @@ def blank_images(out: Path, count: int, size: int) -> np.ndarray:
     Raises OSError where it does not fit.
     """
     shape = (count, size, size, 3)
-    if shutil.disk_usage(out).free < math.prod(shape):  # on a full disk, writing to a mapped file is a SIGBUS
-        raise OSError(f"{math.prod(shape) / 1e9:.1f} GB of decoded images do not fit on the disk")
-    return np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, shape)
+    gigabytes = f"{math.prod(shape) / 1e9:.1f} GB of decoded images"
+    if shutil.disk_usage(out).free < math.prod(shape):
+        raise OSError(errno.ENOSPC, f"{gigabytes} do not fit on the disk")
+    images = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):  # on a disk that fills up, writing to a mapped file is a SIGBUS
+        with (out / "images.npy").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, (out / "images.npy").stat().st_size)
+    return images
 
 
 def decode_files(files: list[Path], size: int, out: Path, reading: Reading) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 LARGEST = 2**20  # bytes; a list of 10,000 classes has a fifth of it
 DEEPEST = 32  # sections and lists in each other
+HANDED = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # what the shell has opened, as --config <(command)
 MOST = 100_000  # values, those that an alias repeats counted each time
 
 Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -67,11 +68,12 @@ def read(path: Path) -> dict[str, Any]:
     UTF-8, or UTF-16 with its mark. Raises DocumentError, which names the file.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise DocumentError("no such file" if not path.exists() else "not a file")
-        if path.stat().st_size > LARGEST:
-            raise DocumentError(f"larger than {LARGEST // 2**20} MB: no settings have that size")
-        values = parse(path.read_bytes())
+        if not path.exists():
+            raise DocumentError("no such file")
+        if not (path.is_file() or str(path).startswith(HANDED)):  # a pipe would be waited for
+            raise DocumentError("a folder" if path.is_dir() else "no regular file")
+        with path.open("rb") as file:
+            values = parse(file.read(LARGEST + 1))
     except OSError as error:
         raise DocumentError(f"{path}: cannot be read ({error.strerror})") from error
     except DocumentError as error:
@@ -98,7 +100,7 @@ def parse(text: str | bytes) -> Any:
 def _measure(text: str | bytes) -> None:
     """Raise DocumentError for what would not end: the parser's events come one by one, and hold nothing."""
     if len(text) > LARGEST:
-        raise DocumentError(f"larger than {LARGEST // 2**20} MB")
+        raise DocumentError(f"larger than {LARGEST // 2**20} MB: no settings have that size")
     sizes: dict[str, int] = {}  # of what an anchor stands for
     open_: list[tuple[str | None, int]] = []  # anchor, and how many values came before
     total = 0

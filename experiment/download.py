@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from experiment import files
+
 try:
     import fcntl
 except ImportError:  # Windows: two downloads at once are then not serialised
@@ -95,6 +97,9 @@ def fetch(
         raise DataError(f"cannot download {url}: HTTP {error.code} {error.reason}\n{way_out}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.errno in files.FULL:
+            reason = f"{part}: {error.strerror}"
+            way_out = f"{files.FULL[error.errno]}, and run again: what has come is kept"
         raise DataError(f"cannot download {url}: {reason}\n{way_out}") from error
     return path
 

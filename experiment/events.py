@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from experiment import files
+
 
 class EventWriter:
-    """Writes scalars into a new event file; TensorBoard then drops earlier ones from `first_step` on."""
+    """Writes scalars into a new event file; TensorBoard then drops earlier ones from `first_step` on.
+
+    The run record holds all of it: where the disk takes no more, that is said once and training goes on.
+    """
 
     def __init__(self, directory: Path, first_step: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO | None = None
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (directory / name).open("wb")
-        self._records = RecordWriter(self._file)
+        self._path = directory / name
+        self._attempt(self._open)
         self._write(Event(file_version="brain.Event:2"))
         self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
@@ -30,7 +37,7 @@ class EventWriter:
         """Write one value for each tag."""
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()])
         self._write(Event(step=step, summary=summary))
-        self._file.flush()
+        self._attempt(lambda: self._file and self._file.flush())
 
     def images(self, step: int, paths: Mapping[str, Path]) -> None:
         """Write PNG files, each by its tag."""
@@ -65,8 +72,24 @@ class EventWriter:
         self._write(Event(graph_def=graph.SerializeToString()))
 
     def close(self) -> None:
-        self._file.close()
+        self._attempt(lambda: self._file and self._file.close())
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("wb")
+        self._records = RecordWriter(self._file)
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
-        self._records.write(event.SerializeToString())
+        self._attempt(lambda: self._file and self._records.write(event.SerializeToString()))
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            if self._file is not None:
+                with suppress(OSError):  # of what it still holds back
+                    self._file.close()
+                self._file = None
+            said = files.told(error) or error
+            print(f"WARNING: TensorBoard: {said}; the run record is whole without it", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiment.evaluation import shorten
+from experiment.files import replacing
 from experiment.names import printable
 
 # matplotlib takes half a second to import and `train --help` needs none of it: imported where it draws.
@@ -174,19 +174,14 @@ def page(path: str | Path, size: tuple[float, float], title: str) -> Iterator[Fi
     import matplotlib
     from matplotlib.figure import Figure
 
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
     # Some texts, such as tick labels, are only made while saving: the style must hold until then.
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         figure.suptitle(textwrap.fill(printable(title), int(7.5 * size[0])), fontsize=15, fontweight="bold")
         yield figure
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph .* missing")  # a class may be named in any script
-                figure.savefig(temporary, format="png", dpi=130, facecolor="white")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with warnings.catch_warnings(), replacing(Path(path)) as temporary:
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a class may be named in any script
+            figure.savefig(temporary, format="png", dpi=130, facecolor="white")
 
 
 def _panel(axes: Axes, name: str, epochs: np.ndarray, pad: float = 8) -> None:

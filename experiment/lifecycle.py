@@ -39,6 +39,8 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
 
     Raises DataError for the data; RunError where the run cannot be resumed or its place is taken.
     """
+    if resume is not None and ranks.rank() == 0:
+        Run(resume).claim()
     warm = update.opened(experiment, framework)
     dataset, tests = update.load_all(experiment, None if resume is None else Run(resume))
     weights = class_weights(experiment, dataset)
@@ -137,7 +139,7 @@ def discard(session: Session, recorder: Recorder) -> int:
     """Remove the record of a run that finished no epoch, say so, and return the command's exit code."""
     _remove(session)
     print(f"{recorder.message}\nno epoch was finished: nothing is kept", file=sys.stderr)
-    return 1
+    return recorder.exit_code
 
 
 def finish(
@@ -210,4 +212,4 @@ def finish(
     if recorder.status == "interrupted":
         print(f"go on with: --resume {run.directory}", file=sys.stderr)
     print(run.directory, flush=True)
-    return 0 if recorder.status == "completed" else 1
+    return recorder.exit_code

@@ -1,17 +1,19 @@
-"""What is seen and written while a model trains: progress bar, history, TensorBoard, Ctrl-C, bad losses."""
+"""What is seen and written while a model trains: progress bar, history, TensorBoard, signals, bad losses."""
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
-from experiment import ranks, tracking
+from experiment import ranks, signals, tracking
 from experiment.config import Experiment
 from experiment.events import EventWriter
 from experiment.run import Run, replacing
@@ -39,8 +41,9 @@ class NonFiniteLoss(Exception):
 class Recorder:
     """Keeps the record of a training run; both frameworks' callbacks report to it.
 
-    As a context manager it turns the first Ctrl-C into `Interrupted`, raised after the step in hand, and
-    swallows `Interrupted` and `NonFiniteLoss`: `status` then says how training ended, `message` why.
+    As a context manager it turns the first signal that asks to stop into `Interrupted`, raised after the step
+    in hand, and swallows `Interrupted` and `NonFiniteLoss`: `status` then says how training ended, `message`
+    why. `stopping` is the number of that signal, or 0.
     """
 
     def __init__(self, run: Run, experiment: Experiment, images: int, rows: list[dict[str, float]]) -> None:
@@ -50,7 +53,8 @@ class Recorder:
         self.epochs = experiment.training.epochs
         self.status, self.message = "completed", ""
         self.step_losses = self._earlier_steps() if experiment.run.record_steps else None
-        self._interrupted = False
+        self.stopping = 0
+        self._listener = signals.Listener(self._stop)
 
     def __enter__(self) -> Recorder:
         self._tensorboard = EventWriter(self.run.directory / "tensorboard", len(self.rows) + 1)
@@ -62,27 +66,47 @@ class Recorder:
             disable=True if ranks.rank() else None,
             unit_scale=True,
         )
-        self._handler = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, self._interrupt)
+        self.listen()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        signal.signal(signal.SIGINT, self._handler)
+        self._listener.stop()
         self._bar.close()
         self._tensorboard.close()
-        self._write_steps()
+        if self.stopping and (error is None or isinstance(error, SystemExit)):
+            # There was no step after the one in hand, or Lightning saw the signal first.
+            error = Interrupted(self._interrupted(f"after epoch {len(self.rows)}"))
+        expected = isinstance(error, Interrupted | NonFiniteLoss)
+        try:
+            self._write_steps()
+        except OSError:
+            if error is None or expected:  # else it would hide the error
+                raise
         if error is not None and self.tracker is not None:
-            self.tracker.end("KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED")
-        if isinstance(error, Interrupted | NonFiniteLoss):
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt | signals.Stopped)
+            self.tracker.end("KILLED" if stopped else "FAILED")
+        if expected:
             self.status = "interrupted" if isinstance(error, Interrupted) else "non_finite"
             self.message = str(error)
-            return True
-        return False
+        return expected
+
+    def listen(self) -> None:
+        """Take the signals that ask to stop, also from a framework that took them in the meantime."""
+        self._listener.start()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command whose work ended as this training did."""
+        if self.status == "interrupted" and self.stopping:
+            return signals.exit_code(self.stopping)
+        return 0 if self.status == "completed" else 1
 
     def epoch_begin(self, epoch: int) -> None:
-        """Start the clock of an epoch, counted from 0."""
+        """Start the clock of an epoch, counted from 0. Raises Interrupted."""
+        if self.stopping and ranks.world() == 1:  # several processes stop together, after a step
+            raise Interrupted(self._interrupted(f"after epoch {epoch}"))
         self._epoch, self._step, self._seen, self._total = epoch, 0, 0, 0.0
         self._bar.reset(self.images)
         self._bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
@@ -110,8 +134,8 @@ class Recorder:
                     "training.learning_rate, or training.precision float32"
                 )
         self._bar.update(images)
-        if self._interrupted:
-            raise Interrupted(f"interrupted in epoch {self._epoch + 1}, step {self._step}")
+        if self.stopping:
+            raise Interrupted(self._interrupted(f"in epoch {self._epoch + 1}, step {self._step}"))
 
     def epoch_end(self, **metrics: float) -> None:
         """Write the row of an epoch: loss, accuracy, val_loss, val_accuracy, learning_rate.
@@ -180,7 +204,21 @@ class Recorder:
             lines = [f"{epoch},{step},{loss!r}\n" for epoch, step, loss in self.step_losses]
             path.write_text("epoch,step,loss\n" + "".join(lines))
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> Any:
-        self._interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
-        tqdm.write("stopping after this step (Ctrl-C again to end at once)")
+    def _interrupted(self, where: str) -> str:
+        by = "" if self.stopping == signal.SIGINT else f" by {signal.Signals(self.stopping).name}"
+        return f"interrupted{by} {where}"
+
+    def _stop(self, number: int, frame: FrameType | None) -> Any:
+        if self.stopping:
+            # Schedulers and torchrun repeat themselves; a user who does means it.
+            if number == signal.SIGINT and ranks.world() == 1:
+                self._listener.stop()
+                signal.raise_signal(number)
+            return
+        self.stopping = number
+        if ranks.rank() == 0:
+            said = "\nstopping after this step (Ctrl-C again to end at once)\n"
+            if self.rows:  # said now: who sent the signal may not wait for the results
+                said += f"go on later with: --resume {self.run.directory}\n"
+            with suppress(OSError):  # not print: the step in hand may be printing
+                os.write(2, said.encode())

@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from types import FrameType
+
+from experiment import signals
 
 TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 Place = tuple[int, int]  # of a process's rows in a batch: the first of them, and how many the batch has
@@ -43,6 +46,25 @@ def leave() -> None:
 
 
 def launch(module: str, argv: Sequence[str], processes: int) -> int:
-    """Run `python -m module argv` in so many processes on this machine; returns torchrun's exit code."""
+    """Run `python -m module argv` in so many processes on this machine; returns torchrun's exit code.
+
+    A signal that asks to stop is passed on, once, and makes the exit code 128 + its number.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.run([*command, f"--nproc-per-node={processes}", "-m", module, *argv]).returncode
+    command += [f"--nproc-per-node={processes}", "-m", module, *argv]
+    passed: list[int] = []
+    torchrun: subprocess.Popen | None = None
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        passed.append(number)
+        if torchrun is not None and len(passed) == 1:
+            torchrun.send_signal(number)
+
+    with signals.listening(pass_on):
+        handled = {"TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(signals.NAMES)}
+        # In a session of its own: a terminal's Ctrl-C would reach it a second time.
+        torchrun = subprocess.Popen(command, env=os.environ | handled, start_new_session=True)
+        if passed:  # in the meantime
+            torchrun.send_signal(passed[0])
+        code = torchrun.wait()
+    return signals.exit_code(passed[0]) if passed else code

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import datetime
+import itertools
 import json
 import os
 import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from experiment import ranks
+from experiment import files, ranks
 from experiment.config import Experiment
+from experiment.files import WriteError, replacing
 
 HISTORY = (
     "epoch",
@@ -32,18 +32,8 @@ HISTORY = (
     "seconds",
     "images_per_second",
 )
+LAST = ("last.ckpt", "resume.keras")  # what training goes on from; each side writes it last
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision", "lightning", "numpy")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well: no reader sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class RunError(Exception):
@@ -60,26 +50,59 @@ class Run:
     def create(cls, experiment: Experiment, framework: str, data_name: str) -> Run:
         """Make the directory and write its config.yaml.
 
-        Raises FileExistsError where a run already stands and `run.overwrite` is off.
+        Its only writer is this process from here on. Raises OSError where a run already stands and
+        `run.overwrite` is off, or the directory cannot be written; RunError where another process writes it.
         """
-        if experiment.run.dir is None:
-            stamp = time.strftime("%Y%m%d-%H%M%S")
-            name = f"{framework}-{experiment.model.name}-{data_name}-{stamp}"
-            directory = Path("runs") / name
-            for n in range(2, 100):  # two runs in one second
-                if not directory.exists():
-                    break
-                directory = Path("runs") / f"{name}-{n}"
-        else:
-            directory = Path(experiment.run.dir)
-            if (problem := occupied(experiment)) is not None:
+        try:
+            if experiment.run.dir is None:
+                stamp = time.strftime("%Y%m%d-%H%M%S")
+                directory = _new(Path("runs"), f"{framework}-{experiment.model.name}-{data_name}-{stamp}")
+            else:
+                directory = Path(experiment.run.dir)
+                if (problem := occupied(experiment)) is not None:
+                    raise FileExistsError(problem)
+                directory.mkdir(parents=True, exist_ok=True)
+            run = cls(directory)
+            run.claim(made=True)
+            if (problem := occupied(experiment)) is not None:  # by another process, in the meantime
                 raise FileExistsError(problem)
-            if directory.exists():
-                shutil.rmtree(directory)
-        (directory / "checkpoints").mkdir(parents=True)
-        run = cls(directory)
-        run.write_config(experiment)
+            run._clear()
+            try:
+                run.write_config(experiment)
+                run.checkpoints.mkdir()
+            except OSError:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
+        except OSError as error:
+            if isinstance(error, WriteError) or (said := files.told(error)) is None:
+                raise
+            raise OSError(said) from error
         return run
+
+    def claim(self, made: bool = False) -> None:
+        """Become the run's one writer until `release`, or the end of this process.
+
+        made: it is a new one. What an earlier writer left half-written is removed. Raises RunError where
+        another process writes it.
+        """
+        if (other := files.claim(self.directory)) is not None:
+            raise RunError(being_written(self.directory, other))
+        _claimed.append((self, made))
+        for folder in (self.directory, self.checkpoints):
+            for path in folder.glob(files.PARTIAL):
+                path.unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """Remove what is in the directory; until the last moment it is a run that may be replaced."""
+
+        def turn(path: Path) -> int:
+            return {"metrics.json": 0, "config.yaml": 2}.get(path.name, 1)
+
+        for path in sorted(self.directory.iterdir(), key=turn):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != files.LOCK:
+                path.unlink()
 
     def write_config(self, experiment: Experiment) -> None:
         """Write config.yaml; its settings repeat the run, in a directory of its own."""
@@ -135,21 +158,90 @@ class Run:
     def finished(self) -> bool:
         return (self.directory / "metrics.json").is_file()
 
+    @property
+    def unborn(self) -> bool:
+        """Whether the run was stopped before its first checkpoint: what there is of it can begin anew."""
+        path = self.directory / "history.csv"
+        epochs = len(path.read_bytes().splitlines()) - 1 if path.is_file() else 0
+        if self.finished or epochs > 1 or any((self.checkpoints / n).exists() for n in LAST):
+            return False
+        others = [p for p in self.directory.iterdir() if p.name != "config.yaml" and not files.ours(p)]
+        return _is_record(self.directory) and (self.checkpoints.is_dir() or not others)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether an epoch was finished, and its checkpoint at least begun."""
+        if not all((self.directory / name).is_file() for name in ("history.csv", "environment.json")):
+            return False
+        return self.checkpoints.is_dir() and any(not files.ours(p) for p in self.checkpoints.iterdir())
+
+
+_claimed: list[tuple[Run, bool]] = []  # with whether this process made it
+
+
+def left_behind() -> str | None:
+    """How to go on with the run that this process was writing; a new one without an epoch is removed."""
+    run, made = _claimed[-1] if _claimed else (None, False)
+    if run is not None and run.resumable:
+        return f"go on with: --resume {run.directory}"
+    if run is not None and made:
+        shutil.rmtree(run.directory, ignore_errors=True)
+        return "no epoch was finished: nothing is kept"
+    return None
+
+
+def release() -> None:
+    """Let others write the runs that this process claimed."""
+    _claimed.clear()
+    files.release()
+
+
+def being_written(directory: Path, other: str) -> str:
+    """That another process, named as `files.writer` does, writes a run."""
+    return f"{directory} is being written by {other}: let it end, or name another directory"
+
+
+def _new(parent: Path, name: str) -> Path:
+    """A directory made now, whoever else makes one of that name in the same second."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        directory = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            continue
+        return directory
+    raise AssertionError
+
 
 def occupied(experiment: Experiment) -> str | None:
     """Why `run.dir` cannot be written to, or None where it can."""
     if experiment.run.dir is None:
         return None
     directory = Path(experiment.run.dir)
-    if directory.is_file():
-        return f"run.dir {directory} is a file: name another directory"
-    if not directory.exists() or not any(directory.iterdir()):
-        return None
+    try:
+        if directory.is_file():
+            return f"run.dir {directory} is a file: name another directory"
+        if not directory.exists() or all(files.ours(path) for path in directory.iterdir()):
+            return None
+    except OSError as error:
+        return f"run.dir {directory}: {error.strerror}: name another directory"
     if not experiment.run.overwrite:
         return f"run.dir {directory} exists: name another, or replace it with --run.overwrite true"
-    if not (directory / "config.yaml").is_file():
+    if not _is_record(directory):
         return f"run.dir {directory} holds something that is no run record: it is not replaced"
+    if (other := files.writer(directory)) is not None:
+        return f"run.dir {being_written(directory, other)}"
     return None
+
+
+def _is_record(directory: Path) -> bool:
+    # Others keep a config.yaml, too: it must be one of ours, or damaged among what else is in a record.
+    config = directory / "config.yaml"
+    if not config.is_file():
+        return False
+    keys = {line.partition(":")[0] for line in config.read_text(errors="replace").splitlines()}
+    return keys >= {"data", "model", "training", "run"} or Run(directory).resumable
 
 
 def environment(

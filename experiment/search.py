@@ -194,8 +194,7 @@ def _hopeless(rows: list[dict[str, float]], trial: Trial, monitor: str, epochs: 
 
 
 def _arguments(run: Run, experiment: Experiment) -> list[str]:
-    begun = run.history() and (run.directory / "environment.json").is_file()
-    if begun and any(run.checkpoints.iterdir()):
+    if run.resumable:
         return ["--resume", str(run.directory)]
     config = run.directory.with_suffix(".yaml")
     with replacing(config) as path:

@@ -59,7 +59,8 @@ def write(work: Work, command: str) -> Path | None:
     ranked = sorted(done, key=lambda t: _score(t), reverse=work.direction == "maximize")
     best = Run(work.directory(ranked[0].number))
     if best.finished:  # on another machine it lies there
-        shutil.copyfile(best.directory / "config.yaml", out / "best.yaml")
+        with replacing(out / "best.yaml") as path:
+            shutil.copyfile(best.directory / "config.yaml", path)
     shares = importances(study) if len(done) > 2 else {}
     search_figures.history(out / "history.png", trials, monitor, work.direction)
     search_figures.slices(out / "slice.png", done, keys, monitor)

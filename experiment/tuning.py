@@ -17,6 +17,7 @@ from experiment import cli, devices
 from experiment.cli import Framework
 from experiment.lifecycle import RunError
 from experiment.search import worker
+from experiment.signals import Stopped
 from experiment.space import check, read_search
 from experiment.study import POLL, Work, fill, open_storage
 
@@ -52,7 +53,6 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {option}: did you mean {near[0]}?")
     if any(option.split("=")[0] in ("--resume", "--run.dir", "--run.overwrite") for option in options):
         parser.error("--resume, --run.dir and --run.overwrite are set for each trial: leave them out")
-    cli.refuse_pipe(given.space)
     base = cli.train_request(framework, options).experiment
     out = given.out or Path("runs") / f"tune-{framework}"
     command = shlex.join(["python", "-m", f"{framework}_impl.tune", *argv])
@@ -94,7 +94,7 @@ def run(work: Work, command: str) -> int:
                 if not alive:
                     break
                 time.sleep(POLL)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         work.stopping.set()
         print("stopping after this step", file=sys.stderr)
     for thread in threads:

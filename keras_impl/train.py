@@ -16,10 +16,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.environ["KERAS_BACKEND"] == "jax":
         # Keras would import it, which takes seconds, to see whether what it saves is TensorFlow's.
         devices.hide_module("tensorflow")
-    # The framework is imported last: a mistake on the command line answers at once.
-    from keras_impl.fit import fit
 
-    return cli.guarded(lambda: fit(request.experiment, request.resume))
+    def command() -> int:
+        # The framework is imported last: a mistake on the command line answers at once.
+        from keras_impl.fit import fit
+
+        return fit(request.experiment, request.resume)
+
+    return cli.guarded(command)
 
 
 if __name__ == "__main__":

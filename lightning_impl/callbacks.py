@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from experiment import randomness
 from experiment.config import Experiment
 from experiment.progress import Recorder
+from experiment.run import replacing
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.keras_semantics import ReduceLROnPlateau
 
@@ -81,6 +85,9 @@ class Record(Callback):
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.recorder.listen()  # Lightning has just put handlers of its own before ours
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.recorder.epoch_begin(trainer.current_epoch)
@@ -88,7 +95,12 @@ class Record(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        images = len(batch[1]) if trainer.world_size == 1 else batch[2][1]
+        images = len(batch[1])
+        if trainer.world_size > 1:
+            images = batch[2][1]
+            # A signal to one process stops all, after the same step: one that goes on would wait for ever.
+            if trainer.strategy.reduce_boolean_decision(bool(self.recorder.stopping), all=False):
+                self.recorder.stopping = self.recorder.stopping or signal.SIGTERM
         self.recorder.step(images, lambda: self._means(pl_module))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -129,3 +141,13 @@ class SaveCheckpoints(Checkpoint):
         if self.recorder.last_is_best:
             trainer.save_checkpoint(checkpoints / "best.ckpt")
         trainer.save_checkpoint(checkpoints / "last.ckpt")
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints beside their place and renames them; Lightning writes in TMPDIR, and then copies."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)

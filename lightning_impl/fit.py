@@ -20,7 +20,7 @@ from experiment.datasets import Dataset
 from experiment.lifecycle import Layers, Session
 from experiment.progress import Recorder
 from experiment.run import Run, environment
-from lightning_impl.callbacks import build_callbacks
+from lightning_impl.callbacks import WholeFiles, build_callbacks
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
 from lightning_impl.keras_semantics import BatchNorm
@@ -133,6 +133,7 @@ def build_trainer(experiment: Experiment, callbacks: list[Callback], processes: 
         max_epochs=experiment.training.epochs,
         precision=PRECISIONS[experiment.training.precision],  # type: ignore[arg-type]
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         logger=False,
         enable_checkpointing=bool(callbacks),
         enable_progress_bar=False,

@@ -19,10 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if ranks.rank() > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all
     cli.use_device("lightning", request.experiment)
-    # The framework is imported last: a mistake on the command line answers at once.
-    from lightning_impl.fit import fit
 
-    return cli.guarded(lambda: fit(request.experiment, request.resume))
+    def command() -> int:
+        # The framework is imported last: a mistake on the command line answers at once.
+        from lightning_impl.fit import fit
+
+        return fit(request.experiment, request.resume)
+
+    return cli.guarded(command)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from experiment import cli, devices
+from experiment import cli, devices, signals
 from experiment.cli import Framework, read_config, resolve_backend, train_request
 from experiment.config import Experiment
+from experiment.datasets import DataError
 from experiment.run import Run
 
 PLATEAU_AND_SCHEDULE = ("--training.plateau.patience=2", "--training.schedule.kind=cosine")
@@ -55,11 +58,13 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def old_run(tmp_path: Path) -> Path:
     directory = str(tmp_path / "old")
-    return Run.create(
+    run = Run.create(
         Experiment.model_validate({"seed": 5, "run": {"dir": directory}, "training": {"epochs": 3}}),
         "lightning",
         "digits",
-    ).directory
+    )
+    (run.checkpoints / "last.ckpt").touch()
+    return run.directory
 
 
 def experiment(*argv: str) -> Experiment:
@@ -244,6 +249,29 @@ def test_resume_refuses_what_would_make_it_another_run(refusal: Refusal, old_run
     assert "needs --data.root" in refusal_of_broken(refusal, old_run)
 
 
+def test_a_run_without_a_checkpoint_begins_anew(old_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (old_run / "checkpoints" / "last.ckpt").unlink()
+    (old_run / "history.csv").write_text("epoch\n1\n")
+    request = train_request("lightning", [f"--resume={old_run}", "--training.epochs=8"])
+    assert request.resume is None
+    wanted = {"seed": 5, "training": {"epochs": 8}, "run": {"dir": str(old_run), "overwrite": True}}
+    assert request.experiment == Experiment.model_validate(wanted)
+    assert "begins anew" in capsys.readouterr().err
+    (old_run / "history.csv").write_text("epoch\n1\n2\n")  # a checkpoint was there, and is lost
+    assert train_request("lightning", [f"--resume={old_run}"]).resume == old_run
+    (old_run / "history.csv").unlink()
+    (old_run / "metrics.json").touch()
+    assert train_request("lightning", [f"--resume={old_run}"]).resume == old_run
+
+
+def test_a_run_that_is_written_is_neither_resumed_nor_replaced(
+    refusal: Refusal, old_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiment.files.writer", lambda directory: "process 7 on there")
+    assert "is being written by process 7 on there" in refusal(f"--resume={old_run}")
+    assert "is being written by process 7" in refusal(f"--run.dir={old_run}", "--run.overwrite=true")
+
+
 def refusal_of_broken(refusal: Refusal, run: Path) -> str:
     """What is said where the configuration of the run itself cannot be met any more."""
     (run / "config.yaml").write_text("data: {name: folder}")
@@ -278,7 +306,6 @@ def test_a_backend_that_is_unknown_or_not_installed_is_refused(
 
 
 def test_guarded_turns_the_users_mistakes_into_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    from experiment.datasets import DataError
     from experiment.lifecycle import RunError
 
     def failing(error: BaseException) -> Callable[[], int]:
@@ -296,6 +323,63 @@ def test_guarded_turns_the_users_mistakes_into_exit_code_2(capsys: pytest.Captur
     assert cli.guarded(failing(KeyboardInterrupt())) == 130
     with pytest.raises(ZeroDivisionError):
         cli.guarded(failing(ZeroDivisionError()))
+    with pytest.raises(OSError, match="strange"):
+        cli.guarded(failing(OSError("strange")))
+
+
+def test_a_full_disk_is_a_line_and_exit_code_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    no_room = OSError(errno.ENOSPC, "No space left on device", "somewhere")
+    data = DataError("cannot keep images in here: No space left on device\nname another --data.cache")
+    data.__cause__ = no_room
+
+    def failing(error: Exception) -> Callable[[], int]:
+        def command() -> int:
+            raise error
+
+        return command
+
+    assert [cli.guarded(failing(error)) for error in (no_room, data)] == [1, 1]
+    first, *second = capsys.readouterr().err.splitlines()
+    assert first == "error: somewhere: No space left on device: free space on its disk"
+    assert second == f"error: {data}".splitlines()
+
+    def training() -> int:
+        run = Run.create(Experiment.model_validate({"run": {"dir": str(tmp_path / "run")}}), "keras", "none")
+        run.write_json("environment.json", {})
+        run.write_history([])
+        (run.checkpoints / "last.ckpt").touch()
+        raise no_room
+
+    assert cli.guarded(training) == 1
+    assert capsys.readouterr().err.splitlines()[1] == f"go on with: --resume {tmp_path / 'run'}"
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.parametrize("number", signals.STOPS)
+def test_a_signal_ends_a_command_with_its_exit_code(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(number)
+
+    def command() -> int:
+        signal.raise_signal(number)
+        pytest.fail("it went on")
+
+    assert cli.guarded(command) == 128 + number
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(number) is before
+
+
+def test_an_ignored_signal_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def command() -> int:
+        signal.raise_signal(signal.SIGHUP)
+        return 0
+
+    try:
+        assert cli.guarded(command) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image
 from experiment import decoding, folder
 from experiment.decoding import DEFAULTS, Reading, kept
 from experiment.download import DataError
+from experiment.files import full
 from experiment.folder import Pool, read_folder
 
 
@@ -320,3 +323,30 @@ def test_a_page_description_is_no_image(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     with pytest.raises(OSError, match="cannot identify image file"):
         decoding.decode(tmp_path / "a.png", 8, DEFAULTS)
+
+
+def test_a_cache_on_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"File too large\nname another --data.cache") as caught:
+            kept(tmp_path, "key", lambda out: np.save(out / "images.npy", np.zeros(10_000)))
+        with pytest.raises(OSError, match="File too large"):  # before it is written to
+            decoding.blank_images(tmp_path, 10, 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert full(caught.value)
+    assert list((tmp_path / "arrays").iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left, recent, going_on = (tmp_path / "arrays" / f".building-{n}" for n in ("left", "recent", "going_on"))
+    for place in (left, recent, going_on):
+        place.mkdir(parents=True)
+        (place / "images.npy").write_text("half")
+    long_ago = time.time() - 1e5
+    for place in (left, going_on):
+        os.utime(place, (long_ago, long_ago))
+    with decoding._in_use(going_on):
+        kept(tmp_path, "key", lambda out: np.save(out / "images.npy", np.zeros(3)))
+    assert {path.name for path in (tmp_path / "arrays").iterdir()} == {"key", recent.name, going_on.name}

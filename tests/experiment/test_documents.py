@@ -66,7 +66,7 @@ def test_marks_of_the_encoding_are_heeded(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, said in (("pipe", "not a file"), (".", "not a file"), ("none", "no such file")):
+    for name, said in (("pipe", "no regular file"), (".", "a folder"), ("none", "no such file")):
         with pytest.raises(DocumentError, match=said):
             read(tmp_path / name)
     large = tmp_path / "large"

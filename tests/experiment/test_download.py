@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import resource
 import socket
 import threading
 from http.client import HTTPConnection
@@ -15,6 +16,7 @@ from loopback import CONTENT, Server, md5
 
 from experiment import download
 from experiment.download import DataError, fetch
+from experiment.files import full
 
 
 @pytest.fixture
@@ -58,6 +60,20 @@ def test_complete_part_needs_no_bytes(server: Server, tmp_path: Path) -> None:
     fetch(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.requests == [("/file", "bytes=300000-")]
+
+
+def test_a_full_disk_keeps_what_has_come(server: Server, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"file\.part: File too large\nraise the limit") as caught:
+            fetch(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert full(caught.value)
+    assert (tmp_path / "file.part").read_bytes() == CONTENT[:100_000]
+    fetch(f"{server.url}/file", tmp_path / "file", md5(CONTENT))
+    assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_wrong_content_leaves_no_file(server: Server, tmp_path: Path) -> None:

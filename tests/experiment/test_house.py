@@ -50,6 +50,7 @@ DIFFERENCES = {
     "keras callbacks.learning_rate": "what Keras's own LearningRateScheduler is given",
     "lightning callbacks.seed_devices": "torch has generators of its own for each device",
     "lightning callbacks.LearningRateScheduler": "Keras brings its own",
+    "lightning callbacks.WholeFiles": "Keras writes to the path that it is told to",
     "keras classifier.with_augmentation": "Lightning augments in on_after_batch_transfer",
     "keras classifier.compile_model": "configure_optimizers and loss of the LightningModule",
     "keras classifier.use_xla": "torch does not compile",

@@ -16,6 +16,7 @@ from experiment.config import Experiment
 from experiment.datasets import DataError, Dataset, Split
 from experiment.lifecycle import RunError, Session, begin, class_weights
 from experiment.progress import Interrupted, Recorder
+from experiment.run import release
 
 METRICS = {"loss": 1.0, "accuracy": 0.5, "val_accuracy": 0.25, "learning_rate": 1e-3}
 PARAMETERS = {"total": 10, "trainable": 8, "non_trainable": 2}
@@ -195,6 +196,7 @@ def test_a_finished_run_holds_every_file(tmp_path: Path, capsys: pytest.CaptureF
     run = session.run
     texts = {"config.yaml", "environment.json", "history.csv", "metrics.json", "predictions.npz"}
     pictures = {"curves.png", "confusion.png", "samples.png", "calibration.png", "mistakes.png"}
+    release()
     assert set(os.listdir(run.directory)) == texts | pictures | {"checkpoints", "tensorboard"}
     for name in pictures:
         with Image.open(run.directory / name) as picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from experiment import progress
+from experiment import progress, signals
 from experiment.config import Experiment
 from experiment.progress import NonFiniteLoss, Recorder
 from experiment.run import Run
@@ -228,6 +229,120 @@ def test_ctrl_c_ends_training_after_the_step_in_hand(run: Run) -> None:
     assert finished_step
     assert (recording.status, recording.message) == ("interrupted", "interrupted in epoch 1, step 2")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", signals.STOPS)
+def test_every_signal_that_asks_to_stop_ends_training_alike(
+    run: Run, number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    with recorder(run, [row(1)]) as recording:
+        recording.epoch_begin(1)
+        for _ in range(2 if number != signal.SIGINT else 1):  # who repeats it asks for no more
+            os.kill(os.getpid(), number)
+        recording.step(4, lambda: (1.0, 0.5))
+        pytest.fail("training went on")
+    by = "" if number == signal.SIGINT else f" by {number.name}"
+    assert recording.status == "interrupted"
+    assert recording.message == f"interrupted{by} in epoch 2, step 1"
+    assert recording.exit_code == 128 + number
+    assert f"--resume {run.directory}" in capfd.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_during_validation_keeps_the_epoch(run: Run) -> None:
+    with recorder(run) as recording:
+        steps(recording, 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        recording.epoch_end(loss=1.0, **METRICS)
+        recording.epoch_begin(1)
+        pytest.fail("training went on")
+    assert recording.message == "interrupted by SIGTERM after epoch 1"
+    assert len(run.history()) == 1
+
+
+def test_a_signal_after_the_last_step_is_not_forgotten(run: Run) -> None:
+    with recorder(run) as recording:
+        steps(recording, 0)
+        os.kill(os.getpid(), signal.SIGHUP)
+        recording.epoch_end(loss=1.0, **METRICS)
+    assert (recording.status, recording.exit_code) == ("interrupted", 129)
+
+
+def test_a_framework_that_ends_itself_on_a_signal_is_interrupted(run: Run) -> None:
+    with recorder(run, [row(1)]) as recording:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise SystemExit  # as Lightning does
+    assert (recording.status, recording.exit_code) == ("interrupted", 143)
+
+
+def test_handlers_that_a_framework_put_in_between_are_taken_back(run: Run) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with recorder(run) as recording:
+        signal.signal(signal.SIGTERM, lambda number, frame: pytest.fail("not ours"))
+        recording.listen()
+        os.kill(os.getpid(), signal.SIGTERM)
+        recording.epoch_begin(0)
+        pytest.fail("training went on")
+    assert recording.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(run: Run) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with recorder(run) as recording:
+            os.kill(os.getpid(), signal.SIGHUP)
+            steps(recording, 0)
+        assert recording.status == "completed"
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_tensorboard_without_room_costs_a_warning_and_no_epoch(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(records: Any, event: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with recorder(run) as recording:
+        monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", write)
+        for epoch in range(2):
+            steps(recording, epoch)
+            recording.epoch_end(loss=1.0, **METRICS)
+    assert (recording.status, len(run.history())) == ("completed", 2)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "TensorBoard" in line]
+    assert len(warnings) == 1
+    assert "No space left on device" in warnings[0]
+
+
+def test_a_directory_that_takes_no_events_costs_a_warning(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.directory / "tensorboard").touch()  # a file in its place
+    with recorder(run) as recording:
+        steps(recording, 0)
+        recording.epoch_end(loss=1.0, **METRICS)
+    assert recording.status == "completed"
+    assert capsys.readouterr().err.count("WARNING: TensorBoard: ") == 1
+
+
+def test_a_full_disk_ends_training_and_is_not_hidden_by_another_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def training() -> None:
+        with recorder(run, record_steps=True) as recording:
+            steps(recording, 0)
+            monkeypatch.setattr(Path, "write_text", no_room)
+            raise first
+
+    def no_room(path: Path, text: str) -> int:
+        raise OSError(errno.ENOSPC, "second")
+
+    first = OSError(errno.ENOSPC, "first")
+    with pytest.raises(OSError, match="first"):
+        training()
 
 
 def test_a_second_ctrl_c_ends_at_once(run: Run) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,19 @@ import pytest
 
 from experiment.cli import read_config
 from experiment.config import Experiment
-from experiment.run import HISTORY, Run, environment, occupied, replacing
+from experiment.run import HISTORY, Run, RunError, environment, left_behind, occupied, release, replacing
 
 
 def experiment(directory: Path | None = None, **values: Any) -> Experiment:
     run = {"dir": str(directory) if directory else None, **values.pop("run", {})}
     return Experiment.model_validate({"run": run, **values})
+
+
+@pytest.fixture(autouse=True)
+def released() -> Iterator[None]:
+    release()
+    yield
+    release()
 
 
 @pytest.fixture
@@ -93,6 +104,7 @@ def test_a_run_is_replaced_only_when_asked(run: Run) -> None:
     assert run.finished
     Run.create(experiment(run.directory, run={"overwrite": True}), "keras", "digits")
     assert not run.finished
+    release()
     assert sorted(os.listdir(run.directory)) == ["checkpoints", "config.yaml"]
 
 
@@ -115,6 +127,146 @@ def test_occupied_names_the_reason(tmp_path: Path, run: Run) -> None:
     with pytest.raises(FileExistsError):
         Run.create(experiment(tmp_path / "thesis", run={"overwrite": True}), "keras", "digits")
     assert (tmp_path / "thesis" / "chapter1.tex").exists()
+
+
+def test_a_config_of_something_else_makes_no_run(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    (project / "config.yaml").write_text("name: my project\ndata:\n  path: here\n")
+    wanted = experiment(project, run={"overwrite": True})
+    assert "no run record" in (occupied(wanted) or "")
+    with pytest.raises(FileExistsError, match="no run record"):
+        Run.create(wanted, "keras", "digits")
+    assert sorted(os.listdir(project)) == ["config.yaml", "src"]
+
+
+def test_a_damaged_record_may_be_replaced(run: Run) -> None:
+    (run.directory / "config.yaml").write_bytes(b"\xff\xfe\0")
+    (run.directory / "history.csv").touch()
+    (run.directory / "environment.json").touch()
+    (run.checkpoints / "last.ckpt").touch()
+    assert occupied(experiment(run.directory, run={"overwrite": True})) is None
+
+
+def test_replacing_a_run_removes_its_config_last(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Killed at any moment of it, what is left can still be replaced, and looks unfinished.
+    for name in ("metrics.json", "a.png", "z.png"):
+        (run.directory / name).touch()
+    removed, honest = [], Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path.name)
+        honest(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    Run.create(experiment(run.directory, run={"overwrite": True}), "keras", "digits")
+    order = [name for name in removed if not name.startswith(".")]
+    assert order[0] == "metrics.json"
+    assert order[-1] == "config.yaml"
+    assert len(order) == 4
+
+
+# === One writer ===
+
+
+@pytest.fixture
+def busy(run: Run) -> Iterator[Run]:
+    """A run that another process writes."""
+    release()
+    hold = "import sys; from experiment.run import Run; Run(sys.argv[1]).claim(); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(run.directory)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "\n"
+    yield run
+    process.communicate("")
+
+
+def test_a_run_that_is_written_is_not_replaced(busy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (busy.directory / "history.csv").write_text("epochs")
+    before = sorted(os.listdir(busy.directory))
+    wanted = experiment(busy.directory, run={"overwrite": True})
+    assert "is being written by process" in (occupied(wanted) or "")
+    with pytest.raises(FileExistsError, match="is being written by process"):
+        Run.create(wanted, "keras", "digits")
+    monkeypatch.setattr("experiment.files.writer", lambda directory: None)  # it came a moment later
+    with pytest.raises(RunError, match="is being written by process"):
+        Run.create(wanted, "keras", "digits")
+    assert sorted(os.listdir(busy.directory)) == before
+    assert (busy.directory / "history.csv").read_text() == "epochs"
+
+
+def test_a_run_that_another_process_wrote_in_the_meantime_is_not_replaced(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([None, "run.dir exists"])
+    monkeypatch.setattr("experiment.run.occupied", lambda wanted: next(answers))
+    with pytest.raises(FileExistsError, match="exists"):
+        Run.create(experiment(run.directory), "keras", "digits")
+    assert (run.directory / "config.yaml").is_file()
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(run: Run) -> None:
+    for folder in (run.directory, run.checkpoints):
+        (folder / ".last.ckpt.123.partial.ckpt").write_text("half")
+    run.claim()
+    release()
+    assert sorted(os.listdir(run.directory)) == ["checkpoints", "config.yaml"]
+    assert os.listdir(run.checkpoints) == []
+
+
+def test_a_directory_with_leftovers_alone_is_free(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".config.yaml.123.partial.yaml"):
+        (tmp_path / "run" / name).touch()
+    assert occupied(experiment(tmp_path / "run")) is None
+    Run.create(experiment(tmp_path / "run"), "keras", "digits")
+    release()
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoints", "config.yaml"]
+
+
+def test_a_new_directory_is_ones_own_though_another_takes_the_name_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "now")
+    taken, honest = [], Path.mkdir
+
+    def mkdir(path: Path, **options: Any) -> None:
+        if path.name == "keras-cnn-digits-now" and not taken:
+            taken.append(honest(path))  # between a look and the making
+        honest(path, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert Run.create(experiment(), "keras", "digits").directory.name == "keras-cnn-digits-now-2"
+
+
+def test_a_disk_without_room_for_a_new_run_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_text(path: Path, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(OSError, match=r"config\.yaml: cannot be written \(No space left on device\)"):
+        Run.create(experiment(tmp_path / "run"), "keras", "digits")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_left_of_a_run_says_how_to_go_on(tmp_path: Path) -> None:
+    run = Run.create(experiment(tmp_path / "run"), "keras", "digits")
+    assert run.unborn
+    run.write_json("environment.json", {})
+    run.write_history([])
+    (run.checkpoints / "last.ckpt").touch()
+    assert not run.unborn
+    assert left_behind() == f"go on with: --resume {run.directory}"
+    release()
+    run = Run.create(experiment(tmp_path / "other"), "keras", "digits")
+    assert left_behind() == "no epoch was finished: nothing is kept"
+    assert not run.directory.exists()
+    release()
+    assert left_behind() is None
 
 
 # === Contents ===
