@@ -19,12 +19,12 @@ from pydantic import ValidationError
 
 from experiment import devices, ranks
 from experiment.config import Experiment, fault
-from experiment.run import occupied
+from experiment.run import Run, RunError, brief, occupied
 
 Framework = Literal["keras", "lightning"]
 
-# What a resumed run may change: everything else would make it another run.
-RESUMABLE = {"training.epochs", "gpus", "nodes"}
+# What a resumed run may change: how long and where it trains, and where the same data lie.
+RESUMABLE = {"training.epochs", "data.cache", "data.root", "gpus", "nodes", "warm_start"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Request:
 
     experiment: Experiment
     resume: Path | None = None
+    checkpoint: str = "last"  # or best: which it goes on from
 
 
 class PlainParser(argparse.ArgumentParser):
@@ -69,7 +70,8 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     parser = Parser(
         prog=f"{framework}_impl.train",
         description=f"Train the image classifier with {framework.capitalize()}. Two more options stand "
-        "outside the configuration: --resume RUN goes on with a run, and --config FILE reads YAML. "
+        "outside the configuration: --resume RUN goes on with a run (--from best: from its best epoch, where "
+        "the checkpoint of the last is damaged), and --config FILE reads YAML. "
         "--warm-start RUN begins a new run with the weights of another.",
         exit_on_error=True,
         allow_abbrev=False,
@@ -79,10 +81,13 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     parser.add_class_arguments(Experiment, None)
     before = PlainParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     before.add_argument("--resume", type=Path)
+    before.add_argument("--from", dest="checkpoint", choices=("last", "best"))
     argv = [re.sub(r"^--warm-start\b", "--warm_start", one) for one in argv]
     resume, argv = before.parse_known_args(argv)
     if resume.resume is not None:
-        return _resume_request(framework, parser, resume.resume, argv)
+        return _resume_request(framework, parser, resume.resume, resume.checkpoint or "last", argv)
+    if resume.checkpoint is not None:
+        fail("--from says from which checkpoint --resume goes on: name the run with --resume RUN")
     experiment = _validated(parser.parse_args(argv))
     check(framework, experiment)
     if (problem := occupied(experiment)) is not None:
@@ -90,9 +95,9 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     return Request(experiment)
 
 
-def check(framework: Framework, experiment: Experiment) -> None:
+def check(framework: Framework, experiment: Experiment, resumed: bool = False) -> None:
     """Refuse what this framework or this machine cannot do; raises SystemExit(2)."""
-    _check_files(experiment)
+    _check_files(experiment, resumed)
     if framework == "keras" and experiment.augment.kind == "torchvision":
         fail("augment.kind torchvision exists on the Lightning side only: use keras or none")
     available = devices.count_gpus()
@@ -130,7 +135,7 @@ def _check_processes(framework: Framework, experiment: Experiment) -> None:
         fail(f"training.batch_size {experiment.training.batch_size}: fewer images than processes")
 
 
-def _check_files(experiment: Experiment) -> None:
+def _check_files(experiment: Experiment, resumed: bool) -> None:
     # Not the schema's business: a run's config.yaml is read where its data need not be any more.
     data, model = experiment.data, experiment.model
     kinds = {"folder": "directory of class folders", "npz": ".npz file", "shards": "directory of shards"}
@@ -141,9 +146,11 @@ def _check_files(experiment: Experiment) -> None:
         if not (path.is_file() if data.name == "npz" else path.is_dir()):
             fail(f"data.root {data.root}: there is no such {what}")
     if experiment.warm_start is not None and not (Path(experiment.warm_start) / "metrics.json").is_file():
-        fail(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json)")
+        wanted = "\nIts images belong to this run's: say where it lies with --warm-start" if resumed else ""
+        fail(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json){wanted}")
     if (
-        model.name != "cnn"
+        not resumed  # its own checkpoint holds the weights
+        and model.name != "cnn"
         and model.weights not in ("imagenet", "random")
         and not Path(model.weights).expanduser().is_file()
     ):
@@ -184,10 +191,12 @@ def resolve_backend(experiment: Experiment) -> str:
     return backend
 
 
-def _resume_request(framework: Framework, parser: Parser, run: Path, argv: list[str]) -> Request:
+def _resume_request(
+    framework: Framework, parser: Parser, run: Path, checkpoint: str, argv: list[str]
+) -> Request:
     given = parser.parse_args(argv, defaults=False)
     config = run / "config.yaml"
-    if not config.is_file():
+    if not os.path.isfile(config):  # false where it may not be looked at, too
         fail(f"--resume {run}: not a run directory (no config.yaml)")
     changed = {key for key, _ in given.items() if key != "config"}
     if given.get("config"):
@@ -197,9 +206,26 @@ def _resume_request(framework: Framework, parser: Parser, run: Path, argv: list[
             f"--resume cannot change {', '.join(sorted(changed - RESUMABLE))}: only "
             f"{', '.join(sorted(RESUMABLE))} may differ from {config}"
         )
+    try:
+        if read_config(config).backend is None and framework == "keras":
+            _keep_backend(Run(run))
+    except RunError as error:
+        fail(str(error))
     experiment = _validated(parser.parse_args(["--config", str(config), *argv]))
-    check(framework, experiment)
-    return Request(experiment, run)
+    check(framework, experiment, resumed=True)
+    return Request(experiment, run, checkpoint)
+
+
+def _keep_backend(run: Run) -> None:
+    """Hold Keras to the backend that a run was trained with; raises RunError where another is asked for."""
+    if not (run.directory / "environment.json").is_file():
+        return
+    backend = run.read_json("environment.json").get("backend")
+    if backend and os.environ.setdefault("KERAS_BACKEND", backend) != backend:
+        raise RunError(
+            f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: {run.directory} was trained with {backend}, "
+            "and --resume goes on with it: unset the variable, or start a new run"
+        )
 
 
 def _validated(namespace: Namespace) -> Experiment:
@@ -217,12 +243,17 @@ def experiment_from(values: dict[str, Any]) -> Experiment:
 
 
 def read_config(path: Path) -> Experiment:
-    """The experiment that a run's config.yaml holds; raises SystemExit(2) where it is not one."""
+    """The experiment that a run's config.yaml holds; raises RunError where it is not one."""
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        fail(f"{path}: cannot be read ({_one_line(str(error))})")
-    return experiment_from(values or {})
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
+    if not isinstance(values, dict) or not values:
+        raise RunError(f"{path}: cannot be read (no configuration)")
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise RunError(f"{path}: {fault(error)}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The framework is imported last: a mistake on the command line answers at once.
     from lightning_impl.fit import fit
 
-    return cli.guarded(lambda: fit(request.experiment, request.resume))
+    return cli.guarded(lambda: fit(request.experiment, request.resume, request.checkpoint))
 
 
 if __name__ == "__main__":
