@@ -72,6 +72,8 @@ def begin(experiment: Experiment, framework: str, resume: Path | None, checkpoin
 def _read(experiment: Experiment, framework: str, run: Run) -> list[dict[str, float]]:
     """The epochs of a run that is to go on; raises RunError where it cannot, as this experiment."""
     rows = run.history()
+    if ranks.rank() > 0:  # the first process, which may be ahead by now, has asked
+        return rows
     if not rows or not (run.directory / "environment.json").is_file():
         raise RunError(f"{run.directory}: no epoch was finished, there is nothing to resume: start it anew")
     before = run.read_json("environment.json")
@@ -94,7 +96,7 @@ def _read(experiment: Experiment, framework: str, run: Run) -> list[dict[str, fl
             f"{run.directory} ended after {count} epochs: "
             "give more with --training.epochs, or start a new run"
         )
-    if training.schedule.kind == "cosine" and training.epochs != planned and ranks.rank() == 0:
+    if training.schedule.kind == "cosine" and training.epochs != planned:
         rate = training.learning_rate * training.schedule.factor(count, training.epochs)
         print(
             f"WARNING: the cosine schedule was planned over {planned} epochs, now over {training.epochs}: "
@@ -131,11 +133,12 @@ def _counted(images: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in images.items())
 
 
-def restore(session: Session, load: Callable[[str], int]) -> None:
+def restore(session: Session, load: Callable[[str], int], last: Path) -> None:
     """Load the checkpoint that a resumed session goes on from, and forget the epochs after it.
 
-    load: loads `last` or `best` and returns the epoch after which it was written. Changes nothing in the
-    record; raises RunError, which offers the best epoch where that can be loaded and the last cannot.
+    load: loads `last` or `best` and returns the epoch after which it was written. last: the file of the last
+    checkpoint. Changes nothing in the record; raises RunError, which offers the best epoch where that can be
+    loaded and the last cannot.
     """
 
     def loaded(checkpoint: str) -> int:
@@ -146,6 +149,10 @@ def restore(session: Session, load: Callable[[str], int]) -> None:
             )
         return epoch
 
+    if session.checkpoint == "last" and not last.exists():
+        with suppress(RunError):
+            if loaded("best") == len(session.rows):  # killed between its first two checkpoints
+                session.checkpoint = "best"
     try:
         session.keep_epochs(loaded(session.checkpoint))
     except RunError as error:
@@ -183,7 +190,8 @@ def is_trained(session: Session) -> bool:
     training, rows = session.experiment.training, session.rows
     stopped = training.early_stopping.ended(*_monitored(training, rows)) is not None
     if stopped or len(rows) >= training.epochs:
-        print(f"all {len(rows)} epochs were trained: the results alone are missing", flush=True)
+        if ranks.rank() == 0:
+            print(f"all {len(rows)} epochs were trained: the results alone are missing", flush=True)
         return True
     return False
 

@@ -134,7 +134,7 @@ class SaveCheckpoints(Callback):
         checkpoints = self.recorder.run.checkpoints
         models = {"last.keras": self.classifier.model, RESUME["last"]: self.classifier.trained}
         if self.recorder.last_is_best:
-            models = {"best.keras": self.classifier.model, RESUME["best"]: self.classifier.trained, **models}
+            models = {RESUME["best"]: self.classifier.trained, "best.keras": self.classifier.model, **models}
         for name, model in models.items():
             with replacing(checkpoints / name) as path:
                 model.save(path)

@@ -176,7 +176,7 @@ def restore(session: Session, classifier: Classifier) -> None:
             raise lifecycle.RunError(f"{path}: of step {iterations}, which ends no epoch of {steps} steps")
         return iterations // steps
 
-    lifecycle.restore(session, load_checkpoint)
+    lifecycle.restore(session, load_checkpoint, folder / RESUME["last"])
 
 
 def _load(model: keras.Model, path: Path) -> None:

@@ -210,7 +210,7 @@ def restore(session: Session, classifier: Classifier) -> Path:
             raise lifecycle.RunError(f"{path}: holds no optimizer to go on with")
         return state["epoch"] + 1
 
-    lifecycle.restore(session, load_checkpoint)
+    lifecycle.restore(session, load_checkpoint, folder / "last.ckpt")
     return folder / f"{session.checkpoint}.ckpt"
 
 

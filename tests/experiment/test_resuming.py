@@ -263,14 +263,53 @@ def test_a_damaged_last_checkpoint_offers_the_best(
 
     session = resumed(run)
     with pytest.raises(RunError) as caught:
-        lifecycle.restore(session, load_checkpoint)
+        lifecycle.restore(session, load_checkpoint, tmp_path)
     assert said in str(caught.value)
     assert ("--from best" in str(caught.value)) == (best in (2, 3))
     assert contents(run) == before
     if best == 2:
         session.checkpoint = "best"
-        lifecycle.restore(session, load_checkpoint)
+        lifecycle.restore(session, load_checkpoint, tmp_path)
         assert [row["epoch"] for row in session.rows] == [1, 2]
+
+
+@pytest.mark.parametrize(("best", "goes_on"), [(1, True), (None, False)])
+def test_a_run_killed_between_its_first_checkpoints_goes_on_from_the_best(
+    tmp_path: Path, best: int | None, goes_on: bool
+) -> None:
+    session = resumed(killed(tmp_path, [2.0]))
+
+    def load_checkpoint(checkpoint: str) -> int:
+        if checkpoint == "last" or best is None:
+            raise RunError(f"{checkpoint}: missing")
+        return best
+
+    if goes_on:
+        lifecycle.restore(session, load_checkpoint, tmp_path / "missing")
+        assert (session.checkpoint, len(session.rows)) == ("best", 1)
+    else:
+        with pytest.raises(RunError, match="last: missing"):
+            lifecycle.restore(session, load_checkpoint, tmp_path / "missing")
+
+
+# === Whose weights ===
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_no_process_fetches_weights_that_a_warm_start_or_a_checkpoint_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    old = finished(tmp_path / "old", [1.0])
+    warm = str(old.directory)
+    run = killed(tmp_path / "new", [1.0], warm_start=warm)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert begin(experiment(tmp_path / "fresh"), "keras", None).pretrained
+    assert not begin(experiment(tmp_path / "next", warm_start=warm), "keras", None).pretrained
+    (old.checkpoints / "last.keras").unlink(missing_ok=True)
+    session = resumed(run)
+    assert (session.pretrained, session.warm) == (False, None)
+    assert (session.run.directory == run.directory) == (rank == "0")
 
 
 # === Damaged records ===
