@@ -85,7 +85,10 @@ def _read(experiment: Experiment, framework: str, run: Run) -> list[dict[str, fl
         raise RunError(f"{run.directory} cannot go on: {changed}\nput it back, or start a new run")
     training, count = experiment.training, len(rows)
     planned = _planned(run, before)
-    ended = run.finished and run.read_json("metrics.json")["status"] == "completed"
+    try:
+        ended = run.finished and run.read_json("metrics.json")["status"] == "completed"
+    except RunError as error:
+        raise RunError(f"{error}\nremove it: --resume makes the results anew") from error
     if ended and training.early_stopping.ended(*_monitored(training, rows)):
         raise RunError(
             f"{run.directory} was ended by early stopping after {count} epochs: more would not be trained\n"

@@ -57,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(paths: Sequence[Path], filters: Sequence[str], sort: str | None, figure: Path | None) -> int:
-    listed = not paths or bool(filters or sort) or not all(map(_is_run, paths))
     runs = find(paths or [Path("runs")])
-    if listed:
-        known = {run.directory: listing(run) for run in runs}
+    known = {run.directory: listing(run) for run in runs}
+    damaged = any("damage" in one for one in known.values())
+    if not paths or filters or sort or damaged or not all(map(_is_run, paths)):
         runs = chosen(runs, known, filters, sort)
         print(_table(_rows(runs, known, filters, sort)))
         for run in runs:

@@ -375,7 +375,7 @@ def test_a_damaged_record_is_refused_in_a_line_when_resumed(spoilt: Run, good: R
             spoilt.directory,
         )
     assert f"{spoilt.directory}/{said}" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).count("\n") == said.startswith("metrics.json")  # which can be made anew
     assert contents(spoilt) == before
 
 
@@ -384,7 +384,7 @@ def test_a_damaged_run_is_listed_as_such_beside_the_good_ones(
     spoilt: Run, good: Run, capsys: pytest.CaptureFixture, said: str
 ) -> None:
     DAMAGES[said](spoilt.directory)
-    assert runs.main([str(good.directory), str(spoilt.directory.parent), "--sort=val_accuracy"]) == 0
+    assert runs.main([str(good.directory), str(spoilt.directory)]) == 0
     out, err = capsys.readouterr()
     lines = [line.split() for line in out.splitlines()[2:]]
     assert [line[0] for line in lines] == [str(good.directory), str(spoilt.directory)]
