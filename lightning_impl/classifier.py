@@ -36,7 +36,7 @@ class Classifier(pl.LightningModule):
         pretrained: bool = True,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["pretrained"])  # of this construction, not of the model
+        self.save_hyperparameters()
         self.experiment = Experiment.model_validate(experiment)
         self.network = build_model(self.experiment, classes, pretrained).to(memory_format=torch.channels_last)
         self.on_features = on_features
