@@ -104,8 +104,8 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     runs = {model.side: Run(model.path) for model in models if not model.exported}
     for side, one in runs.items():
         facts = one.read_json("environment.json")
-        facts.pop("converted_from", None)  # a place on this machine
-        findings.environment.setdefault(side, facts)
+        places = ("converted_from", "experiment")  # of this machine
+        findings.environment.setdefault(side, {k: v for k, v in facts.items() if k not in places})
     found_rung = Rung(
         "export", name, "tensorflow", "float32", "cpu", checks, what, time.perf_counter() - started
     )
