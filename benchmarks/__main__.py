@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.collect import Samples, collect
-from experiment import cli, run
+from experiment import cli, environment
 from parity import sides
 
 SUITES = ("train", "pipeline", "inference", "startup", "growth")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli.fail(str(error))
         finally:
             suite.close()
-        facts = run.environment("both", "cpu", 0, 0, {})
+        facts = environment.environment("both", "cpu", 0, 0, {})
         values = {
             **about,
             **suite.facts(),

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import drawing, stats
 from benchmarks.suite import Measured, Suite, digits, grouped
-from experiment.run import replacing
+from experiment.files import replacing
 
 
 def write(out: Path, suite: Suite, values: dict[str, Any]) -> Path:

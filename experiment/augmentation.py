@@ -14,7 +14,7 @@ from experiment import cli, devices
 from experiment.cli import Framework, PlainParser
 from experiment.config import Augment, Experiment
 from experiment.datasets import DataError
-from experiment.run import replacing
+from experiment.files import replacing
 
 Parameters = dict[str, np.ndarray]
 Pixels = Callable[[np.ndarray, Parameters], np.ndarray]

@@ -35,8 +35,8 @@ set_loader("bounded", _value, exceptions=(documents.DocumentError,))
 
 LONGEST = 400  # characters of an error: what was typed may have thousands
 
-# What a resumed run may change: everything else would make it another run.
-RESUMABLE = {"training.epochs", "gpus", "nodes"}
+# What a resumed run may change: how long and where it trains, and where the same data lie.
+RESUMABLE = {"training.epochs", "data.cache", "data.root", "gpus", "nodes", "warm_start"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Request:
 
     experiment: Experiment
     resume: Path | None = None
+    checkpoint: str = "last"  # or best: which it goes on from
 
 
 class PlainParser(argparse.ArgumentParser):
@@ -90,7 +91,8 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     parser = Parser(
         prog=f"{framework}_impl.train",
         description=f"Train the image classifier with {framework.capitalize()}. Two more options stand "
-        "outside the configuration: --resume RUN goes on with a run, and --config FILE reads YAML. "
+        "outside the configuration: --resume RUN goes on with a run (--from best: from its best epoch, where "
+        "the checkpoint of the last is damaged), and --config FILE reads YAML. "
         "--warm-start RUN begins a new run with the weights of another. A signal that asks to stop (Ctrl-C, "
         "TERM, HUP, USR1, USR2, XCPU) ends training after the step in hand with exit code 128 + its number; "
         "--resume goes on from the finished epochs.",
@@ -103,10 +105,13 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     parser.add_class_arguments(Experiment, None)
     before = PlainParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     before.add_argument("--resume", type=Path)
+    before.add_argument("--from", dest="checkpoint", choices=("last", "best"))
     argv = [re.sub(r"^--warm-start\b", "--warm_start", one) for one in argv]
     resume, argv = before.parse_known_args(_with_settings(argv))
     if resume.resume is not None:
-        return _resume_request(framework, parser, resume.resume, argv)
+        return _resume_request(framework, parser, resume.resume, resume.checkpoint or "last", argv)
+    if resume.checkpoint is not None:
+        fail("--from says from which checkpoint --resume goes on: name the run with --resume RUN")
     experiment = _validated(parser.parse_args(argv))
     check(framework, experiment)
     # Where there are several processes the first alone writes the run, and may have begun to.
@@ -115,9 +120,9 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     return Request(experiment)
 
 
-def check(framework: Framework, experiment: Experiment) -> None:
+def check(framework: Framework, experiment: Experiment, resumed: bool = False) -> None:
     """Refuse what this framework or this machine cannot do; raises SystemExit(2)."""
-    _check_files(experiment)
+    _check_files(experiment, resumed)
     if framework == "keras" and experiment.augment.kind == "torchvision":
         fail("augment.kind torchvision exists on the Lightning side only: use keras or none")
     available = devices.count_gpus()
@@ -157,7 +162,7 @@ def _check_processes(framework: Framework, experiment: Experiment) -> None:
         fail(f"training.batch_size {experiment.training.batch_size}: fewer images than processes")
 
 
-def _check_files(experiment: Experiment) -> None:
+def _check_files(experiment: Experiment, resumed: bool) -> None:
     # Not the schema's business: a run's config.yaml is read where its data need not be any more.
     data, model = experiment.data, experiment.model
     kinds = {"folder": "directory of class folders", "npz": ".npz file", "shards": "directory of shards"}
@@ -168,9 +173,11 @@ def _check_files(experiment: Experiment) -> None:
         if not (path.is_file() if data.name == "npz" else path.is_dir()):
             fail(f"data.root {data.root}: there is no such {what}")
     if experiment.warm_start is not None and not (Path(experiment.warm_start) / "metrics.json").is_file():
-        fail(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json)")
+        wanted = "\nIts images belong to this run's: say where it lies with --warm-start" if resumed else ""
+        fail(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json){wanted}")
     if (
-        model.name != "cnn"
+        not resumed  # its own checkpoint holds the weights
+        and model.name != "cnn"
         and model.weights not in ("imagenet", "random")
         and not Path(model.weights).expanduser().is_file()
     ):
@@ -239,10 +246,12 @@ def resolve_backend(experiment: Experiment) -> str:
     return backend
 
 
-def _resume_request(framework: Framework, parser: Parser, directory: Path, argv: list[str]) -> Request:
+def _resume_request(
+    framework: Framework, parser: Parser, directory: Path, checkpoint: str, argv: list[str]
+) -> Request:
     given = parser.parse_args(argv, defaults=False)
     config = directory / "config.yaml"
-    if not config.is_file():
+    if not os.path.isfile(config):  # false where it may not be looked at, too
         fail(f"--resume {directory}: not a run directory (no config.yaml)")
     if ranks.rank() == 0 and (other := files.writer(directory)) is not None:
         fail(f"--resume {run.being_written(directory, other)}")
@@ -254,14 +263,20 @@ def _resume_request(framework: Framework, parser: Parser, directory: Path, argv:
             f"--resume cannot change {', '.join(sorted(changed - RESUMABLE))}: only "
             f"{', '.join(sorted(RESUMABLE))} may differ from {config}"
         )
+    try:
+        if read_config(config).backend is None and framework == "keras":
+            _keep_backend(run.Run(directory))
+    except run.RunError as error:
+        fail(str(error))
     experiment = _validated(parser.parse_args([*_with_settings(["--config", str(config)]), *argv]))
-    check(framework, experiment)
-    if run.Run(directory).unborn:
+    unborn = run.Run(directory).unborn
+    check(framework, experiment, resumed=not unborn)
+    if unborn:
         if ranks.rank() == 0:
             print(f"{directory} was stopped before its first checkpoint: it begins anew", file=sys.stderr)
         anew = experiment.run.model_copy(update={"dir": str(directory), "overwrite": True})
         return Request(experiment.model_copy(update={"run": anew}))
-    return Request(experiment, directory)
+    return Request(experiment, directory, checkpoint)
 
 
 def _with_settings(argv: Sequence[str]) -> list[str]:
@@ -279,6 +294,18 @@ def _with_settings(argv: Sequence[str]) -> list[str]:
     return told
 
 
+def _keep_backend(trained: run.Run) -> None:
+    """Hold Keras to the backend that a run was trained with; raises RunError where another is asked for."""
+    if not (trained.directory / "environment.json").is_file():
+        return
+    backend = trained.read_json("environment.json").get("backend")
+    if backend and os.environ.setdefault("KERAS_BACKEND", backend) != backend:
+        raise run.RunError(
+            f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: {trained.directory} was trained with {backend}, "
+            "and --resume goes on with it: unset the variable, or start a new run"
+        )
+
+
 def _validated(namespace: Namespace) -> Experiment:
     values: dict[str, Any] = namespace.as_dict()
     values.pop("config", None)
@@ -294,11 +321,17 @@ def experiment_from(values: dict[str, Any]) -> Experiment:
 
 
 def read_config(path: Path) -> Experiment:
-    """The experiment that a run's config.yaml holds; raises SystemExit(2) where it is not one."""
+    """The experiment that a run's config.yaml holds; raises RunError where it is not one."""
     try:
-        return experiment_from(documents.read(path))
+        values = documents.read(path)
     except documents.DocumentError as error:
-        fail(str(error))
+        raise run.RunError(str(error)) from error
+    if not values:
+        raise run.RunError(f"{path}: cannot be read (no configuration)")
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise run.RunError(f"{path}: {fault(error)}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,10 +16,11 @@ import numpy as np
 from experiment import lifecycle, update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
+from experiment.files import replacing
 from experiment.lifecycle import RunError, Session
 from experiment.prediction import TrainedRun
 from experiment.progress import Recorder
-from experiment.run import replacing
+from experiment.run import brief
 
 Arrays = dict[str, np.ndarray]
 
@@ -100,8 +100,8 @@ def _load(path: Path) -> Arrays:
     try:
         with np.load(path) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for a damaged file
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
 
 
 def _same(given: Arrays, back: Arrays) -> bool:

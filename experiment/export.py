@@ -19,6 +19,7 @@ from experiment import update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
 from experiment.decoding import DEFAULTS, Reading
+from experiment.files import replacing
 from experiment.lifecycle import RunError
 from experiment.names import printable
 from experiment.prediction import (
@@ -31,7 +32,6 @@ from experiment.prediction import (
     test_predictions,
 )
 from experiment.randomness import generator
-from experiment.run import replacing
 
 TOLERANCE = 1e-5  # of a probability, between the run's own predictions and a float32 file's
 BATCHES = (1, 7, 64)  # sizes of batch with which that is tried

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from experiment import (
     analysis,
     audit,
     board,
+    cli,
     error_figures,
     evaluation,
     figures,
@@ -25,23 +26,26 @@ from experiment import (
 )
 from experiment.board import Layers
 from experiment.cli import read_config
-from experiment.config import Experiment
+from experiment.config import Experiment, Training
 from experiment.datasets import Dataset
 from experiment.progress import Recorder
-from experiment.run import Run, RunError
-from experiment.session import Session, class_weights
+from experiment.run import Run, RunError, changes
+from experiment.session import Session, class_weights, data_facts
 
 __all__ = ["Layers", "RunError", "Session", "begin", "class_weights", "finish"]
 
 
-def begin(experiment: Experiment, framework: str, resume: Path | None) -> Session:
-    """Load the data and make, or reopen, the run record.
+def begin(experiment: Experiment, framework: str, resume: Path | None, checkpoint: str = "last") -> Session:
+    """Load the data and make the run record, or read that of the run to resume, without changing it.
 
-    Raises DataError for the data; RunError where the run cannot be resumed or its place is taken.
+    checkpoint: last or best, from which a resumed run goes on. Raises DataError for the data; RunError where
+    the run cannot be resumed or its place is taken.
     """
     if resume is not None and ranks.rank() == 0:
         Run(resume).claim()
-    warm = update.opened(experiment, framework)
+    rows = [] if resume is None else _read(experiment, framework, Run(resume))
+    # A run's own checkpoint holds what a warm start gave it.
+    warm = update.opened(experiment, framework) if resume is None else None
     dataset, tests = update.load_all(experiment, None if resume is None else Run(resume))
     weights = class_weights(experiment, dataset)
     print(
@@ -52,51 +56,152 @@ def begin(experiment: Experiment, framework: str, resume: Path | None) -> Sessio
     if ranks.rank() == 0:
         for remark in audit.remarks(dataset, bool(tests)):
             print(f"note: {remark}", flush=True)
+    if resume is not None:
+        _check_data(Run(resume), data_facts(dataset, bool(tests)))
     if ranks.rank() > 0:  # the first process alone keeps the record: this one's goes nowhere
         run = Run(Path(tempfile.mkdtemp(prefix="rank")))
         run.checkpoints.mkdir()
-        rows = Run(resume).history() if resume is not None else []
-        return Session(experiment, dataset, run, weights, rows, resume is not None, warm, tests, resume)
-    if resume is not None:
-        return replace(
-            _reopen(experiment, framework, Run(resume), dataset, weights), tests=tests, source=resume
-        )
-    try:
-        run = Run.create(experiment, framework, dataset.name)
-    except OSError as error:
-        raise RunError(str(error)) from error
-    update.record(run, dataset)
-    if warm is not None:  # its weights: none need to be fetched
-        model = experiment.model.model_copy(update={"weights": "random"})
-        experiment = experiment.model_copy(update={"model": model})
-    return Session(experiment, dataset, run, weights, warm=warm, tests=tests)
+    elif resume is not None:
+        run = Run(resume)
+    else:
+        try:
+            run = Run.create(experiment, framework, dataset.name)
+        except OSError as error:
+            raise RunError(str(error)) from error
+        update.record(run, dataset)
+    return Session(
+        experiment, dataset, run, weights, rows, resume is not None, warm, tests, resume, checkpoint
+    )
 
 
-def _reopen(
-    experiment: Experiment, framework: str, run: Run, dataset: Dataset, weights: list[float] | None
-) -> Session:
+def _read(experiment: Experiment, framework: str, run: Run) -> list[dict[str, float]]:
+    """The epochs of a run that is to go on; raises RunError where it cannot, as this experiment."""
     rows = run.history()
-    environment = run.directory / "environment.json"
-    if not rows or not environment.is_file():
+    if ranks.rank() > 0:  # the first process, which may be ahead by now, has asked
+        return rows
+    if not rows or not (run.directory / "environment.json").is_file():
         raise RunError(f"{run.directory}: no epoch was finished, there is nothing to resume: start it anew")
     before = run.read_json("environment.json")
     if before["framework"] != framework:
         raise RunError(
             f"{run.directory} is a {before['framework']} run: resume it with {before['framework']}"
         )
-    if before["data"]["sha256"] != dataset.sha256:
-        raise RunError(f"{run.directory} was trained on other data (sha256 differs): it cannot be resumed")
-    planned = read_config(run.directory / "config.yaml").training.epochs
-    ended = run.finished and run.read_json("metrics.json")["status"] == "completed"
-    if experiment.training.epochs <= (planned if ended else len(rows) - 1):
+    if changed := changes(before.get("experiment"), experiment, cli.RESUMABLE):
+        raise RunError(f"{run.directory} cannot go on: {changed}\nput it back, or start a new run")
+    training, count = experiment.training, len(rows)
+    planned = _planned(run, before)
+    try:
+        ended = run.finished and run.read_json("metrics.json")["status"] == "completed"
+    except RunError as error:
+        raise RunError(f"{error}\nremove it: --resume makes the results anew") from error
+    if ended and training.early_stopping.ended(*_monitored(training, rows)):
         raise RunError(
-            f"{run.directory} ended after {len(rows)} epochs: "
+            f"{run.directory} was ended by early stopping after {count} epochs: more would not be trained\n"
+            f"start a new run, with a larger training.early_stopping.patience or --warm-start {run.directory}"
+        )
+    if training.epochs <= (planned if ended else count - 1):
+        raise RunError(
+            f"{run.directory} ended after {count} epochs: "
             "give more with --training.epochs, or start a new run"
         )
-    for name in ("metrics.json", "predictions.npz"):  # of the run as it ended before: it goes on
-        (run.directory / name).unlink(missing_ok=True)
-    run.write_config(experiment)
-    return Session(experiment, dataset, run, weights, rows, resumed=True)
+    if training.schedule.kind == "cosine" and training.epochs != planned:
+        rate = training.learning_rate * training.schedule.factor(count, training.epochs)
+        print(
+            f"WARNING: the cosine schedule was planned over {planned} epochs, now over {training.epochs}: "
+            f"the learning rate was {rows[-1]['learning_rate']:.1e} in epoch {count}, will be {rate:.1e} in "
+            f"epoch {count + 1}, and the run is not what {training.epochs} epochs from the start would give",
+            file=sys.stderr,
+        )
+    return rows
+
+
+def _planned(run: Run, environment: dict[str, Any]) -> int:
+    if "experiment" in environment:
+        return environment["experiment"]["training"]["epochs"]
+    return read_config(run.directory / "config.yaml").training.epochs  # of a record from before that was kept
+
+
+def _monitored(training: Training, rows: list[dict[str, float]]) -> tuple[list[float], bool]:
+    return [row[training.monitor] for row in rows], training.monitor == "val_loss"
+
+
+def _check_data(run: Run, facts: dict[str, Any]) -> None:
+    before = run.read_json("environment.json")["data"]
+    if before["sha256"] != facts["sha256"]:
+        raise RunError(f"{run.directory} was trained on other data (sha256 differs): it cannot be resumed")
+    for key in ("images", "training_images"):  # the sum is of the whole set, of which not all may be used
+        if before.get(key, facts[key]) != facts[key]:
+            raise RunError(
+                f"{run.directory} was trained on other images of the same data "
+                f"({_counted(before['images'])}; now {_counted(facts['images'])}): it cannot be resumed"
+            )
+
+
+def _counted(images: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in images.items())
+
+
+def restore(session: Session, load: Callable[[str], int], last: Path) -> None:
+    """Load the checkpoint that a resumed session goes on from, and forget the epochs after it.
+
+    load: loads `last` or `best` and returns the epoch after which it was written. last: the file of the last
+    checkpoint. Changes nothing in the record; raises RunError, which offers the best epoch where that can be
+    loaded and the last cannot.
+    """
+
+    def loaded(checkpoint: str) -> int:
+        if (epoch := load(checkpoint)) > len(session.rows):
+            raise RunError(
+                f"{session.source}: its {checkpoint} checkpoint is of epoch {epoch}, history.csv ends with "
+                f"epoch {len(session.rows)}"
+            )
+        return epoch
+
+    if session.checkpoint == "last" and not last.exists():
+        with suppress(RunError):
+            if loaded("best") == len(session.rows):  # killed between its first two checkpoints
+                session.checkpoint = "best"
+    try:
+        session.keep_epochs(loaded(session.checkpoint))
+    except RunError as error:
+        offer = ""
+        if session.checkpoint != "best":
+            with suppress(RunError):
+                offer = (
+                    f"go on from its best epoch, {loaded('best')}, with --resume {session.source} --from best"
+                )
+        raise RunError(f"{error}: the run cannot be resumed\n{offer}".rstrip()) from error
+
+
+def recorder(session: Session, environment: dict[str, Any]) -> Recorder:
+    """The recorder of a session, which writes config.yaml and environment.json.
+
+    A new run's are written at once; those of one that goes on when its first epoch is finished, and the
+    results that it had go then: until then its record stays as it was.
+    """
+    run, experiment = session.run, session.experiment
+    environment = {**environment, "experiment": experiment.model_dump(mode="json")}
+
+    def settle() -> None:
+        for name in ("metrics.json", "predictions.npz"):
+            (run.directory / name).unlink(missing_ok=True)
+        run.write_config(experiment)
+        run.write_json("environment.json", environment)
+
+    if not session.resumed:
+        settle()
+    return Recorder(run, experiment, len(session.dataset.train), session.rows, settle)
+
+
+def is_trained(session: Session) -> bool:
+    """Whether no epoch is left: the last of them, or that at which early stopping acts, is recorded."""
+    training, rows = session.experiment.training, session.rows
+    stopped = training.early_stopping.ended(*_monitored(training, rows)) is not None
+    if stopped or len(rows) >= training.epochs:
+        if ranks.rank() == 0:
+            print(f"all {len(rows)} epochs were trained: the results alone are missing", flush=True)
+        return True
+    return False
 
 
 def samples(dataset: Dataset, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
@@ -109,9 +214,9 @@ def draw_samples(session: Session, augmented: np.ndarray | None) -> None:
     images, labels = samples(session.dataset, session.experiment)
     if augmented is not None:
         augmented = np.clip(np.rint(augmented), 0, 255).astype(np.uint8)
-    figures.samples(
-        session.run.directory / "samples.png", images, labels, augmented, session.dataset.class_names
-    )
+    path = session.run.directory / "samples.png"
+    if not path.exists():  # a resumed run's are the same
+        figures.samples(path, images, labels, augmented, session.dataset.class_names)
 
 
 def use_best(experiment: Experiment) -> bool:
@@ -159,6 +264,7 @@ def finish(
     results = evaluation.evaluate(labels, probabilities, dataset.class_names)
     best = recorder.best_row
     assert best is not None
+    recorder.settle()
     metrics = {
         "status": recorder.status,
         "message": recorder.message,
@@ -191,8 +297,8 @@ def finish(
             for name, part in session.tests.items()
             if part.stop > part.start  # what was added may have no test images
         }
-    run.write_json("metrics.json", metrics)
     board.write(run, session.experiment, metrics, layers)
+    run.write_json("metrics.json", metrics)  # last: it says that the record is whole
     print(f"\n{evaluation.report(results)}\n")
     print(
         f"test accuracy {results['test_accuracy']:.4f}, test loss {test_loss:.4f}, "

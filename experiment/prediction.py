@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from experiment.config import Experiment
 from experiment.datasets import DataError
 from experiment.decoding import DEFAULTS, Facts, Reading, UnfitError, decode, remarks
 from experiment.evaluation import shorten
+from experiment.files import replacing
 from experiment.image_files import images_below, told
 from experiment.names import printable
-from experiment.run import Run, RunError, replacing
+from experiment.run import Run, RunError, brief, changes
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> probabilities (N, classes)
 Predictor = Callable[["TrainedRun"], Classify]
@@ -68,8 +68,13 @@ class TrainedRun:
         run = Run(directory)
         if (other := framework_of(run)) != framework:
             raise RunError(f"{directory} is a {other} run: use python -m {other}_impl.predict")
-        config = read_config(directory / "config.yaml")
-        return cls(run, config, run.read_json("environment.json")["data"]["class_names"])
+        config, environment = read_config(directory / "config.yaml"), run.read_json("environment.json")
+        if "experiment" in environment:
+            before = environment["experiment"]
+            shape = {"model": before["model"], "data": {"image_size": before["data"]["image_size"]}}
+            if changed := changes(shape, config, {"model.weights"}):
+                raise RunError(f"{directory}: {changed}: put it back")
+        return cls(run, config, environment["data"]["class_names"])
 
 
 def framework_of(run: Run) -> str:
@@ -78,10 +83,7 @@ def framework_of(run: Run) -> str:
         raise RunError(f"{run.directory}: not a run directory (no config.yaml)")
     if not run.finished:
         raise RunError(f"{run.directory}: the run is not finished (no metrics.json): --resume it first")
-    try:
-        return run.read_json("environment.json")["framework"]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{run.directory / 'environment.json'}: cannot be read ({error})") from error
+    return run.read_json("environment.json")["framework"]
 
 
 def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -148,8 +150,8 @@ def test_predictions(run: Run) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path) as arrays:
             return arrays["y_true"], arrays["probabilities"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for a damaged file
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
 
 
 def in_batches(classify: Classify, images: np.ndarray, size: int = BATCH) -> np.ndarray:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from experiment import ranks, signals, tracking
 from experiment.config import Experiment
 from experiment.events import EventWriter
-from experiment.run import Run, replacing
+from experiment.files import replacing
+from experiment.run import Run
 
 REFRESH = 0.25  # seconds between two readings of loss and accuracy, which may cost a device sync
 
@@ -44,10 +45,19 @@ class Recorder:
     As a context manager it turns the first signal that asks to stop into `Interrupted`, raised after the step
     in hand, and swallows `Interrupted` and `NonFiniteLoss`: `status` then says how training ended, `message`
     why. `stopping` is the number of that signal, or 0.
+
+    settle: called once, before the first epoch is written.
     """
 
-    def __init__(self, run: Run, experiment: Experiment, images: int, rows: list[dict[str, float]]) -> None:
-        self.run, self.images, self.rows = run, images, rows
+    def __init__(
+        self,
+        run: Run,
+        experiment: Experiment,
+        images: int,
+        rows: list[dict[str, float]],
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.run, self.images, self.rows, self._settle = run, images, rows, settle
         self.experiment, self.training = experiment, experiment.training
         self.tracker: tracking.Tracker | None = None
         self.epochs = experiment.training.epochs
@@ -146,6 +156,7 @@ class Recorder:
             raise NonFiniteLoss(
                 f"the validation loss became {metrics['val_loss']} in epoch {self._epoch + 1}"
             )
+        self.settle()
         seconds = self._ended - self._started
         row = {"epoch": self._epoch + 1, **metrics, "seconds": seconds}
         row["images_per_second"] = self._seen / seconds
@@ -162,6 +173,11 @@ class Recorder:
             f"lr {row['learning_rate']:.2e}  {row['images_per_second']:.0f} images/s",
             flush=True,
         )
+
+    def settle(self) -> None:
+        """Write what goes before the first new epoch, once."""
+        self._settle()
+        self._settle = lambda: None
 
     @property
     def best_row(self) -> dict[str, float] | None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import itertools
 import json
-import os
-import platform
+import math
 import shutil
-import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from experiment import files, ranks
+from experiment import files
 from experiment.config import Experiment
 from experiment.files import WriteError, replacing
 
@@ -33,11 +30,35 @@ HISTORY = (
     "images_per_second",
 )
 LAST = ("last.ckpt", "resume.keras")  # what training goes on from; each side writes it last
-PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision", "lightning", "numpy")
+# What a run's JSON files hold under some keys, where they have them.
+KINDS = {
+    "framework": str,
+    "data": dict,
+    "status": str,
+    "parameters": dict,
+    "experiment": dict,
+    "best_epoch": int,
+    **dict.fromkeys(("test_accuracy", "test_loss", "macro_f1"), float),
+}
 
 
 class RunError(Exception):
     """A run cannot start or go on; the message says why and what to do."""
+
+
+def brief(error: BaseException) -> str:
+    """An exception's message in one line of at most 200 characters, or its kind where it has none."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= 200 else f"{said[:200]}..."
+
+
+class Facts(dict[str, Any]):
+    """An object of a JSON file of the record; a key that it lacks raises RunError."""
+
+    path: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise RunError(f"{self.path}: damaged, it has no {key}")
 
 
 class Run:
@@ -116,7 +137,27 @@ class Run:
             path.write_text(json.dumps(values, indent=2) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        return json.loads((self.directory / name).read_text())
+        """The values of a JSON file of the record.
+
+        Raises RunError where it cannot be read or is none that was written here, and for a key that it lacks.
+        """
+        path = self.directory / name
+
+        def facts(values: dict[str, Any]) -> Facts:
+            read = Facts(values)
+            read.path = path
+            return read
+
+        try:
+            values = json.loads(path.read_text(), object_hook=facts)
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path}: cannot be read ({brief(error)})") from error
+        if not isinstance(values, Facts):
+            raise RunError(f"{path}: cannot be read (no JSON object)")
+        for key, kind in KINDS.items():
+            if not isinstance(values.get(key, kind()), kind | int if kind is float else kind):
+                raise RunError(f"{path}: damaged, {key} is {brief(ValueError(repr(values[key])))}")
+        return values
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write history.csv, one row an epoch (counted from 1), floats in full precision."""
@@ -126,15 +167,28 @@ class Run:
             writer.writerows(rows)
 
     def history(self) -> list[dict[str, float]]:
-        """The rows of history.csv; empty when no epoch was finished."""
+        """The rows of history.csv; empty when no epoch was finished.
+
+        Raises RunError, with the number of the line, for a file that was damaged.
+        """
         path = self.directory / "history.csv"
         if not path.exists():
             return []
-        with path.open(newline="") as file:
-            return [
-                {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        try:
+            text = path.read_text()
+            lines = list(csv.reader(text.splitlines()))
+        except (OSError, ValueError, csv.Error) as error:
+            raise RunError(f"{path}: cannot be read ({brief(error)})") from error
+        rows: list[dict[str, float]] = []
+        for number, cells in enumerate(lines, 1):
+            whole = number < len(lines) or text.endswith("\n")
+            if not whole or len(cells) != len(HISTORY) or (number == 1 and tuple(cells) != HISTORY):
+                raise RunError(f"{path}: line {number} is damaged: {brief(ValueError(','.join(cells)))}")
+            if number > 1:
+                rows.append(_row(cells, f"{path}: line {number} is damaged"))
+        if not lines or [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+            raise RunError(f"{path}: damaged, the epochs are not 1, 2, 3 and so on")
+        return rows
 
     def history_columns(self) -> dict[str, list[float]]:
         """history.csv by column."""
@@ -244,70 +298,41 @@ def _is_record(directory: Path) -> bool:
     return keys >= {"data", "model", "training", "run"} or Run(directory).resumable
 
 
-def environment(
-    framework: str, device: str, threads: int, seed: int, data: dict[str, Any], **more: Any
-) -> dict[str, Any]:
-    """Where and with what a run was made, as plain values for environment.json."""
-    return {
-        "framework": framework,
-        "device": device,
-        "threads": threads,
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "processes": ranks.world(),
-        "gpu": _gpu(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": {name: v for name in PACKAGES if (v := _version(name))},
-        "git_revision": _git_revision(),
-        "seed": seed,
-        "data": data,
-        "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **more,
-    }
-
-
-def environment_line(facts: dict[str, Any]) -> str:
-    """The machine and the code that a run was made with, from its environment.json, as reports name them."""
-    return f"{facts['cpu']}, {facts['cores']} cores; {facts['git_revision']}, {facts['utc']}."
-
-
-def _version(package: str) -> str | None:
+def _row(cells: list[str], fault: str) -> dict[str, float]:
     try:
-        return version(package)
-    except PackageNotFoundError:
+        row = {key: float(cell) for key, cell in zip(HISTORY, cells, strict=True)} | {"epoch": int(cells[0])}
+    except ValueError as error:
+        raise RunError(f"{fault}: {brief(error)}") from error
+    if missing := [key for key, value in row.items() if math.isnan(value)]:
+        raise RunError(f"{fault}: {missing[0]} is nan")
+    return row
+
+
+def changes(before: dict[str, Any] | None, now: Experiment, free: Collection[str] = ()) -> str | None:
+    """The first setting in which an experiment is not the one that was trained, said in a line; or None.
+
+    before: its plain values from environment.json; None in a record from before they were kept. free: keys
+    that may differ, beside `run`, `tracking` and `mlflow`.
+    """
+    if before is None:
         return None
+    was, is_now = by_key(before), by_key(now.model_dump(mode="json"))
+    for key, value in is_now.items():
+        if key not in free and key in was and was[key] != value:
+            return f"{key} is {value} in config.yaml, and was {was[key]} when it was trained"
+    return None
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def by_key(values: dict[str, Any]) -> dict[str, Any]:
+    """The plain values of an experiment by dotted key, but for where it goes and how it is tracked."""
+    found: dict[str, Any] = {}
 
+    def visit(values: dict[str, Any], prefix: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict) and value:
+                visit(value, f"{prefix}{key}.")
+            else:
+                found[f"{prefix}{key}"] = value
 
-def _gpu() -> str | None:
-    """What the driver says of the GPUs: name, driver, power limit, clocks now and at most."""
-    facts = "name,driver_version,power.limit,clocks.sm,clocks.max.sm,clocks.mem"
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={facts}", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return "; ".join(done.stdout.splitlines())
-
-
-def _git_revision() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    visit({key: value for key, value in values.items() if key not in ("run", "mlflow", "tracking")}, "")
+    return found

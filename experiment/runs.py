@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(paths: Sequence[Path], filters: Sequence[str], sort: str | None, figure: Path | None) -> int:
-    listed = not paths or bool(filters or sort) or not all(map(_is_run, paths))
     runs = find(paths or [Path("runs")])
-    if listed:
-        runs = chosen(runs, filters, sort)
-        print(_table(_rows(runs, filters, sort)))
+    known = {run.directory: listing(run) for run in runs}
+    damaged = any("damage" in one for one in known.values())
+    if not paths or filters or sort or damaged or not all(map(_is_run, paths)):
+        runs = chosen(runs, known, filters, sort)
+        print(_table(_rows(runs, known, filters, sort)))
+        for run in runs:
+            if "damage" in known[run.directory]:
+                print(f"damaged: {known[run.directory]['damage']}", file=sys.stderr)
+        runs = [run for run in runs if "damage" not in known[run.directory]]
     else:
         for run in runs:
             if not run.finished:
@@ -111,7 +116,8 @@ def facts(run: Run) -> dict[str, Any]:
         found |= {"epochs": len(history), "val_accuracy": best, "seconds": sum(r["seconds"] for r in history)}
     if run.finished:
         metrics = run.read_json("metrics.json")
-        found |= {key: metrics[key] for key in ("status", "best_epoch", *RESULTS) if key in metrics}
+        found["status"] = metrics["status"]
+        found |= {key: metrics[key] for key in ("best_epoch", *RESULTS) if key in metrics}
         found |= {
             "parameters": metrics["parameters"]["total"],
             "trainable": metrics["parameters"]["trainable"],
@@ -120,9 +126,21 @@ def facts(run: Run) -> dict[str, Any]:
     return found
 
 
-def chosen(runs: list[Run], filters: Sequence[str], sort: str | None) -> list[Run]:
-    """The runs of which every filter holds, sorted; raises RunError for a meaningless filter or key."""
-    known = {run.directory: facts(run) for run in runs}
+def listing(run: Run) -> dict[str, Any]:
+    """The facts of a run; of one that cannot be read, that it is damaged and how."""
+    try:
+        return facts(run)
+    except RunError as error:
+        return {"status": "damaged", "damage": str(error)}
+
+
+def chosen(
+    runs: list[Run], known: Mapping[Path, dict[str, Any]], filters: Sequence[str], sort: str | None
+) -> list[Run]:
+    """The runs of which every filter holds, sorted; raises RunError for a meaningless filter or key.
+
+    known: the facts of each, by its directory.
+    """
     keys = set().union(*known.values())
     for condition in filters:
         match = re.fullmatch(r"([\w.]+)\s*(!=|<=|>=|=|<|>)\s*(.*)", condition)
@@ -173,15 +191,16 @@ def draw(path: Path, runs: Sequence[Run]) -> None:
         raise RunError(f"--figure {path}: cannot be written ({error.strerror})") from error
 
 
-def _rows(runs: Sequence[Run], filters: Sequence[str], sort: str | None) -> list[list[str]]:
+def _rows(
+    runs: Sequence[Run], known: Mapping[Path, dict[str, Any]], filters: Sequence[str], sort: str | None
+) -> list[list[str]]:
     more = [re.split(r"[!<>=]", one)[0].strip() for one in filters] + (
         [sort.removeprefix("-")] if sort else []
     )
     keys = list(dict.fromkeys([*COLUMNS, *more]))
     rows = [["run", *keys]]
     for run in runs:
-        known = facts(run)
-        rows.append([str(run.directory), *(_text(known.get(key), key) for key in keys)])
+        rows.append([str(run.directory), *(_text(known[run.directory].get(key), key) for key in keys)])
     return rows
 
 

@@ -23,8 +23,9 @@ import yaml
 
 from experiment import devices
 from experiment.config import Experiment
+from experiment.files import replacing
 from experiment.lifecycle import RunError
-from experiment.run import Run, replacing
+from experiment.run import Run
 from experiment.space import configured
 from experiment.study import POLL, Work
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiment import search_figures
-from experiment.run import Run, environment_line, replacing
+from experiment.environment import environment_line
+from experiment.files import replacing
+from experiment.run import Run
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -27,6 +27,12 @@ class Session:
     warm: TrainedRun | None = None  # whose weights training starts from
     tests: dict[str, slice] = field(default_factory=dict)  # parts of the test split, after a warm start
     source: Path | None = None  # the run that is resumed
+    checkpoint: str = "last"  # or best: which it goes on from
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether a base starts from its published weights: others are loaded otherwise, and none fetched."""
+        return self.warm is None and not self.resumed
 
     def keep_epochs(self, count: int) -> None:
         """Forget recorded epochs that the checkpoint does not hold: they are trained again."""
@@ -35,22 +41,26 @@ class Session:
     @property
     def data_facts(self) -> dict[str, object]:
         """The data set as environment.json names it."""
-        dataset = self.dataset
-        return {
-            "name": dataset.name,
-            "sha256": dataset.sha256,
-            "note": dataset.note,
-            "class_names": list(dataset.class_names),
-            "images": {
-                "train": len(dataset.train),
-                "validation": len(dataset.validation),
-                "test": len(dataset.test),
-            },
-            "training_images": dict(zip(dataset.class_names, counts(dataset), strict=True)),
-            "folders": dataset.folders,
-            "identical_images": audit.identical(dataset),
-            "remarks": audit.remarks(dataset, bool(self.tests)),
-        }
+        return data_facts(self.dataset, bool(self.tests))
+
+
+def data_facts(dataset: Dataset, updated: bool) -> dict[str, object]:
+    """A data set as environment.json names it; updated: after a warm start, which adds to older images."""
+    return {
+        "name": dataset.name,
+        "sha256": dataset.sha256,
+        "note": dataset.note,
+        "class_names": list(dataset.class_names),
+        "images": {
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        },
+        "training_images": dict(zip(dataset.class_names, counts(dataset), strict=True)),
+        "folders": dataset.folders,
+        "identical_images": audit.identical(dataset),
+        "remarks": audit.remarks(dataset, updated),
+    }
 
 
 def class_weights(experiment: Experiment, dataset: Dataset) -> list[float] | None:

@@ -27,9 +27,9 @@ from tqdm import tqdm
 from experiment import cli
 from experiment.decoding import DEFAULTS, Reading
 from experiment.download import DataError
+from experiment.files import replacing
 from experiment.folder import Pool
 from experiment.names import printable
-from experiment.run import replacing
 
 OPEN = 256  # files at a time
 SPLITS = ("train", "test", "validation")

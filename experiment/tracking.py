@@ -24,7 +24,7 @@ from typing import Any
 from experiment import ranks
 from experiment.config import Experiment
 from experiment.names import printable
-from experiment.run import Run, RunError
+from experiment.run import Run, RunError, by_key
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
 RESULTS = ("test_accuracy", "test_loss", "macro_f1")
@@ -53,17 +53,8 @@ FRAMEWORKS = {
 
 def settings(experiment: Experiment) -> dict[str, Any]:
     """The settings of a run by dotted key, but for where it goes and how it is tracked."""
-    found: dict[str, Any] = {}
-
-    def visit(values: dict[str, Any], prefix: str) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict) and value:
-                visit(value, f"{prefix}{key}.")
-            else:
-                found[f"{prefix}{key}"] = printable(value) if isinstance(value, str) else value
-
-    visit(experiment.model_dump(mode="json", exclude={"run", "mlflow", "tracking"}), "")
-    return found
+    values = by_key(experiment.model_dump(mode="json"))
+    return {key: printable(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def start(run: Run, experiment: Experiment, rows: Sequence[dict[str, float]]) -> Tracker | None:
@@ -129,10 +120,9 @@ def client(experiment: Experiment) -> Any:
 def recorded(run: Run) -> dict[str, Any]:
     """A run's mlflow.json: uri, run_id and, once registered, name and version; empty where it has none."""
     try:
-        facts = run.read_json("mlflow.json")
-    except (OSError, ValueError):  # there is none, or half of one
+        return run.read_json("mlflow.json")
+    except RunError:  # there is none, or half of one
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 class Tracker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -60,6 +61,17 @@ class EarlyStopping(Section):
     )
     min_delta: float = Field(default=0.0, ge=0, description="smallest change that counts (absolute)")
     restore_best_weights: bool = Field(default=True, description="end with the weights of the best epoch")
+
+    def ended(self, values: Sequence[float], lower_is_better: bool) -> int | None:
+        """After how many epochs of these values of the monitor training ends, or None where it goes on."""
+        sign, best, wait = 1.0 if lower_is_better else -1.0, math.inf, 0
+        for epoch, value in enumerate(values, 1):
+            wait += 1
+            if sign * value + self.min_delta < best:
+                best, wait = sign * value, 0
+            elif self.patience is not None and wait >= self.patience:
+                return epoch
+        return None
 
 
 class Training(Section):

@@ -109,7 +109,7 @@ def recorded(run: Run, experiment: Experiment) -> Recorded | None:
     """What a run's record says of its images, or None where it does not tell."""
     try:
         names = tuple(run.read_json("environment.json")["data"]["class_names"])
-    except (OSError, ValueError, KeyError, TypeError):  # whoever needs the record says what is wrong with it
+    except (RunError, TypeError):  # whoever needs the record says what is wrong with it
         return None
     try:
         with np.load(run.directory / IMAGES) as arrays:

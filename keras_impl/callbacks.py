@@ -8,12 +8,15 @@ from keras.callbacks import Callback, EarlyStopping, LearningRateScheduler, Redu
 
 from experiment import randomness
 from experiment.config import Experiment
+from experiment.files import replacing
 from experiment.progress import Recorder
-from experiment.run import replacing
 from keras_impl.classifier import Classifier
 from keras_impl.data import Batches
 from keras_impl.dropout import SharedDropout
 from keras_impl.model import named_layers
+
+# What training goes on from, after the last epoch and after the best.
+RESUME = {"last": "resume.keras", "best": "resume-best.keras"}
 
 
 def build_callbacks(
@@ -118,9 +121,9 @@ class Resume(Callback):
 
 
 class SaveCheckpoints(Callback):
-    """Writes checkpoints/last.keras after every epoch, best.keras after the best, and resume.keras.
+    """Writes checkpoints/last.keras after every epoch, best.keras after the best, and `RESUME` beside each.
 
-    The first two are the model alone; the third is what is trained, with its optimizer.
+    The first two are the model alone; the others are what is trained, with its optimizer.
     """
 
     def __init__(self, recorder: Recorder, classifier: Classifier) -> None:
@@ -129,9 +132,9 @@ class SaveCheckpoints(Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         checkpoints = self.recorder.run.checkpoints
-        models = {"last.keras": self.classifier.model, "resume.keras": self.classifier.trained}
+        models = {"last.keras": self.classifier.model, RESUME["last"]: self.classifier.trained}
         if self.recorder.last_is_best:
-            models = {"best.keras": self.classifier.model, **models}
+            models = {RESUME["best"]: self.classifier.trained, "best.keras": self.classifier.model, **models}
         for name, model in models.items():
             with replacing(checkpoints / name) as path:
                 model.save(path)

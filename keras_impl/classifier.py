@@ -16,12 +16,14 @@ class Classifier:
 
     model: images (N, S, S, 3) in 0..255 -> probabilities (N, classes). trained: the compiled model that
     `fit` takes, which shares the layers of `model`: with augmentation before it, or its head alone, on
-    the features that a frozen base gave before.
+    the features that a frozen base gave before. pretrained: as in `build_model`.
     """
 
-    def __init__(self, experiment: Experiment, classes: int, on_features: bool = False) -> None:
+    def __init__(
+        self, experiment: Experiment, classes: int, on_features: bool = False, pretrained: bool = True
+    ) -> None:
         self.experiment = experiment
-        self.model = build_model(experiment, classes)
+        self.model = build_model(experiment, classes, pretrained)
         fuse_batch_norm(self.model)
         self.trained = self.model
         if on_features:

@@ -9,10 +9,11 @@ from experiment import features, lifecycle
 from experiment.config import Experiment
 from experiment.datasets import Dataset
 from experiment.exchange import Arrays
+from experiment.files import replacing
 from experiment.lifecycle import RunError, Session
 from experiment.prediction import TrainedRun
 from experiment.progress import Recorder
-from experiment.run import replacing
+from experiment.run import brief
 from keras_impl.callbacks import build_callbacks, learning_rate
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
@@ -65,10 +66,8 @@ def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, 
 
 
 def _classifier(experiment: Experiment, classes: int, on_features: bool | None = None) -> Classifier:
-    # All weights are loaded: none need to be fetched.
-    model = experiment.model.model_copy(update={"weights": "random"})
     on_features = features.usable(experiment) if on_features is None else on_features
-    return Classifier(experiment.model_copy(update={"model": model}), classes, on_features)
+    return Classifier(experiment, classes, on_features, pretrained=False)
 
 
 def _progress(classifier: Classifier) -> dict[str, keras.Variable]:
@@ -90,7 +89,7 @@ def _load_weights(model: keras.Model, trained: TrainedRun, name: str) -> None:
     try:
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds for a damaged file
-        raise RunError(f"{path}: cannot be read ({error})") from error
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
 
 
 def _save(model: keras.Model, session: Session, name: str) -> None:

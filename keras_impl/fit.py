@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 from experiment import devices, features, lifecycle, randomness
 from experiment.config import Experiment
 from experiment.datasets import Dataset
+from experiment.environment import environment
+from experiment.files import replacing
 from experiment.lifecycle import Layers, Session
-from experiment.progress import Recorder
-from experiment.run import environment
+from experiment.run import Run, brief
 from keras_impl.augment import affine, compiled, draw_matrices
-from keras_impl.callbacks import build_callbacks
+from keras_impl.callbacks import RESUME, build_callbacks
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.distribution import distribute
@@ -28,12 +30,13 @@ from keras_impl.weights import warm_start
 PRECISIONS = {"float32": "float32", "tf32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
 
 
-def fit(experiment: Experiment, resume: Path | None = None) -> int:
+def fit(experiment: Experiment, resume: Path | None = None, checkpoint: str = "last") -> int:
     """Train as configured and write the run record; returns the command's exit code.
 
-    resume: the directory of a run to go on with. Raises DataError and RunError.
+    resume: the directory of a run to go on with, from its last checkpoint or its best. Raises DataError and
+    RunError.
     """
-    session = lifecycle.begin(experiment, "keras", resume)
+    session = lifecycle.begin(experiment, "keras", resume, checkpoint)
     with lifecycle.checking(session):
         distribute(session)
     with numerics(experiment):
@@ -43,35 +46,39 @@ def fit(experiment: Experiment, resume: Path | None = None) -> int:
 def _train(session: Session) -> int:
     experiment, dataset, run = session.experiment, session.dataset, session.run
     on_features = features.usable(experiment)
-    classifier = Classifier(experiment, len(dataset.class_names), on_features)
+    classifier = Classifier(experiment, len(dataset.class_names), on_features, session.pretrained)
     parameters = count_parameters(classifier.model)
+    # The weights first: features are made of them.
+    if session.resumed:
+        restore(session, classifier)
     warm_start(session, classifier.model)
     lifecycle.draw_samples(session, augmented_samples(session))
     if on_features:
         dataset = base_features(classifier, dataset)
     data = DataModule(dataset, experiment)
-    run.write_json("environment.json", describe(session))
 
-    if session.resumed:
-        _restore(session, classifier, len(data.train))
     weights = session.class_weights
-    with Recorder(run, experiment, len(dataset.train), session.rows) as recorder:
-        classifier.trained.fit(
-            data.train,
-            validation_data=data.validation,
-            epochs=experiment.training.epochs,
-            initial_epoch=len(session.rows),
-            class_weight=None if weights is None else dict(enumerate(weights)),
-            callbacks=build_callbacks(experiment, recorder, classifier, data.train),
-            shuffle=False,  # the batches come in the order that both sides share
-            verbose=0,
-        )
+    trained = lifecycle.is_trained(session)
+    with lifecycle.recorder(session, describe(session)) as recorder:
+        if not trained:
+            classifier.trained.fit(
+                data.train,
+                validation_data=data.validation,
+                epochs=experiment.training.epochs,
+                initial_epoch=len(session.rows),
+                class_weight=None if weights is None else dict(enumerate(weights)),
+                callbacks=build_callbacks(experiment, recorder, classifier, data.train),
+                shuffle=False,  # the batches come in the order that both sides share
+                verbose=0,
+            )
     if not recorder.rows:
         return lifecycle.discard(session, recorder)
 
+    if trained and session.checkpoint == "best":
+        adopt_best(run)
     keras.distribution.set_distribution(None)  # test images come in batches of any size
     name = "best.keras" if lifecycle.use_best(experiment) else "last.keras"
-    classifier.model.load_weights(run.checkpoints / name)
+    _load(classifier.model, run.checkpoints / name)
     scores = classifier.trained.evaluate(data.test, verbose=0, return_dict=True)
     probabilities = np.asarray(classifier.trained.predict(data.test, verbose=0))
     return lifecycle.finish(
@@ -154,11 +161,36 @@ def describe(session: Session) -> dict[str, object]:
     )
 
 
-def _restore(session: Session, classifier: Classifier, steps: int) -> None:
-    path = session.run.checkpoints / "resume.keras"
+def restore(session: Session, classifier: Classifier) -> None:
+    """Bring a classifier and its optimizer to where the checkpoint of a resumed run left them."""
+    assert session.source is not None
+    folder = Run(session.source).checkpoints
+    steps = len(DataModule(session.dataset, session.experiment).train)
+
+    def load_checkpoint(checkpoint: str) -> int:
+        if lifecycle.use_best(session.experiment):
+            _load(classifier.model, folder / "best.keras")  # which the end will want
+        _load(classifier.model, folder / f"{checkpoint}.keras")  # the base, where the head alone is trained
+        path = folder / RESUME[checkpoint]
+        _load(classifier.trained, path)
+        iterations = int(keras.ops.convert_to_numpy(classifier.trained.optimizer.iterations))
+        if not iterations or iterations % steps:
+            raise lifecycle.RunError(f"{path}: of step {iterations}, which ends no epoch of {steps} steps")
+        return iterations // steps
+
+    lifecycle.restore(session, load_checkpoint, folder / RESUME["last"])
+
+
+def _load(model: keras.Model, path: Path) -> None:
+    """Give a model the weights of a file; raises RunError where it is damaged or of another model."""
     try:
-        classifier.trained.load_weights(path)
+        model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds for a damaged file
-        raise lifecycle.RunError(f"{path}: cannot be read, the run cannot be resumed ({error})") from error
-    iterations = int(keras.ops.convert_to_numpy(classifier.trained.optimizer.iterations))
-    session.keep_epochs(iterations // steps)
+        raise lifecycle.RunError(f"{path}: cannot be read ({brief(error)})") from error
+
+
+def adopt_best(run: Run) -> None:
+    """Make the best epoch's checkpoint the last one's, after which none is trained."""
+    for name, other in (("best.keras", "last.keras"), (RESUME["best"], RESUME["last"])):
+        with replacing(run.checkpoints / other) as path:
+            shutil.copyfile(run.checkpoints / name, path)

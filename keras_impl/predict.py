@@ -10,6 +10,7 @@ import numpy as np
 
 from experiment import cli, lifecycle, prediction
 from experiment.prediction import Classify, Exported, TrainedRun
+from experiment.run import brief
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def load(trained: TrainedRun):
     try:
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds for a damaged file
-        raise lifecycle.RunError(f"{path}: cannot be read ({error})") from error
+        raise lifecycle.RunError(f"{path}: cannot be read ({brief(error)})") from error
     return model
 
 

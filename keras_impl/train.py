@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The framework is imported last: a mistake on the command line answers at once.
         from keras_impl.fit import fit
 
-        return fit(request.experiment, request.resume)
+        return fit(request.experiment, request.resume, request.checkpoint)
 
     return cli.guarded(command)
 

@@ -33,7 +33,7 @@ def load(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
 
 def warm_start(session: Session, model: keras.Model) -> None:
     """Give a new model the weights of the run that its session starts from, if from any."""
-    if session.warm is not None and not session.resumed:
+    if session.warm is not None:
         old = weights(predict.load(session.warm))
         load(model, update.grown(old, weights(model), len(session.warm.class_names)))
 

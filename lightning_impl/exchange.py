@@ -16,6 +16,7 @@ from experiment.exchange import Arrays
 from experiment.lifecycle import RunError, Session
 from experiment.prediction import TrainedRun
 from experiment.progress import Recorder
+from experiment.run import brief
 from lightning_impl import predict
 from lightning_impl.callbacks import LearningRateScheduler, build_callbacks
 from lightning_impl.canonical import keras_view
@@ -163,5 +164,5 @@ def _load_state(classifier: Classifier, trained: TrainedRun, name: str) -> dict[
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         classifier.load_state_dict(checkpoint["state_dict"])
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise RunError(f"{path}: cannot be read ({error})") from error
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
     return checkpoint

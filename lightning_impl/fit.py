@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,9 +18,10 @@ from lightning.pytorch.callbacks import Callback
 from experiment import devices, features, lifecycle, ranks
 from experiment.config import Experiment
 from experiment.datasets import Dataset
+from experiment.environment import environment
+from experiment.files import replacing
 from experiment.lifecycle import Layers, Session
-from experiment.progress import Recorder
-from experiment.run import Run, environment
+from experiment.run import Run, brief
 from lightning_impl.callbacks import WholeFiles, build_callbacks
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
@@ -31,12 +33,13 @@ from lightning_impl.weights import warm_start
 PRECISIONS = {"float32": "32-true", "tf32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-true"}
 
 
-def fit(experiment: Experiment, resume: Path | None = None) -> int:
+def fit(experiment: Experiment, resume: Path | None = None, checkpoint: str = "last") -> int:
     """Train as configured and write the run record; returns the command's exit code.
 
-    resume: the directory of a run to go on with. Raises DataError and RunError.
+    resume: the directory of a run to go on with, from its last checkpoint or its best. Raises DataError and
+    RunError.
     """
-    session = lifecycle.begin(experiment, "lightning", resume)
+    session = lifecycle.begin(experiment, "lightning", resume, checkpoint)
     with lifecycle.checking(session):
         check_shares(session)
     with numerics(experiment):
@@ -49,35 +52,43 @@ def _train(session: Session) -> int:
     dtype = torch.get_default_dtype()
     on_features = features.usable(experiment)
     classifier = Classifier(
-        experiment.model_dump(), len(dataset.class_names), session.class_weights, on_features
+        experiment.model_dump(),
+        len(dataset.class_names),
+        session.class_weights,
+        on_features,
+        session.pretrained,
     )
     parameters = count_parameters(classifier.network)
     data = DataModule(dataset, experiment, device, dtype)
+    # The weights first: features are made of them.
+    checkpoint = restore(session, classifier) if session.resumed else None
     warm_start(session, classifier.network)
     lifecycle.draw_samples(session, augmented_samples(data))
     if on_features:
         data = DataModule(base_features(classifier, dataset, device), experiment, device, dtype)
-    run.write_json("environment.json", describe(session, device))
 
     if experiment.training.compile:
         classifier.network.compile()
-    checkpoint = _checkpoint(session) if session.resumed else None
-    with Recorder(run, experiment, len(dataset.train), session.rows) as recorder:
-        trainer = build_trainer(experiment, build_callbacks(experiment, recorder), ranks.world())
-        synchronise(classifier)
-        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+    trained = lifecycle.is_trained(session)
+    with lifecycle.recorder(session, describe(session, device)) as recorder:
+        if not trained:
+            trainer = build_trainer(experiment, build_callbacks(experiment, recorder), ranks.world())
+            synchronise(classifier)
+            trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     if ranks.rank() > 0:
         shutil.rmtree(run.directory, ignore_errors=True)
         return 0
     if ranks.world() > 1:
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
         ranks.leave()
     if not recorder.rows:
         return lifecycle.discard(session, recorder)
 
+    if trained and session.checkpoint == "best":
+        adopt_best(run)
     name = "best.ckpt" if lifecycle.use_best(experiment) else "last.ckpt"
-    state = torch.load(run.checkpoints / name, map_location="cpu", weights_only=True)["state_dict"]
-    classifier.load_state_dict(state)
+    _load(classifier, run.checkpoints / name)
     trainer = build_trainer(experiment, [])
     [scores] = trainer.test(classifier, data, verbose=False)
     predictions = trainer.predict(classifier, data)
@@ -188,12 +199,35 @@ def describe(session: Session, device: torch.device) -> dict[str, object]:
     )
 
 
-def _checkpoint(session: Session) -> Path:
+def restore(session: Session, classifier: Classifier) -> Path:
+    """Give a classifier the weights of a resumed run's checkpoint; returns the file, for the Trainer."""
     assert session.source is not None
-    path = Run(session.source).checkpoints / "last.ckpt"
+    folder = Run(session.source).checkpoints
+
+    def load_checkpoint(checkpoint: str) -> int:
+        if lifecycle.use_best(session.experiment):
+            _load(classifier, folder / "best.ckpt")  # which the end will want
+        path = folder / f"{checkpoint}.ckpt"
+        state = _load(classifier, path)
+        if not state.get("optimizer_states"):
+            raise lifecycle.RunError(f"{path}: holds no optimizer to go on with")
+        return state["epoch"] + 1
+
+    lifecycle.restore(session, load_checkpoint, folder / "last.ckpt")
+    return folder / f"{session.checkpoint}.ckpt"
+
+
+def _load(classifier: Classifier, path: Path) -> dict[str, Any]:
+    """Give a classifier the weights of a checkpoint, and return all of it; RunError for a damaged file."""
     try:
-        finished = torch.load(path, map_location="cpu", weights_only=True)["epoch"] + 1
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        classifier.load_state_dict(state["state_dict"])
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise lifecycle.RunError(f"{path}: cannot be read, the run cannot be resumed ({error})") from error
-    session.keep_epochs(finished)
-    return path
+        raise lifecycle.RunError(f"{path}: cannot be read ({brief(error)})") from error
+    return state
+
+
+def adopt_best(run: Run) -> None:
+    """Make the best epoch's checkpoint the last one's, after which none is trained."""
+    with replacing(run.checkpoints / "last.ckpt") as path:
+        shutil.copyfile(run.checkpoints / "best.ckpt", path)

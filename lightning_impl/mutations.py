@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         request = cli.train_request("lightning", rest)
         cli.use_device("lightning", request.experiment)
         with mutated(names.split(",")):
-            return cli.guarded(lambda: fit.fit(request.experiment, request.resume))
+            return cli.guarded(lambda: fit.fit(request.experiment, request.resume, request.checkpoint))
     if what == "export":
         with mutated(names.split(",")):
             return export.main(rest)

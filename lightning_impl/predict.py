@@ -10,6 +10,7 @@ import numpy as np
 
 from experiment import cli, lifecycle, prediction
 from experiment.prediction import Classify, Exported, TrainedRun
+from experiment.run import brief
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def load(trained: TrainedRun):
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         classifier.load_state_dict(state)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise lifecycle.RunError(f"{path}: cannot be read ({error})") from error
+        raise lifecycle.RunError(f"{path}: cannot be read ({brief(error)})") from error
     return classifier.to(torch.get_default_dtype()).eval()
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 
 from experiment import cli
-from experiment.run import Run, replacing
+from experiment.files import replacing
+from experiment.run import Run
 from parity import sides, whole_run
 from parity.results import AblationRow
 

@@ -58,7 +58,8 @@ from typing import Any
 from rich.console import Console
 
 from experiment import cli
-from experiment.run import Run, replacing
+from experiment.files import replacing
+from experiment.run import Run
 from parity import accuracy_report, accuracy_results
 from parity.accuracy_results import Unfit
 from parity.accuracy_runs import MASKS, Job, jobs, train_all

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.run import replacing
+from experiment.files import replacing
 from experiment.weights import STATISTICS, resnet50_shapes
 
 INPUTS = 100.0  # about how far preprocessed pixels are from 0

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiment import cli, devices
-from experiment.run import replacing
+from experiment.files import replacing
 from parity import sides
 
 SHOWN = 3  # names of layers in a row

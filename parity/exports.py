@@ -18,8 +18,9 @@ import numpy as np
 from experiment import cli, update
 from experiment.cli import Framework
 from experiment.export import BATCHES, QUANTIZATIONS
+from experiment.files import replacing
 from experiment.prediction import SUFFIXES, framework_of
-from experiment.run import Run, replacing
+from experiment.run import Run
 from parity import convert, outcome, sides
 from parity.checks import Rung
 from parity.exported import BATCH, Model, Predicted, check, markdown, summary
@@ -104,8 +105,8 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     runs = {model.side: Run(model.path) for model in models if not model.exported}
     for side, one in runs.items():
         facts = one.read_json("environment.json")
-        facts.pop("converted_from", None)  # a place on this machine
-        findings.environment.setdefault(side, facts)
+        places = ("converted_from", "experiment")  # of this machine
+        findings.environment.setdefault(side, {k: v for k, v in facts.items() if k not in places})
     found_rung = Rung(
         "export", name, "tensorflow", "float32", "cpu", checks, what, time.perf_counter() - started
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiment.run import replacing
+from experiment.files import replacing
 from parity import mutations, report
 from parity.checks import Rung
 from parity.suite import Findings

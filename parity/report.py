@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiment import export
 from experiment.cli import PlainParser, fail
-from experiment.run import replacing
+from experiment.files import replacing
 from parity import plots, seed_plots, wording
 from parity.checks import Check, Rung, used
 from parity.results import Layers, Results, ResultsError, read

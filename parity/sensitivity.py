@@ -18,7 +18,7 @@ from rich.console import Console
 
 from experiment import cli
 from experiment.figures import page
-from experiment.run import replacing
+from experiment.files import replacing
 from parity import drawing, sides, whole_run
 
 LEVELS = (1e-9, 1e-6, 1e-3)  # well above what one step rounds, in which a nudge and a framework differ

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from experiment import figures
+from experiment.environment import environment_line
 from experiment.figures import COLOURS
-from experiment.run import Run, environment_line, replacing
+from experiment.files import replacing
+from experiment.run import Run
 from parity import sides
 
 SIDES = ("keras", "lightning")

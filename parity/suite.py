@@ -183,7 +183,9 @@ def whole_runs(runs: dict[str, Sequence[str]], place: Place, findings: Findings)
             findings.diagnoses.append(
                 {"pair": name, "backend": "tensorflow", "precision": "float64", **found}
             )
-        findings.environment |= {side: run.read_json("environment.json") for side, run in records.items()}
+        for side, run in records.items():
+            facts = run.read_json("environment.json")
+            findings.environment[side] = {k: v for k, v in facts.items() if k != "experiment"}
 
 
 def _learning_rates(run: Run, steps: int) -> list[float]:

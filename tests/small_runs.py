@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -55,3 +60,50 @@ def kill_after(epoch: int, command: list[str]) -> None:
             break
     process.stdout.close()
     assert process.wait() == -signal.SIGKILL
+
+
+@contextmanager
+def moments(run: Path, copies: Path) -> Iterator[dict[str, list[Path]]]:
+    """What a kill -9 would leave, each time that a file of the run takes its place: copies of it, by file."""
+    left: dict[str, list[Path]] = {}
+
+    def copied(rename: Callable[..., Any]) -> Callable[..., Any]:
+        def renamed(source: Any, target: Any, *rest: Any, **named: Any) -> Any:
+            done, path = rename(source, target, *rest, **named), Path(target)
+            if path.is_relative_to(run):
+                copy = copies / f"{path.name}-{len(left.setdefault(path.name, [])) + 1}"
+                left[path.name].append(copy)
+                shutil.copytree(run, copy)
+            return done
+
+        return renamed
+
+    # Lightning moves its checkpoints.
+    with patch.object(os, "replace", copied(os.replace)), patch.object(shutil, "move", copied(shutil.move)):
+        yield left
+
+
+# Few epochs, ended by early stopping.
+STOPPED = (
+    "--data.name=digits",
+    "--data.limit=60",
+    "--model.filters=[4]",
+    "--model.block_dropout=[0.1]",
+    "--model.dense_units=8",
+    "--training.batch_size=20",
+    "--training.epochs=9",
+    "--training.early_stopping.patience=2",
+    "--training.early_stopping.min_delta=0.3",
+    "--training.plateau.patience=1",
+    "--gpus=0",
+)
+
+
+def assert_same_run(run: Run, whole: Run) -> None:
+    """Records are equal but for times."""
+    assert rows(run) == rows(whole)
+    np.testing.assert_array_equal(probabilities(run), probabilities(whole))
+    metrics = [one.read_json("metrics.json") for one in (run, whole)]
+    for one in metrics:
+        del one["train_seconds"]
+    assert metrics[0] == metrics[1]

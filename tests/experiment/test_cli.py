@@ -16,7 +16,7 @@ from experiment import cli, devices, signals
 from experiment.cli import Framework, read_config, resolve_backend, train_request
 from experiment.config import Experiment
 from experiment.datasets import DataError
-from experiment.run import Run
+from experiment.run import Run, RunError
 
 PLATEAU_AND_SCHEDULE = ("--training.plateau.patience=2", "--training.schedule.kind=cosine")
 FIVE_BLOCKS = ("--model.filters=[1,1,1,1,1]", "--model.block_dropout=[0,0,0,0,0]")
@@ -214,20 +214,25 @@ def test_an_occupied_run_directory_is_refused_and_left_alone(refusal: Refusal, o
     assert experiment(f"--run.dir={old_run}", "--run.overwrite=true").run.overwrite
 
 
-def test_read_config_refuses_what_is_no_experiment(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"training: {epoch: 1}", "training.epoch"),
+        (b"a: [", "cannot be read"),
+        (b"seed: x", "seed"),
+        (b"", "no configuration"),
+        (b"- 1", "holds no settings"),
+        (b"\x80\x81\x00", "cannot be read"),
+        (b"[" * 5000, "cannot be read"),
+    ],
+)
+def test_read_config_refuses_what_is_no_experiment(tmp_path: Path, content: bytes, named: str) -> None:
     path = tmp_path / "config.yaml"
-    for text, named in (
-        ("training: {epoch: 1}", "training.epoch"),
-        ("a: [", "config.yaml"),
-        ("seed: x", "seed"),
-    ):
-        path.write_text(text)
-        with pytest.raises(SystemExit) as caught:
-            read_config(path)
-        assert caught.value.code == 2
-        assert named in capsys.readouterr().err
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=named) as caught:
+        read_config(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
 
 
 # === Resuming ===
@@ -246,6 +251,8 @@ def test_resume_refuses_what_would_make_it_another_run(refusal: Refusal, old_run
     assert "seed, training.batch_size" in said
     assert "--config" in refusal(resume, "--config", str(config))
     assert "not a run directory" in refusal("--resume=nowhere")
+    assert "not a run directory" in refusal(f"--resume={old_run / 'config.yaml'}")
+    assert "--resume RUN" in refusal("--from=best")
     assert "needs --data.root" in refusal_of_broken(refusal, old_run)
 
 
@@ -270,6 +277,33 @@ def test_a_run_that_is_written_is_neither_resumed_nor_replaced(
     monkeypatch.setattr("experiment.files.writer", lambda directory: "process 7 on there")
     assert "is being written by process 7 on there" in refusal(f"--resume={old_run}")
     assert "is being written by process 7" in refusal(f"--run.dir={old_run}", "--run.overwrite=true")
+
+
+def test_keras_goes_on_with_the_backend_that_a_run_was_trained_with(
+    refusal: Refusal, old_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run(old_run).write_json("environment.json", {"framework": "keras", "backend": "jax"})
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    monkeypatch.delenv("KERAS_BACKEND")
+    request = train_request("keras", [f"--resume={old_run}", "--gpus=0"])
+    assert resolve_backend(request.experiment) == "jax"
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    assert "KERAS_BACKEND=tensorflow" in refusal(f"--resume={old_run}", framework="keras")
+
+
+def test_a_resumed_run_needs_no_file_of_weights_but_the_run_that_it_started_from(
+    refusal: Refusal, old_run: Path, tmp_path: Path
+) -> None:
+    config = old_run / "config.yaml"
+    config.write_text(f"{{gpus: 0, model: {{name: vgg16, weights: {tmp_path}/gone.h5}}}}")
+    assert train_request("lightning", [f"--resume={old_run}"]).resume == old_run
+    config.write_text(f"{{gpus: 0, warm_start: {tmp_path}/gone}}")
+    assert "say where it lies with --warm-start" in refusal(f"--resume={old_run}")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "metrics.json").touch()
+    request = train_request("lightning", [f"--resume={old_run}", f"--warm-start={moved}"])
+    assert request.experiment.warm_start == str(moved)
 
 
 def refusal_of_broken(refusal: Refusal, run: Path) -> str:

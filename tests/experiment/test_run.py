@@ -18,7 +18,9 @@ import pytest
 
 from experiment.cli import read_config
 from experiment.config import Experiment
-from experiment.run import HISTORY, Run, RunError, environment, left_behind, occupied, release, replacing
+from experiment.environment import environment
+from experiment.files import replacing
+from experiment.run import HISTORY, Run, RunError, left_behind, occupied, release
 
 
 def experiment(directory: Path | None = None, **values: Any) -> Experiment:

@@ -42,7 +42,8 @@ def test_run_record_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture) -
         "checkpoints",
         "tensorboard",
     }
-    assert {path.name for path in run.checkpoints.iterdir()} == {"best.keras", "last.keras", "resume.keras"}
+    names = {"best.keras", "last.keras", "resume.keras", "resume-best.keras"}
+    assert {path.name for path in run.checkpoints.iterdir()} == names
     metrics, history = run.read_json("metrics.json"), run.history()
     assert metrics["status"] == "completed"
     assert len(history) == 2
