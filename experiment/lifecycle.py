@@ -185,6 +185,8 @@ def recorder(session: Session, environment: dict[str, Any]) -> Recorder:
     def settle() -> None:
         for name in ("metrics.json", "predictions.npz"):
             (run.directory / name).unlink(missing_ok=True)
+        if session.rows:
+            run.write_history(session.rows)  # those that the checkpoint holds
         run.write_config(experiment)
         run.write_json("environment.json", environment)
 

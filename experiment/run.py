@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from experiment import files
-from experiment.config import Experiment
+from experiment.config import Experiment, Section
 from experiment.files import WriteError, replacing
 
 HISTORY = (
@@ -314,25 +314,15 @@ def changes(before: dict[str, Any] | None, now: Experiment, free: Collection[str
     before: its plain values from environment.json; None in a record from before they were kept. free: keys
     that may differ, beside `run`, `tracking` and `mlflow`.
     """
-    if before is None:
-        return None
-    was, is_now = by_key(before), by_key(now.model_dump(mode="json"))
-    for key, value in is_now.items():
-        if key not in free and key in was and was[key] != value:
-            return f"{key} is {value} in config.yaml, and was {was[key]} when it was trained"
-    return None
 
+    def differing(before: dict[str, Any], now: Section, prefix: str) -> Iterator[str]:
+        values = now.model_dump(mode="json")
+        for key in [key for key in values if key in before]:
+            if isinstance(section := getattr(now, key), Section):
+                yield from differing(before[key], section, f"{prefix}{key}.")
+            elif before[key] != values[key] and prefix + key not in free:
+                now_and_then = f"is {values[key]} in config.yaml, and was {before[key]} when it was trained"
+                yield f"{prefix}{key} {now_and_then}"
 
-def by_key(values: dict[str, Any]) -> dict[str, Any]:
-    """The plain values of an experiment by dotted key, but for where it goes and how it is tracked."""
-    found: dict[str, Any] = {}
-
-    def visit(values: dict[str, Any], prefix: str) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict) and value:
-                visit(value, f"{prefix}{key}.")
-            else:
-                found[f"{prefix}{key}"] = value
-
-    visit({key: value for key, value in values.items() if key not in ("run", "mlflow", "tracking")}, "")
-    return found
+    kept = {k: v for k, v in (before or {}).items() if k not in ("run", "tracking", "mlflow")}
+    return next(differing(kept, now, ""), None)

@@ -24,7 +24,7 @@ from typing import Any
 from experiment import ranks
 from experiment.config import Experiment
 from experiment.names import printable
-from experiment.run import Run, RunError, by_key
+from experiment.run import Run, RunError
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
 RESULTS = ("test_accuracy", "test_loss", "macro_f1")
@@ -53,8 +53,17 @@ FRAMEWORKS = {
 
 def settings(experiment: Experiment) -> dict[str, Any]:
     """The settings of a run by dotted key, but for where it goes and how it is tracked."""
-    values = by_key(experiment.model_dump(mode="json"))
-    return {key: printable(value) if isinstance(value, str) else value for key, value in values.items()}
+    found: dict[str, Any] = {}
+
+    def visit(values: dict[str, Any], prefix: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict) and value:
+                visit(value, f"{prefix}{key}.")
+            else:
+                found[f"{prefix}{key}"] = printable(value) if isinstance(value, str) else value
+
+    visit(experiment.model_dump(mode="json", exclude={"run", "mlflow", "tracking"}), "")
+    return found
 
 
 def start(run: Run, experiment: Experiment, rows: Sequence[dict[str, float]]) -> Tracker | None:

@@ -58,9 +58,9 @@ def _train(session: Session) -> int:
     data = DataModule(dataset, experiment)
 
     weights = session.class_weights
-    trained = lifecycle.is_trained(session)
+    restored = len(session.rows)
     with lifecycle.recorder(session, describe(session)) as recorder:
-        if not trained:
+        if not lifecycle.is_trained(session):
             classifier.trained.fit(
                 data.train,
                 validation_data=data.validation,
@@ -74,7 +74,7 @@ def _train(session: Session) -> int:
     if not recorder.rows:
         return lifecycle.discard(session, recorder)
 
-    if trained and session.checkpoint == "best":
+    if session.checkpoint == "best" and len(recorder.rows) == restored:
         adopt_best(run)
     keras.distribution.set_distribution(None)  # test images come in batches of any size
     name = "best.keras" if lifecycle.use_best(experiment) else "last.keras"
@@ -190,7 +190,7 @@ def _load(model: keras.Model, path: Path) -> None:
 
 
 def adopt_best(run: Run) -> None:
-    """Make the best epoch's checkpoint the last one's, after which none is trained."""
+    """Make the best epoch's checkpoint the last one's, where no later epoch was trained."""
     for name, other in (("best.keras", "last.keras"), (RESUME["best"], RESUME["last"])):
         with replacing(run.checkpoints / other) as path:
             shutil.copyfile(run.checkpoints / name, path)

@@ -69,9 +69,9 @@ def _train(session: Session) -> int:
 
     if experiment.training.compile:
         classifier.network.compile()
-    trained = lifecycle.is_trained(session)
+    restored = len(session.rows)
     with lifecycle.recorder(session, describe(session, device)) as recorder:
-        if not trained:
+        if not lifecycle.is_trained(session):
             trainer = build_trainer(experiment, build_callbacks(experiment, recorder), ranks.world())
             synchronise(classifier)
             trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
@@ -85,7 +85,7 @@ def _train(session: Session) -> int:
     if not recorder.rows:
         return lifecycle.discard(session, recorder)
 
-    if trained and session.checkpoint == "best":
+    if session.checkpoint == "best" and len(recorder.rows) == restored:
         adopt_best(run)
     name = "best.ckpt" if lifecycle.use_best(experiment) else "last.ckpt"
     _load(classifier, run.checkpoints / name)
@@ -228,6 +228,6 @@ def _load(classifier: Classifier, path: Path) -> dict[str, Any]:
 
 
 def adopt_best(run: Run) -> None:
-    """Make the best epoch's checkpoint the last one's, after which none is trained."""
+    """Make the best epoch's checkpoint the last one's, where no later epoch was trained."""
     with replacing(run.checkpoints / "last.ckpt") as path:
         shutil.copyfile(run.checkpoints / "best.ckpt", path)

@@ -114,6 +114,7 @@ def contents(run: Run) -> dict[str, bytes]:
     [
         ("data", "limit", 50, "data.limit is 50 in config.yaml, and was 60"),
         ("data", "validation", "test", "data.validation is test"),
+        ("data", "thin", {"3": 0.5}, "data.thin is {'3': 0.5} in config.yaml, and was {}"),
         ("augment", "rotation", 1.0, "augment.rotation is 1.0"),
         ("model", "dense_units", 8, "model.dense_units is 8 in config.yaml, and was 256"),
         ("training", "batch_size", 8, "training.batch_size is 8"),
@@ -240,7 +241,16 @@ def test_a_record_changes_when_its_first_new_epoch_is_finished(tmp_path: Path) -
         assert read_config(run.directory / "config.yaml").training.epochs == 7
         assert run.read_json("environment.json")["utc"] == "later"
         assert len(run.history()) == 6
-    assert len(resumed(run).rows) == 6, "as planned: seven epochs"
+    go_on(resumed(run, epochs=7), [])  # stopped before its next epoch
+    assert run.read_json("metrics.json")["stopped_epoch"] == len(run.history()) == 6
+    for name in ("metrics.json", "predictions.npz"):
+        (run.directory / name).unlink()
+    session = resumed(run, epochs=7)
+    session.keep_epochs(4)
+    go_on(session, [])
+    assert run.read_json("metrics.json")["stopped_epoch"] == len(run.history()) == 4
+    (run.directory / "metrics.json").unlink()
+    assert len(resumed(run).rows) == 4, "of the seven that are planned"
 
 
 @pytest.mark.parametrize(
