@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
@@ -52,7 +53,7 @@ class PlainParser(argparse.ArgumentParser):
     """argparse with errors of two lines that name the fault, and exit with 2."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        output.outlive_readers()  # a command's first act: its --help may be piped to head, too
+        _begin()
         super().__init__(*args, **options)
 
     def error(self, message: str) -> NoReturn:
@@ -63,7 +64,7 @@ class Parser(ArgumentParser):
     """A parser whose errors are two lines that name the fault, and exit with 2."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        output.outlive_readers()
+        _begin()
         super().__init__(*args, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
@@ -73,6 +74,19 @@ class Parser(ArgumentParser):
         near = get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
         hint = f"did you mean {near[0]}?" if near else f"(see: python -m {self.prog} --help)"
         fail(f"{message}\n{hint}")
+
+
+def _begin() -> None:
+    # A command's first act: its --help may be piped to head, and Ctrl-C come while a framework is imported.
+    output.outlive_readers()
+    sys.excepthook = _without_traceback
+
+
+def _without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def fail(message: str) -> NoReturn:

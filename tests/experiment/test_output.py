@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,12 @@ def test_output_that_no_disk_takes_is_told_and_the_work_is_done(tmp_path: Path) 
     assert process.returncode == 1
     assert errors.splitlines()[-1] == "error: what was printed is not all there (No space left on device)"
     assert (tmp_path / "done").read_text() == "done"
+
+
+def test_ctrl_c_before_the_work_begins_is_a_word() -> None:
+    code = "from experiment import cli; cli.PlainParser(); raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
+    code = "from experiment import cli; cli.PlainParser(); 1 / 0"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "ZeroDivisionError" in done.stderr

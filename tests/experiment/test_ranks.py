@@ -16,7 +16,8 @@ TORCHRUN = """\
 count=0
 trap 'count=$((count + 1)); [ $count = 1 ] && kill -TERM $PPID' TERM
 kill -TERM $PPID
-while [ $count = 0 ]; do sleep 0.01; done
+tries=0
+while [ $tries -lt 50 ] || [ $count = 0 ]; do tries=$((tries + 1)); sleep 0.01; done
 echo "$count $TORCHELASTIC_SIGNALS_TO_HANDLE $*" > {said}
 exit 7
 """

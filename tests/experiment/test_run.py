@@ -154,7 +154,8 @@ def test_replacing_a_run_removes_its_config_last(run: Run, monkeypatch: pytest.M
     # Killed at any moment of it, what is left can still be replaced, and looks unfinished.
     for name in ("metrics.json", "a.png", "z.png"):
         (run.directory / name).touch()
-    removed, honest = [], Path.unlink
+    removed, honest, listed = [], Path.unlink, Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(sorted(listed(path))))
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
         removed.append(path.name)

@@ -177,10 +177,11 @@ def test_train_that_outlives_its_search_is_waited_for(tmp_path: Path) -> None:
     assert [row["state"] for row in trials(tmp_path)] == ["complete", "complete"]
 
 
-def test_interrupted_search_stops_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_search_stops_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     process = tune(tmp_path, TPE, "--trials=3", hold="0000:1")
     wait_for(lambda: (tmp_path / "out" / "trials" / "0000" / "history.csv").is_file())
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert "3 trials are left: go on with the same command" in said(process, code=1)
     said(tune(tmp_path, TPE, "--trials=3"))
     assert [row["state"] for row in trials(tmp_path)] == ["complete"] * 3

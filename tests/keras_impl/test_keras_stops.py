@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from small_runs import rows
-from stopped_runs import TINY, assert_stopped_resumably, dies, full_disk_after, half_and_dead, stopped
+from stopped_runs import TINY, assert_stopped_resumably, exit_code_of, full_disk_after, half_and_dead, stopped
 
 from experiment.run import Run
 from keras_impl.callbacks import SaveCheckpoints
@@ -50,5 +50,5 @@ def test_a_writer_that_dies_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     recorder: Any = SimpleNamespace(run=SimpleNamespace(checkpoints=tmp_path), last_is_best=True)
     dying: Any = SimpleNamespace(save=half_and_dead)
     saving = SaveCheckpoints(recorder, SimpleNamespace(model=dying, trained=dying))  # type: ignore[arg-type]
-    dies(lambda: saving.on_epoch_end(0))
+    assert exit_code_of(lambda: saving.on_epoch_end(0)) == 9
     assert [(tmp_path / name).read_text() for name in names] == ["old"] * 3

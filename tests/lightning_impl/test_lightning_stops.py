@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_runs import rows
-from stopped_runs import TINY, assert_stopped_resumably, dies, full_disk_after, half_and_dead, stopped
+from stopped_runs import TINY, assert_stopped_resumably, exit_code_of, full_disk_after, half_and_dead, stopped
 
 from experiment.config import Experiment
 from experiment.run import Run
@@ -72,8 +72,8 @@ def test_a_writer_that_dies_leaves_the_old_checkpoint(
     monkeypatch.setattr(os, "rename", elsewhere)
     monkeypatch.setattr(shutil, "copyfile", lambda source, target, **options: half_and_dead(target))
     monkeypatch.setattr(torch, "save", lambda values, file: file.write(b"new"))
-    writer.save_checkpoint({}, path)
+    assert exit_code_of(lambda: writer.save_checkpoint({}, path)) == 0
     assert path.read_bytes() == b"new"
     monkeypatch.setattr(torch, "save", lambda values, file: half_and_dead(file.name))
-    dies(lambda: writer.save_checkpoint({}, path))
+    assert exit_code_of(lambda: writer.save_checkpoint({}, path)) == 9
     assert path.read_bytes() == b"new"
