@@ -233,9 +233,10 @@ def test_hooks_run_once_a_step() -> None:
     assert seen == [0.01, 1e-7]
 
 
-def test_a_gradient_scaler_leaves_out_a_step_with_infinite_gradients() -> None:
+@pytest.mark.parametrize("fused", [None, True, False])
+def test_a_gradient_scaler_leaves_out_a_step_with_infinite_gradients(fused: bool | None) -> None:
     weight = leaf(3)
-    optimizer, reference = Adam([weight], lr=0.01), KerasAdam([weight.detach().numpy()])
+    optimizer, reference = Adam([weight], lr=0.01, fused=fused), KerasAdam([weight.detach().numpy()])
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     for number in range(6):
         values = gradient(number, 3)
