@@ -117,7 +117,11 @@ def load(
         pool = _only(pool, [printable(str(one)) for one in config.classes], name)
     labels, train, test = pool.labels, pool.train, pool.test
     assert test is not None
-    own = pool.validation if config.validation == "auto" else None
+    own, note = pool.validation, pool.note
+    if own is not None and config.validation != "auto":
+        said = f"its own validation images ignored (data.validation {config.validation})"
+        print(f"{place}: {said}", file=sys.stderr)
+        own, note = None, "; ".join(filter(None, (note, said)))
     sha256 = _content(pool, [train, test, *([] if own is None else [own])], digests)
     if name in OWN:
         rows = _rows(whole)
@@ -158,7 +162,7 @@ def load(
         pool.class_names,
         *splits,
         sha256=sha256,
-        note=pool.note,
+        note=note,
         digests=digests,
         folders=pool.folders,
         own_validation=own is not None,

@@ -12,7 +12,7 @@ from experiment.download import DataError
 from experiment.names import printable
 
 SPLITS = {
-    "training": {"train", "training"},
+    "training": {"train", "training", "trainval"},
     "validation": {"val", "valid", "validation", "dev"},
     "test": {"test", "testing", "eval", "evaluation"},
     "unlabelled": {"pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled"},
@@ -64,8 +64,9 @@ def role(name: str) -> str | None:
 
 def _parts(name: str) -> tuple[str, tuple[str, ...]] | None:
     """The split that a name speaks of, and the words before that, which are the data set's own."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    words = [_bare(word) for word in re.findall(r"[^\W\d_]+", spaced.casefold())]
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()
+    joined = re.sub(r"\btrain[\W_]+val\b", "trainval", spaced.replace("_", " "))
+    words = [_bare(word) for word in re.findall(r"[^\W\d_]+", joined)]
     at = [i for i, word in enumerate(words) if word in ROLES]
     if len(at) != 1 or any(words[at[0] + 1 :]):
         return None
@@ -88,19 +89,18 @@ def find(root: Path, validation: str, is_image: IsImage) -> Layout:
     """
     if not root.is_dir():
         raise DataError(f"data.root {root}: there is no such directory")
-    place, names = root, subfolders(root)
-    # A folder that an archive was unpacked into.
-    if len(names) == 1 and role(names[0]) is None and not _has_images(root, is_image):
-        inner = root / names[0]
-        if any(role(name) == "training" and _classes(inner / name, is_image) for name in subfolders(inner)):
-            place, names = inner, subfolders(inner)
+    place = _unpacked(root, is_image)
+    names = subfolders(place)
     parts = {name: found for name in names if (found := _parts(name))}
     holding = {name: folder for name in parts if (folder := _classes(place / name, is_image))}
     splits = {name: parts[name][0] for name in holding if parts[name][0] != "unlabelled"}
     if not _divided(place, names, parts, splits, is_image):
         taken = [name for name in parts if not parts[name][1]]
-        note = f"{_listed(taken)} taken for {'a class' if len(taken) == 1 else 'classes'}" if taken else None
-        return Layout(place, None, None, {}, [], note)
+        said = [f"{_listed(taken)} taken for {'a class' if len(taken) == 1 else 'classes'}"] if taken else []
+        inner = {tuple(subfolders(place / name)) for name in names}
+        if len(names) > 1 and len(inner) == 1 and (each := list(inner.pop())):
+            said.append(f"each class folder holds {_listed(each)}: what is in them is taken together")
+        return Layout(place, None, None, {}, [], "; ".join(said) or None)
 
     chosen: dict[str, str] = {}
     for name, split in splits.items():
@@ -129,6 +129,19 @@ def find(root: Path, validation: str, is_image: IsImage) -> Layout:
     return Layout(
         paths["training"], paths.get("validation"), paths.get("test"), folders, ignored, ", ".join(said)
     )
+
+
+def _unpacked(root: Path, is_image: IsImage) -> Path:
+    """The folder of splits that an archive left in a folder of its own, or in two; else the root."""
+    folder = root
+    for _ in range(3):
+        names = subfolders(folder)
+        if any(role(name) == "training" and _classes(folder / name, is_image) for name in names):
+            return folder
+        if len(names) != 1 or role(names[0]) is not None or _has_images(folder, is_image):
+            return root
+        folder = folder / names[0]
+    return root
 
 
 def _divided(

@@ -1,12 +1,11 @@
 """python -m experiment.shards OUT: a data set in pieces, for one that is larger than memory.
 
 A folder of shards holds class_names.txt, a name a line, reading.json, how image files were read, and for each
-of train and test, and of validation where there is such a split, numbered from 00000,
-train-00000-images.npy, (N, S, S, 3) uint8, and
-train-00000-labels.npy, (N,) integers from 0. Training reads
+of train and test, and for validation where there is such a split, numbered from 00000,
+train-00000-images.npy, (N, S, S, 3) uint8, and train-00000-labels.npy, (N,) integers from 0. Training reads
 the rows of each batch where they lie (--data.name shards --data.root OUT): what grows in memory with their
-number is their labels, rows and order, 24 bytes an image. Further options are those of train that choose
-data: --data.name cifar10.
+number is their labels, rows, order and digests, 32 bytes an image. Further options are those of train that
+choose data: --data.name cifar10.
 """
 
 from __future__ import annotations

@@ -270,7 +270,9 @@ def with_validation(tmp_path: Path, first: int) -> str:
     return str(path)
 
 
-def test_validation_images_of_the_data_are_used_and_none_are_held_out(tmp_path: Path) -> None:
+def test_validation_images_of_the_data_are_used_and_none_are_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     settings = config(tmp_path, name="npz", root=with_validation(tmp_path, 100))
     data = load(settings, seed=1)
     assert (len(data.train), len(data.test)) == (40, 6)
@@ -281,6 +283,9 @@ def test_validation_images_of_the_data_are_used_and_none_are_held_out(tmp_path: 
         other = load(settings.model_copy(update={"validation": validation}), seed=1)
         assert not {*range(100, 106)} & {*pixels(other.train), *pixels(other.validation)}
         assert other.sha256 != data.sha256
+        assert other.note == f"its own validation images ignored (data.validation {validation})"
+        assert other.note in capsys.readouterr().err
+    assert data.note is None
 
 
 def test_validation_images_count_in_the_sha256_where_they_are_used(tmp_path: Path) -> None:

@@ -20,11 +20,14 @@ def layout(root: Path, validation: str = "auto") -> Layout:
 @pytest.mark.parametrize(
     ("split", "names"),
     [
-        ("training", "train Training TRAIN seg_train images_train train_set train2017 trainset TrainData"),
+        (
+            "training",
+            "train Training seg_train images_train train_set train2017 trainset TrainData trainval train_val",
+        ),
         ("validation", "val valid Validation dev VAL val_images seg_dev validation-set"),
         ("test", "test Testing TEST seg_test test_set testset test.images evaluation"),
         ("unlabelled", "pred seg_pred unlabeled Predictions"),
-        (None, "trainer test_tube train_station trainval contest latest valve developer images train_test"),
+        (None, "trainer test_tube train_station contest latest valve developer images train_test"),
     ],
 )
 def test_the_split_that_a_name_speaks_of(split: str | None, names: str) -> None:
@@ -44,6 +47,7 @@ def test_the_split_that_a_name_speaks_of(split: str | None, names: str) -> None:
         ("Train Set", "Test Set", "Val Set"),
         ("seg_train/seg_train", "seg_test/seg_test", "seg_val/seg_val"),
         ("data/train", "data/test", "data/val"),
+        ("archive/chest_xray/train", "archive/chest_xray/test", "archive/chest_xray/val"),
         ("train/images", "test/images", "val/images"),
     ],
 )
@@ -156,6 +160,14 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path, make: Callable, message:
     make(tmp_path)
     with pytest.raises(DataError, match=message):
         layout(tmp_path)
+
+
+def test_splits_within_the_class_folders_are_taken_together_aloud(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / name, ("test", "train"), 1)
+    found = layout(tmp_path)
+    assert found.folders == {}
+    assert found.note == "each class folder holds test/, train/: what is in them is taken together"
 
 
 def test_two_classes_with_words_of_splits_in_their_names(tmp_path: Path) -> None:
