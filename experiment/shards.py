@@ -191,7 +191,8 @@ def _write(config: Any, out: Path, size: int) -> int:
         for start in tqdm(range(0, len(rows), size), desc=split, unit="shard", disable=None):
             writer.add(*rows.batch(np.arange(start, min(start + size, len(rows)))))
     reading = Reading(config.data.background, config.data.bits)
-    (out / READING).write_text(json.dumps(dataclasses.asdict(reading)) + "\n")
+    with replacing(out / READING) as path:
+        path.write_text(json.dumps(dataclasses.asdict(reading)) + "\n")
     (out / "class_names.txt").write_text("".join(f"{name}\n" for name in dataset.class_names))
     counts = f"{len(dataset.train)} training and {len(dataset.test)} test images"
     print(f"{counts}: --data.name shards --data.root {out}")
