@@ -277,7 +277,11 @@ def decode(file: str | Path | IO[bytes], size: int, reading: Reading) -> Picture
         raw = " ".join(str(tile.args) for tile in opened.tile)  # names what the file holds: RGB;16B
         white, wide = _white(opened, raw), ";16" in raw
         inverted = getattr(opened, "tag_v2", {}).get(PHOTOMETRIC) == 0
-        image = ImageOps.exif_transpose(opened)
+        opened.load()
+        try:
+            image = ImageOps.exif_transpose(opened)
+        except Exception:  # damaged EXIF, of many kinds, says nothing, and the pixels were read
+            image = opened.copy()
     grey = colour = -1
     if image.mode.startswith(("F", "I")):
         if white is None:

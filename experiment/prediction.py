@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,9 @@ def main(
     Unreadable images are named on stderr and make the code 1. Raises DataError and RunError.
     """
     model = open_model(arguments.run, framework, predictor, load)
-    found = read(arguments.images, model.image_size, model.reading)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow's, on files that decode all the same
+        found = read(arguments.images, model.image_size, model.reading)
     for remark in found.remarks:
         print(remark, file=sys.stderr)
     names = found.names
@@ -169,6 +172,7 @@ def read(paths: Sequence[Path], size: int, reading: Reading) -> Images:
     facts: list[Facts] = []
     unreadable: list[str] = []
     ignored: Counter[str] = Counter()
+    said: list[str] = []
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
@@ -177,7 +181,10 @@ def read(paths: Sequence[Path], size: int, reading: Reading) -> Images:
             images += list(array)
             names += [f"{printable(path.name)}[{i}]" for i in range(len(array))]
             continue
-        for file in images_below(path, ignored) if path.is_dir() else [path]:
+        files = images_below(path, ignored) if path.is_dir() else [path]
+        if not files:
+            said.append(f"no image in {path}")
+        for file in files:
             try:
                 picture = decode(file, size, reading)
             except Exception as error:  # decoders raise whatever a damaged file leads them into
@@ -187,13 +194,14 @@ def read(paths: Sequence[Path], size: int, reading: Reading) -> Images:
                 images.append(picture.pixels)
                 facts.append(picture.facts)
                 names.append(printable(str(file)))
-    said = told(ignored)
+    if others := told(ignored):
+        said.append(others)
     if not images:
-        why = "; ".join([*unreadable[:1], *([said] if said else [])])
+        why = "; ".join([*unreadable[:1], *([others] if others else [])])
         raise DataError(
             f"no readable image in {', '.join(str(path) for path in paths)}{f': {why}' if why else ''}"
         )
-    return Images(names, np.stack(images), unreadable, [*([said] if said else []), *remarks(facts, reading)])
+    return Images(names, np.stack(images), unreadable, [*said, *remarks(facts, reading)])
 
 
 def _array(path: Path, size: int) -> np.ndarray:

@@ -115,7 +115,11 @@ def read_shards(root: Path, image_size: int, reading: Reading = DEFAULTS) -> Poo
         raise DataError(f"{root}: no folder of shards ({error.strerror}: class_names.txt)") from error
     class_names = [printable(name) for name in text.removesuffix("\n").split("\n")]
     if (root / READING).is_file():
-        for key, value in json.loads((root / READING).read_text()).items():
+        try:
+            written = dataclasses.asdict(Reading(**json.loads((root / READING).read_text())))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{root / READING}: cannot be read ({error}): write the shards again") from error
+        for key, value in written.items():
             if value != getattr(reading, key):
                 raise DataError(f"{root} was written with data.{key} {value}: --data.{key} '{value}'")
     paths = {split: sorted(root.glob(f"{split}-*-images.npy")) for split in SPLITS}

@@ -55,7 +55,11 @@ def read(path, size, background="#ffffff", bits=16):
         elif any("I;12" in str(tile.args) for tile in opened.tile):
             white = 4095
         inverted = getattr(opened, "tag_v2", {}).get(262) == 0  # a TIFF file in which 0 is white
-        image = ImageOps.exif_transpose(opened)
+        opened.load()
+        try:
+            image = ImageOps.exif_transpose(opened)
+        except Exception:  # damaged EXIF, of many kinds, says nothing, and the pixels were read
+            image = opened.copy()
     if image.mode.startswith(("F", "I")):
         values = np.asarray(image)
         if not ((values >= 0) & (values <= white)).all():

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiment.decoding import DEFAULTS
+from experiment.decoding import DEFAULTS, Reading
 from parity import demo, sides
 from parity.workers import RestartingError
 
@@ -90,6 +90,24 @@ def test_every_model_sees_the_image_in_its_own_size(client: Any, models: list[An
 def test_the_largest_difference_is_between_any_two(client: Any, models: list[Any]) -> None:
     models[1].classify = lambda image: np.stack([RUN[::-1], RUN[::-1]])
     assert send(client, picture((200, 200, 200))).json["between"] == pytest.approx(0.59)
+
+
+def test_every_model_reads_the_image_as_it_was_trained(client: Any, models: list[Any]) -> None:
+    models[1].reading = Reading("#102030", 12)
+    clear, deep = io.BytesIO(), io.BytesIO()
+    Image.new("LA", (40, 40), (200, 0)).save(clear, "PNG")
+    Image.fromarray(np.full((40, 40), 2000, np.uint16)).save(deep, "PNG")
+    for content in (clear, deep):
+        content.seek(0)
+        assert send(client, content).status_code == 200
+    seen = [[tuple(image[0, 0].tolist()) for image in model.seen] for model in models]
+    assert seen == [[(255, 255, 255), (8, 8, 8)], [(16, 32, 48), (125, 125, 125)]]
+    too_deep = io.BytesIO()
+    Image.fromarray(np.full((40, 40), 5000, np.uint16)).save(too_deep, "PNG")
+    too_deep.seek(0)
+    refused = send(client, too_deep)
+    assert refused.status_code == 415
+    assert "values from 5000 to 5000, not 0 to 4095 (data.bits)" in refused.json["error"]
 
 
 @pytest.mark.parametrize(

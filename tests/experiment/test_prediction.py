@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -288,7 +289,12 @@ def test_pipes_are_refused_and_among_images_ignored(
     assert capsys.readouterr().err == "ignored: 1 .txt, 1 named pipe\n"
 
 
-def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:
+def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "none.png").mkdir()
+    found = read([tmp_path / "none.png", pictures / "a.jpg"], 16, DEFAULTS)
+    assert found.remarks == [f"no image in {tmp_path / 'none.png'}"]
+    (tmp_path / "none.png").rmdir()
+    shutil.rmtree(pictures)
     (tmp_path / "a.heic").write_bytes(b"")
     with pytest.raises(DataError, match=r"no readable image in .*: ignored: 1 \.heic"):
         read([tmp_path], 16, DEFAULTS)

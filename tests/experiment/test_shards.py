@@ -106,6 +106,9 @@ def pipe(path: Path) -> None:
             lambda root: (root / "reading.json").write_text('{"background": "#000000", "bits": 16}'),
             "was written with data.background #000000: --data.background '#000000'",
         ),
+        (lambda root: (root / "reading.json").write_text('{"bits'), "reading.json: cannot be read"),
+        (lambda root: (root / "reading.json").write_text('{"bit": 1}'), "reading.json: cannot be read"),
+        (lambda root: (root / "reading.json").write_text("[]"), "reading.json: cannot be read"),
         (lambda root: (root / "reading.json").write_text('{"bits": 12}'), "data.bits 12: --data.bits '12'"),
         (lambda root: Writer(root, "val", 1), "holds images of 16 pixels: --data.image_size 16"),
         (
