@@ -8,16 +8,18 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from experiment import update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
+from experiment.evaluation import shorten
 from experiment.lifecycle import RunError
 from experiment.prediction import (
     SUFFIXES,
@@ -210,6 +212,11 @@ def deployable(trained: TrainedRun) -> TrainedRun:
     return replace(trained, experiment=trained.experiment.model_copy(update=update))
 
 
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return shorten(lines[0], 200) if lines else type(error).__name__
+
+
 @contextmanager
 def muted() -> Iterator[None]:
     """Hold back what compiled libraries say on stdout and stderr; it is shown where the block raises."""
@@ -231,9 +238,73 @@ def muted() -> Iterator[None]:
                 os.close(copy)
 
 
-def described(path: Path, metadata: dict[str, str], predict: Classify) -> Exported:
-    """An exported file that was read; raises RunError where it lacks the metadata that `export` writes."""
+class Tensor(NamedTuple):
+    """What a graph takes or gives: numpy's name of its type, and its shape, an axis of any size as -1."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join('N' if size == -1 else str(size) for size in self.shape)})"
+
+
+@contextmanager
+def reading(failure: str) -> Iterator[None]:
+    """Let a runtime work quietly; raises RunError with `failure` and the first line of what it says."""
+    caught = None
+    with muted():
+        try:
+            yield
+        except Exception as error:  # runtimes have many kinds for a damaged file
+            caught = error
+    if caught is not None:
+        raise RunError(f"{failure} ({_first_line(caught)})") from caught
+
+
+def content_of(path: Path) -> bytes:
+    """An exported file's content; raises ValueError where there is none, for which runtimes have odd words."""
+    content = path.read_bytes()
+    if not content:
+        raise ValueError("it is empty")
+    return content
+
+
+def described(
+    path: Path,
+    metadata: Mapping[str, str],
+    takes: Mapping[str, Tensor],
+    gives: Mapping[str, Tensor],
+    predict: Classify,
+) -> Exported:
+    """An exported file that was read, tried on a batch of one and of two.
+
+    Raises RunError where it lacks the metadata that `export` writes, or that does not fit the graph.
+    """
     try:
-        return Exported(json.loads(metadata["class_names"]), int(metadata["image_size"]), predict)
-    except (KeyError, ValueError) as error:
+        class_names, size = json.loads(metadata["class_names"]), int(metadata["image_size"])
+        if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
+            raise TypeError
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: holds no class names and image size: was it written by `export`?") from error
+    expected = f"images uint8 (N, {size}, {size}, 3)"
+    found = ", ".join(f"{name} {tensor}" for name, tensor in takes.items())
+    if found != expected:
+        raise RunError(f"{path}: takes {found or 'nothing'} for {expected}: was it written by `export`?")
+    given = ", ".join(str(tensor._replace(shape=tensor.shape[1:])) for tensor in gives.values())
+    expected = f"float32 ({len(class_names)})"
+    if given != expected:
+        raise RunError(
+            f"{path}: names {len(class_names)} classes and gives {given or 'nothing'} for each image: "
+            "was it written by `export`?"
+        )
+
+    def rows(images: np.ndarray) -> np.ndarray:
+        probabilities = predict(images)
+        if probabilities.shape != (len(images), len(class_names)):
+            raise ValueError(f"{len(images)} of them give {probabilities.shape}")
+        return probabilities
+
+    with reading(f"{path}: fails on images"):
+        for count in (1, 2):
+            rows(np.zeros((count, size, size, 3), np.uint8))
+    return Exported(class_names, size, predict)

@@ -12,7 +12,6 @@ import numpy as np
 
 from experiment import cli, devices, export
 from experiment.export import Content
-from experiment.lifecycle import RunError
 from experiment.prediction import Exported
 from lightning_impl.predict import load, predictor
 
@@ -158,16 +157,30 @@ def load_exported(path: Path, threads: int | None = None, plain: bool = False) -
     options.intra_op_num_threads = threads or devices.count_cores()
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has many kinds for a damaged file
-        raise RunError(f"{path}: cannot be read as an ONNX model") from error
+    options.log_severity_level = 4  # errors are raised, too
+    with export.reading(f"{path}: cannot be read as an ONNX model"):
+        session = onnxruntime.InferenceSession(
+            export.content_of(path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def tensors(nodes) -> dict[str, export.Tensor]:
+        """Those of the session, an axis of any size as -1."""
+        return {
+            node.name: export.Tensor(
+                "float32" if node.type == "tensor(float)" else node.type[len("tensor(") : -1],
+                tuple(size if isinstance(size, int) else -1 for size in node.shape),
+            )
+            for node in nodes
+        }
 
     def predict(images: np.ndarray) -> np.ndarray:
         [probabilities] = session.run(None, {"images": images})
         return np.asarray(probabilities)
 
-    return export.described(path, session.get_modelmeta().custom_metadata_map, predict)
+    metadata = session.get_modelmeta().custom_metadata_map
+    return export.described(
+        path, metadata, tensors(session.get_inputs()), tensors(session.get_outputs()), predict
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +17,10 @@ from PIL import Image
 from small_runs import SMALL
 
 from experiment import datasets
-from experiment.export import QUANTIZATIONS, draw
-from experiment.lifecycle import RunError
+from experiment.export import QUANTIZATIONS, draw, metadata
 from experiment.prediction import SUFFIXES, TrainedRun
 from experiment.randomness import generator
+from parity import deployed
 
 VGG16 = (
     "--data.name=digits",
@@ -284,10 +285,76 @@ def test_mistakes_are_told_in_a_line(
     assert left_in(copy) == ([side.file] if message == "cannot be written" else [])
 
 
-def test_a_truncated_file_is_refused(side: Side, file: Path, tmp_path: Path) -> None:
-    (tmp_path / side.file).write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(RunError, match="cannot be read as"):
-        side.export.load_exported(tmp_path / side.file)
+def refused_by_predict_and_deployed(side: Side, file: Path, capsys: pytest.CaptureFixture) -> str:
+    """What predict says of a file, in a line that names it; the script of its own says so, too."""
+    for refuse in (lambda: side.predict.main([str(file), str(file)]), lambda: deployed.open_model(str(file))):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as refused:
+            refuse()
+        assert refused.value.code == 2
+        *_, said = capsys.readouterr().err.splitlines()
+        assert said.startswith(f"error: {file}: ")
+    with pytest.raises(SystemExit):
+        side.predict.main([str(file), str(file)])
+    [said] = capsys.readouterr().err.splitlines()
+    return said
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda content: b"", "(it is empty)"),
+        (lambda content: content[:5000], "cannot be read as"),
+        (lambda content: b"images\n" * 1000, "cannot be read as"),
+        (lambda content: b"PK\x05\x06" + bytes(18), "cannot be read as"),
+    ],
+    ids=["empty", "truncated", "text", "zip"],
+)
+def test_a_damaged_file_is_refused_in_a_line(
+    side: Side, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture, spoil: Any, message: str
+) -> None:
+    (tmp_path / side.file).write_bytes(spoil(file.read_bytes()))
+    assert message in refused_by_predict_and_deployed(side, tmp_path / side.file, capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": '["a", "b"]'}, "names 2 classes and gives float32 (10) for each image"),
+        ({"image_size": "64"}, "takes images uint8 (N, 32, 32, 3) for images uint8 (N, 64, 64, 3)"),
+        ({"image_size": "large"}, "holds no class names and image size"),
+        ({"class_names": "10"}, "holds no class names and image size"),
+        ({"class_names": "[" * 100_000}, "holds no class names and image size"),
+        ({"class_names": None}, "holds no class names and image size"),
+    ],
+)
+def test_metadata_that_does_not_fit_the_graph_is_refused_in_a_line(
+    side: Side,
+    file: Path,
+    with_metadata: Callable[[Path, dict[str, str], Path], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    changes: dict[str, str | None],
+    message: str,
+) -> None:
+    run_metadata = {**metadata(TrainedRun.open(file.parent, side.name)), **changes}
+    kept = {key: value for key, value in run_metadata.items() if value is not None}
+    with_metadata(file, kept, tmp_path / side.file)
+    assert message in refused_by_predict_and_deployed(side, tmp_path / side.file, capsys)
+
+
+@pytest.mark.parametrize("kind", ["float", "other name", "constant", "failing"])
+def test_our_metadata_on_a_foreign_graph_is_refused_in_a_line(
+    side: Side,
+    file: Path,
+    foreign: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    kind: str,
+) -> None:
+    foreign(kind, metadata(TrainedRun.open(file.parent, side.name)), tmp_path / side.file)
+    said = refused_by_predict_and_deployed(side, tmp_path / side.file, capsys)
+    assert ("fails on images" if kind in ("constant", "failing") else "takes ") in said
 
 
 @pytest.mark.parametrize(

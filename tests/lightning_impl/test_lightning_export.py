@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,58 @@ import onnx
 import pytest
 from exported import *  # noqa: F403
 from exported import Side
+from onnx import TensorProto, helper, numpy_helper
 
+from experiment.export import metadata
+from experiment.prediction import TrainedRun
 from lightning_impl import export, predict, train
 
 
 @pytest.fixture(scope="module")
 def side() -> Side:
     return Side("lightning", export, predict, train)
+
+
+@pytest.fixture
+def with_metadata() -> Callable[[Path, dict[str, str], Path], None]:
+    """Write a file again with other metadata."""
+
+    def write(file: Path, metadata: dict[str, str], to: Path) -> None:
+        model = onnx.load(file)
+        del model.metadata_props[:]
+        helper.set_model_props(model, metadata)
+        onnx.save(model, to)
+
+    return write
+
+
+@pytest.fixture
+def foreign() -> Callable[[str, dict[str, str], Path], None]:
+    """Write a graph that is none of ours under our metadata."""
+
+    def write(kind: str, metadata: dict[str, str], to: Path) -> None:
+        name = "x" if kind == "other name" else "images"
+        shape = numpy_helper.from_array(np.array([7 if kind == "failing" else 1, 10]), "shape")
+        graph = helper.make_graph(
+            [helper.make_node("ConstantOfShape", ["shape"], ["y"])],
+            "foreign",
+            [
+                helper.make_tensor_value_info(
+                    name, TensorProto.FLOAT if kind == "float" else TensorProto.UINT8, ["N", 32, 32, 3]
+                )
+            ],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])],
+            [shape],
+        )
+        if kind == "failing":
+            cast = helper.make_node("Cast", [name], ["c"], to=TensorProto.FLOAT)
+            del graph.node[:]
+            graph.node.extend([cast, helper.make_node("Reshape", ["c", "shape"], ["y"])])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+        helper.set_model_props(model, metadata)
+        onnx.save(model, to)
+
+    return write
 
 
 def test_what_stands_in_the_file(run: Path, file: Path) -> None:
@@ -33,14 +79,16 @@ def test_what_stands_in_the_file(run: Path, file: Path) -> None:
     assert len(metadata["config_sha256"]) == 64
 
 
-def test_a_file_asks_for_no_newer_runtime_than_it_needs(file: Path, quantised: dict[str, Path]) -> None:
+def test_a_file_asks_for_no_newer_runtime_than_it_needs(
+    run: Path, file: Path, quantised: dict[str, Path]
+) -> None:
     """Operation set 14 and format 7 are of 2021."""
     for path in (file, *quantised.values()):
         model = onnx.load(path)
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 14)]
         assert model.ir_version == 7
         keys = {entry.key for entry in model.metadata_props}
-        assert keys == {"class_names", "image_size", "run", "config_sha256"}
+        assert keys == set(metadata(TrainedRun.open(run, "lightning"))), "and nothing of torch's"
         assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
