@@ -36,6 +36,8 @@ from experiment.run import replacing
 TOLERANCE = 1e-5  # of a probability, between the run's own predictions and a float32 file's
 BATCHES = (1, 7, 64)  # sizes of batch with which that is tried
 QUANTIZATIONS = ("float16", "dynamic", "int8")
+# The oldest runtimes that every file, quantised or not, is tested with, and that install beside Python 3.11.
+OLDEST: dict[Framework, str] = {"keras": "tflite-runtime==2.14.0", "lightning": "onnxruntime==1.15.1"}
 CALIBRATION_IMAGES = 200
 MAX_LOSS = 1.0  # points of test accuracy
 
@@ -65,7 +67,8 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
     parser = PlainParser(
         prog=f"{framework}_impl.export",
         description=f"Write a trained run as one {suffix} file: uint8 images (N, S, S, 3) as they come from "
-        "an image file in, probabilities (N, classes) out.",
+        "an image file in, probabilities (N, classes) out. The oldest runtime that it is tested with: "
+        f"{OLDEST[framework].replace('==', ' ')}.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
     parser.add_argument(
@@ -262,7 +265,7 @@ def reading(failure: str) -> Iterator[None]:
 
 
 def content_of(path: Path) -> bytes:
-    """An exported file's content; raises ValueError where there is none, for which runtimes have odd words."""
+    """What an exported file holds; raises ValueError for an empty one, for which runtimes have odd words."""
     content = path.read_bytes()
     if not content:
         raise ValueError("it is empty")

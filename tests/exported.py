@@ -17,7 +17,7 @@ from PIL import Image
 from small_runs import SMALL
 
 from experiment import datasets
-from experiment.export import QUANTIZATIONS, draw, metadata
+from experiment.export import OLDEST, QUANTIZATIONS, draw, metadata
 from experiment.prediction import SUFFIXES, TrainedRun
 from experiment.randomness import generator
 from parity import deployed
@@ -245,6 +245,62 @@ def test_a_quantised_file_that_lost_too_much_either_way_is_not_kept(
     said = capsys.readouterr().err
     assert "points (at most 1; --max-loss): it is not kept" in said
     assert list(tmp_path.iterdir()) == []
+
+
+# === Other runtimes ===
+
+IN_THE_OLDEST = {
+    "lightning": """
+import sys, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+np.save(sys.argv[3], session.run(None, {"images": np.load(sys.argv[2])})[0])
+""",
+    "keras": """
+import sys, numpy as np
+from tflite_runtime.interpreter import Interpreter
+runner = Interpreter(sys.argv[1]).get_signature_runner()
+np.save(sys.argv[3], runner(images=np.load(sys.argv[2]))["probabilities"])
+""",
+}
+
+
+def environment(folder: Path, *packages: str) -> Path:
+    """A new virtual environment with these packages; returns its Python."""
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([uv, "venv", "--quiet", f"--python={sys.executable}", folder], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run([uv, "pip", "install", "--quiet", f"--python={python}", *packages], check=True)
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="no newer Python has the oldest runtimes")
+@pytest.mark.parametrize("model", ["cnn", "resnet50"])
+def test_the_oldest_runtime_predicts_the_same(
+    side: Side, run: Path, file: Path, quantised: dict[str, Path], tmp_path: Path, model: str
+) -> None:
+    files = [file, *quantised.values()]
+    if model == "resnet50":
+        run = side.trained(tmp_path / "run", *(option.replace("vgg16", "resnet50") for option in VGG16))
+        for kind in (None, *QUANTIZATIONS):
+            options = [] if kind is None else [f"--quantize={kind}", "--max-loss=100"]
+            assert side.export.main([str(run), *options]) == 0
+        files = [run / path.name for path in files]
+    python = environment(tmp_path / "environment", OLDEST[side.name], "numpy<2")
+    np.save(tmp_path / "images.npy", pictures(7))
+    for path in files:
+        command = [
+            python,
+            "-c",
+            IN_THE_OLDEST[side.name],
+            path,
+            tmp_path / "images.npy",
+            tmp_path / "out.npy",
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        found, expected = np.load(tmp_path / "out.npy"), side.export.load_exported(path).predict(pictures(7))
+        quantised_activations = path.stem.endswith(("dynamic", "int8"))
+        assert np.abs(found - expected).mean() < (0.01 if quantised_activations else 1e-5), path.name
 
 
 # === Mistakes ===

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from exported import *  # noqa: F403
-from exported import Side
+from exported import Side, environment, pictures
 from flatbuffers import number_types
 from flatbuffers.table import Table
 from tensorflow.lite.python.schema_py_generated import BuiltinOperator
@@ -158,3 +159,25 @@ def test_a_file_whose_output_has_tflites_own_name_still_opens(file: Path, tmp_pa
     images = np.zeros((2, 32, 32, 3), np.uint8)
     old, new = (export.load_exported(path).predict(images) for path in (tmp_path / "model.tflite", file))
     np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.slow
+def test_mediapipe_names_the_classes(file: Path, quantised: dict[str, Path], tmp_path: Path) -> None:
+    script = """
+import sys, numpy as np, mediapipe
+from mediapipe.tasks.python import BaseOptions, vision
+options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=sys.argv[1]), max_results=1)
+with vision.ImageClassifier.create_from_options(options) as classifier:
+    for image in np.load(sys.argv[2]):
+        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
+        [head] = classifier.classify(picture).classifications
+        print("->", head.head_name, head.categories[0].category_name)
+"""
+    python = environment(tmp_path / "environment", "mediapipe>=0.10.30", "numpy")
+    np.save(tmp_path / "images.npy", pictures(5))
+    for path in (file, *quantised.values()):
+        command = [python, "-c", script, path, tmp_path / "images.npy"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        best = export.load_exported(path).predict(pictures(5)).argmax(1)
+        said = [line for line in done.stdout.splitlines() if line.startswith("-> ")]
+        assert said == [f"-> probabilities {digit}" for digit in best]
