@@ -34,10 +34,10 @@ CLASSES = {
     ],
 }
 TEST_SHARE = 0.2
+DARK = 16  # of 255: a set whose brightest value is not above it was scaled wrongly
 OWN = ("folder", "npz", "shards")  # the user's own images, which may change
 SPLITS = ("train", "test", "validation")
 BATCH = 1024  # images hashed at once
-DARK = 16  # of 255: a set whose brightest value is not above it was scaled wrongly
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ def load(
         print(f"{place}: {said}", file=sys.stderr)
         own, note = None, "; ".join(filter(None, (note, said)))
     sha256 = _content(pool, [train, test, *([] if own is None else [own])], digests)
+    if said := _dark(pool.images, {"training": train, "test": test, "validation": own}):
+        print(f"WARNING: {said}", file=sys.stderr)
+        note = "; ".join(filter(None, (note, said)))
     if name in OWN:
         rows = _rows(whole)
         _digest(pool.images, rows[digests[rows] == 0], digests)
-    if said := _dark(pool, train, test):
-        print(f"WARNING: {said}", file=sys.stderr)
-        pool = replace(pool, note="; ".join(filter(None, (pool.note, said))))
     if config.limit:
         train = train[stratified(labels[train], config.limit, generator(seed, "limit train"))]
         test = test[stratified(labels[test], config.limit, generator(seed, "limit test"))]
@@ -237,11 +237,9 @@ def _read(config: Data) -> tuple[str, Pool]:
             raise DataError(f"data.name {config.name} needs --data.root")
         reading = Reading(config.background, config.bits)
         if config.name == "folder":
-            pool = read_folder(root, size, cache, config.max_unreadable, reading, config.validation)
-        elif config.name == "npz":
-            pool = _npz(root, cache, size)
+            pool = read_folder(root, size, cache, config.max_unreadable, config.validation, reading)
         else:
-            pool = read_shards(root, size, reading)
+            pool = _npz(root, cache, size) if config.name == "npz" else read_shards(root, size, reading)
         return config.name, pool
     return config.name, _published(config.name, places, cache, size)
 
@@ -298,16 +296,17 @@ def _digest(images: np.ndarray, rows: np.ndarray, digests: np.ndarray, content: 
         digests[here] = np.frombuffer(joined, "<u8")
 
 
-def _dark(pool: Pool, train: np.ndarray, test: np.ndarray) -> str | None:
+def _dark(images: np.ndarray, splits: dict[str, np.ndarray | None]) -> str | None:
     """What is to be said where a split is all but black: it was divided once too often, or never scaled."""
     dark = {}
-    for name, rows in (("training", train), ("test", test)):
-        brightest = 0
-        for start in range(0, len(rows), 1024):
-            brightest = max(brightest, int(pool.images[rows[start : start + 1024]].max()))
+    for name, rows in splits.items():
+        brightest = None
+        for start in range(0, 0 if rows is None else len(rows), BATCH):
+            assert rows is not None
+            brightest = max(brightest or 0, int(images[rows[start : start + BATCH]].max()))
             if brightest > DARK:
                 break
-        if brightest <= DARK:
+        if brightest is not None and brightest <= DARK:
             dark[name] = brightest
     if not dark:
         return None

@@ -8,10 +8,11 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from experiment import update
 from experiment.cli import Framework, PlainParser
 from experiment.datasets import Dataset
 from experiment.decoding import DEFAULTS, Reading
+from experiment.evaluation import shorten
 from experiment.files import replacing
 from experiment.lifecycle import RunError
 from experiment.names import printable
@@ -36,6 +38,8 @@ from experiment.randomness import generator
 TOLERANCE = 1e-5  # of a probability, between the run's own predictions and a float32 file's
 BATCHES = (1, 7, 64)  # sizes of batch with which that is tried
 QUANTIZATIONS = ("float16", "dynamic", "int8")
+# The oldest runtimes that every file, quantised or not, is tested with, and that install beside Python 3.11.
+OLDEST: dict[Framework, str] = {"keras": "tflite-runtime==2.14.0", "lightning": "onnxruntime==1.15.1"}
 CALIBRATION_IMAGES = 200
 MAX_LOSS = 1.0  # points of test accuracy
 
@@ -56,7 +60,7 @@ class Content:
 
 
 Write = Callable[[Content, Path], None]
-Load = Callable[[Path], Exported]
+Load = Callable[..., Exported]  # of a file; plain=True: without its runtime's shortcuts
 
 
 def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,7 +69,8 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
     parser = PlainParser(
         prog=f"{framework}_impl.export",
         description=f"Write a trained run as one {suffix} file: uint8 images (N, S, S, 3) as they come from "
-        "an image file in, probabilities (N, classes) out.",
+        "an image file in, probabilities (N, classes) out. The oldest runtime that it is tested with: "
+        f"{OLDEST[framework].replace('==', ' ')}.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a finished run")
     parser.add_argument(
@@ -76,7 +81,7 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
     parser.add_argument(
         "--quantize",
         choices=QUANTIZATIONS,
-        help="float16: half-size weights; dynamic: 8-bit weights (slow in ONNX); int8: activations, too",
+        help="float16: half-size weights; dynamic: 8-bit weights; int8: activations, too",
     )
     parser.add_argument(
         "--calibration-images",
@@ -128,11 +133,11 @@ def export(
     try:
         with replacing(arguments.output) as path:
             write(content, path)
-            exported = load(path)
+            ways = [load(path), load(path, plain=True)]
             if data is None:
-                found = compare(exported, trained, predictor, arguments.output)
+                found = compare(ways, trained, predictor, arguments.output)
             else:
-                found = assess(exported, trained, data, arguments)
+                found = assess(ways, trained, data, arguments)
             megabytes = path.stat().st_size / 2**20
     except OSError as error:
         raise RunError(f"{arguments.output}: cannot be written ({error.strerror})") from error
@@ -142,12 +147,16 @@ def export(
     return 0
 
 
-def compare(exported: Exported, trained: TrainedRun, predictor: Predictor, output: Path) -> str:
-    """What a float32 file's predictions differ by from the run's; RunError where it is over `TOLERANCE`."""
-    size = exported.image_size
+def compare(ways: Sequence[Exported], trained: TrainedRun, predictor: Predictor, output: Path) -> str:
+    """How far a float32 file's predictions are from the run's, run in any of the ways.
+
+    Raises RunError where that is over `TOLERANCE`.
+    """
+    size = ways[0].image_size
     images = np.random.default_rng(1).integers(0, 256, (max(BATCHES), size, size, 3), dtype=np.uint8)
     classify = predictor(trained)
-    apart = [np.abs(exported.predict(images[:n]) - classify(images[:n])).max() for n in BATCHES]
+    expected = {n: classify(images[:n]) for n in BATCHES}
+    apart = [np.abs(way.predict(images[:n]) - expected[n]).max() for way in ways for n in BATCHES]
     if not max(apart) <= TOLERANCE:  # true for NaN, too
         raise RunError(
             f"{output}: its predictions differ by {max(apart):.1e} from the run's (at most "
@@ -156,12 +165,19 @@ def compare(exported: Exported, trained: TrainedRun, predictor: Predictor, outpu
     return f"predictions differ by at most {max(apart):.1e} from the run's"
 
 
-def assess(exported: Exported, trained: TrainedRun, data: Dataset, arguments: argparse.Namespace) -> str:
-    """What quantising costs on the test split; raises RunError where that is over `--max-loss`."""
+def assess(
+    ways: Sequence[Exported], trained: TrainedRun, data: Dataset, arguments: argparse.Namespace
+) -> str:
+    """The cost of quantising on the test split, of the way to run the file that costs most.
+
+    Raises RunError where that is over `--max-loss`.
+    """
     labels, before = test_predictions(trained.run)
     if not np.array_equal(labels, data.test.labels):
         raise RunError(f"{arguments.run}: its test images are not those that --data names now")
-    after = in_batches(exported.predict, data.test.batch(np.arange(len(data.test)))[0])
+    images = data.test.batch(np.arange(len(data.test)))[0]
+    all_after = [in_batches(way.predict, images) for way in ways]
+    after = min(all_after, key=lambda found: (found.argmax(1) == labels).sum())
     accuracies = [100 * float((p.argmax(1) == labels).mean()) for p in (before, after)]
     agreement = 100 * float((before.argmax(1) == after.argmax(1)).mean())
     lost = accuracies[0] - accuracies[1]
@@ -169,7 +185,7 @@ def assess(exported: Exported, trained: TrainedRun, data: Dataset, arguments: ar
         f"test accuracy {accuracies[1]:.2f} % for {accuracies[0]:.2f} %, the same class as before for "
         f"{agreement:.2f} % of {len(labels)} images"
     )
-    if not (lost <= arguments.max_loss and np.isfinite(after).all()):
+    if not (lost <= arguments.max_loss and all(np.isfinite(p).all() for p in all_after)):
         raise RunError(
             f"{arguments.output}: quantising costs {lost:.2f} points (at most {arguments.max_loss:g}; "
             f"--max-loss): it is not kept\n{found}"
@@ -203,6 +219,11 @@ def deployable(trained: TrainedRun) -> TrainedRun:
     return replace(trained, experiment=trained.experiment.model_copy(update=update))
 
 
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return shorten(lines[0], 200) if lines else type(error).__name__
+
+
 @contextmanager
 def muted() -> Iterator[None]:
     """Hold back what compiled libraries say on stdout and stderr; it is shown where the block raises."""
@@ -224,12 +245,76 @@ def muted() -> Iterator[None]:
                 os.close(copy)
 
 
-def described(path: Path, metadata: dict[str, str], predict: Classify) -> Exported:
-    """An exported file that was read; raises RunError where it lacks the metadata that `export` writes."""
+class Tensor(NamedTuple):
+    """What a graph takes or gives: numpy's name of its type, and its shape, an axis of any size as -1."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} ({', '.join('N' if size == -1 else str(size) for size in self.shape)})"
+
+
+@contextmanager
+def running(failure: str) -> Iterator[None]:
+    """Let a runtime work quietly; raises RunError with `failure` and the first line of what it says."""
+    caught = None
+    with muted():
+        try:
+            yield
+        except Exception as error:  # runtimes have many kinds for a damaged file
+            caught = error
+    if caught is not None:
+        raise RunError(f"{failure} ({_first_line(caught)})") from caught
+
+
+def content_of(path: Path) -> bytes:
+    """What an exported file holds; raises ValueError for an empty one, for which runtimes have odd words."""
+    content = path.read_bytes()
+    if not content:
+        raise ValueError("it is empty")
+    return content
+
+
+def described(
+    path: Path,
+    metadata: Mapping[str, str],
+    takes: Mapping[str, Tensor],
+    gives: Mapping[str, Tensor],
+    predict: Classify,
+) -> Exported:
+    """An exported file that was read, tried on a batch of one and of two.
+
+    Raises RunError where it lacks the metadata that `export` writes, or that does not fit the graph.
+    """
     try:
+        class_names, size = json.loads(metadata["class_names"]), int(metadata["image_size"])
         reading = Reading(
             metadata.get("background", DEFAULTS.background), int(metadata.get("bits", DEFAULTS.bits))
         )
-        return Exported(json.loads(metadata["class_names"]), int(metadata["image_size"]), predict, reading)
-    except (KeyError, ValueError) as error:
+        if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
+            raise TypeError
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: holds no class names and image size: was it written by `export`?") from error
+    expected = f"images uint8 (N, {size}, {size}, 3)"
+    found = ", ".join(f"{name} {tensor}" for name, tensor in takes.items())
+    if found != expected:
+        raise RunError(f"{path}: takes {found or 'nothing'} for {expected}: was it written by `export`?")
+    given = ", ".join(str(tensor._replace(shape=tensor.shape[1:])) for tensor in gives.values())
+    expected = f"float32 ({len(class_names)})"
+    if given != expected:
+        raise RunError(
+            f"{path}: names {len(class_names)} classes and gives {given or 'nothing'} for each image: "
+            "was it written by `export`?"
+        )
+
+    def rows(images: np.ndarray) -> np.ndarray:
+        probabilities = predict(images)
+        if probabilities.shape != (len(images), len(class_names)):
+            raise ValueError(f"{len(images)} of them give {probabilities.shape}")
+        return probabilities
+
+    with running(f"{path}: fails on images"):
+        for count in (1, 2):
+            rows(np.zeros((count, size, size, 3), np.uint8))
+    return Exported(class_names, size, predict, reading)

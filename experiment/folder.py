@@ -17,7 +17,7 @@ import PIL
 
 from experiment.decoding import CHUNK, DEFAULTS, Reading, decode_files, kept, remarks
 from experiment.download import DataError
-from experiment.image_files import count_beside, images_below, suffixes, told
+from experiment.image_files import count_beside, images_below, named_as_image, told
 from experiment.layout import Layout, find, subfolders
 from experiment.names import printable, spelling
 
@@ -43,30 +43,30 @@ def read_folder(
     image_size: int,
     cache: Path,
     max_unreadable: float,
-    reading: Reading = DEFAULTS,
     validation: str = "auto",
+    reading: Reading = DEFAULTS,
 ) -> Pool:
     """Read ROOT/CLASS/image, or ROOT/train/CLASS/image with ROOT/test/CLASS/image and ROOT/val/CLASS/image.
 
     `layout.find` tells which folder is which, and `validation` is its own. Class folders may nest; files
-    whose suffix is not an image's are ignored, and counted on stderr. Images of any mode and size become RGB,
-    `image_size` pixels square, resized bilinearly *without keeping their aspect*. The result is kept in
-    `cache`, keyed by every relative path, every byte and `reading`. What became of the folders, and
-    unreadable files, which are skipped, are named on stderr.
+    whose suffix is not an image's are ignored. Images of any mode and size become RGB, `image_size` pixels
+    square, resized bilinearly *without keeping their aspect*. The result is kept in `cache`, keyed by every
+    relative path, every byte and `reading`. What became of the folders, what was ignored, and unreadable
+    files, which are skipped, are told on stderr.
 
     Raises DataError: no class folders, a class without images to train on, one that only the test or
     validation split has, more than `max_unreadable` (a share) of the files unreadable.
     """
-    layout = find(root, validation, lambda name: Path(name).suffix.lower() in suffixes())
-    notes = []
+    layout = find(root, validation, named_as_image)
+    notes, ignored = [], Counter[str]()
     if layout.note:
         print(f"{root}: {layout.note}", file=sys.stderr)
         notes.append(layout.note)
-    ignored: Counter[str] = Counter()
     class_names, files, rows, numbers = _classes(layout, notes, ignored)
-    split_folders = {folder for folder in (layout.training, layout.validation, layout.test) if folder}
-    for folder in split_folders | {folder.parent for folder in split_folders - {root}} | {root}:
-        count_beside(folder, ignored)
+    splits_at = [place for place in (layout.training, layout.test, layout.validation) if place]
+    for place in {above for split in splits_at for above in (split, *split.parents)}:
+        if place == root or root in place.parents:
+            count_beside(place, ignored)
     if said := told(ignored):
         print(said, file=sys.stderr)
         notes.append(said)
@@ -119,8 +119,7 @@ def _classes(
 ) -> tuple[list[str], list[Path], dict[str, np.ndarray], list[int]]:
     """Class names, the files of all splits, the rows (N,) int64 of each split, and every file's class.
 
-    A class of another split may differ by case from the one that it must be, which `notes` then tells; files
-    that are no images are counted in `ignored`.
+    A class of another split may differ by case from the one that it must be, which `notes` then tells.
     """
     class_names: list[str] = []
     files: list[Path] = []
@@ -132,7 +131,7 @@ def _classes(
         folder = getattr(layout, split)
         if folder is None:
             continue
-        listed = _list_images(folder, ignored, every=split == "training")
+        listed = _list_images(folder, split == "training", ignored)
         if split == "training":
             class_names = sorted(printable(name) for name in subfolders(folder))
             refuse_twins(class_names, str(folder))
@@ -166,21 +165,22 @@ def refuse_twins(class_names: Sequence[str], where: str) -> None:
         seen[spelling(name)] = name
 
 
-def _list_images(folder: Path, ignored: Counter[str], every: bool) -> list[tuple[str, Path]]:
+def _list_images(folder: Path, every: bool, ignored: Counter[str]) -> list[tuple[str, Path]]:
     """(class name, path) of every image below the class folders, in sorted order.
 
     Raises DataError where there are no images at all or, with `every`, in one of the folders.
     """
     listed = []
     for name in subfolders(folder):
-        others: Counter[str] = Counter()
-        images = images_below(folder / name, others)
-        ignored += others
-        if not images and every:
+        others = Counter[str]()
+        found = images_below(folder / name, others)
+        ignored.update(others)
+        if not found and every:
             raise DataError(f"class folder {folder / name} has no images ({told(others) or 'it is empty'})")
-        listed += [(printable(name), path) for path in images]
+        listed += [(printable(name), path) for path in found]
     if not listed:
-        raise DataError(f"{folder} has no class folders with images in them")
+        why = told(ignored)
+        raise DataError(f"{folder} has no class folders with images in them{f' ({why})' if why else ''}")
     return listed
 
 

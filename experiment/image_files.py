@@ -36,6 +36,11 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in read)
 
 
+def named_as_image(name: str) -> bool:
+    """Whether a file's name, of which hidden ones are not asked, is that of an image."""
+    return _suffix(name) in suffixes()
+
+
 def images_below(folder: Path, ignored: Counter[str]) -> list[Path]:
     """Every image file in a folder and the folders in it, sorted; all else is counted in `ignored`.
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from experiment import cli, devices, export
 from experiment.export import Content
-from experiment.lifecycle import RunError
 from experiment.prediction import Exported
+from keras_impl import tflite_metadata
 from keras_impl.predict import load, predictor
 
 
@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write(content: Content, path: Path) -> None:
     """Write the run's model, of LiteRT's own operations alone, with a batch of any size.
 
-    The class names (labels.txt) and the metadata (metadata.json) are associated files: a zip archive behind
-    the model, as TFLite Metadata has them.
+    It holds TFLite Metadata; the class names (labels.txt) and what a deployer needs to know (metadata.json)
+    are associated files.
     """
     trained = content.trained
     cli.use_device("keras", trained.experiment)
@@ -43,7 +43,7 @@ def write(content: Content, path: Path) -> None:
     if content.fold:
         model = fold(model)
     probabilities = model(keras.ops.cast(images, "float32"))
-    model = keras.Model(images, keras.layers.Identity(name="probabilities")(probabilities))
+    model = keras.Model(images, {"probabilities": probabilities})
     with tempfile.TemporaryDirectory() as folder, export.muted():
         made = Path(folder) / "model.tflite"
         model.export(
@@ -52,10 +52,11 @@ def write(content: Content, path: Path) -> None:
             verbose=False,
             **converter_settings(content.quantize, content.calibration),
         )
-        path.write_bytes(made.read_bytes())
+        described = tflite_metadata.describe(made.read_bytes(), size)
+    path.write_bytes(described)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("labels.txt", "\n".join(trained.class_names) + "\n")
-        archive.writestr("metadata.json", json.dumps(content.metadata, indent=1) + "\n")
+        archive.writestr(tflite_metadata.LABELS, tflite_metadata.labels(trained.class_names))
+        archive.writestr(tflite_metadata.FACTS, json.dumps(content.metadata, indent=1) + "\n")
 
 
 def converter_settings(quantize: str | None, calibration: np.ndarray | None) -> dict[str, Any]:
@@ -67,6 +68,8 @@ def converter_settings(quantize: str | None, calibration: np.ndarray | None) -> 
     settings: dict[str, Any] = {"target_spec": target}
     if quantize:
         settings["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    if quantize == "dynamic":
+        settings["_experimental_disable_per_channel_quantization_for_dense_layers"] = True
     if quantize == "float16":
         target["supported_types"] = [tf.float16]
     if calibration is not None:
@@ -82,25 +85,32 @@ def load_exported(path: Path, threads: int | None = None, plain: bool = False) -
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else OpResolverType.AUTO
+
+    def tensors(details: dict[str, Any], shape: str) -> dict[str, export.Tensor]:
+        return {
+            name: export.Tensor(np.dtype(tensor["dtype"]).name, tuple(map(int, tensor[shape])))
+            for name, tensor in details.items()
+        }
+
+    with export.running(f"{path}: cannot be read as a TFLite model"):
+        runner = Interpreter(
+            model_content=export.content_of(path),
+            num_threads=threads or devices.count_cores(),
+            experimental_op_resolver_type=kind,
+        ).get_signature_runner()
+    takes = tensors(runner.get_input_details(), "shape_signature")
+    gives = tensors(runner.get_output_details(), "shape")  # of a batch of one
     try:
-        with export.muted():
-            runner = Interpreter(
-                model_content=path.read_bytes(),
-                num_threads=threads or devices.count_cores(),
-                experimental_op_resolver_type=kind,
-            ).get_signature_runner()
-            [shape] = (given["shape"][1:] for given in runner.get_input_details().values())
-            runner(images=np.zeros((1, *shape), np.uint8))  # the delegate says that it is there
         with zipfile.ZipFile(path) as archive:
-            metadata = json.loads(archive.read("metadata.json"))
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: cannot be read as a TFLite model with its metadata") from error
+            metadata = json.loads(archive.read(tflite_metadata.FACTS))
+    except Exception:  # zipfile, json and the archive's compressions have many kinds, for a foreign one
+        metadata = {}
 
     def predict(images: np.ndarray) -> np.ndarray:
         [probabilities] = runner(images=images).values()
         return probabilities
 
-    return export.described(path, metadata, predict)
+    return export.described(path, metadata, takes, gives, predict)
 
 
 if __name__ == "__main__":

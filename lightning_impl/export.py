@@ -12,11 +12,10 @@ import numpy as np
 
 from experiment import cli, devices, export
 from experiment.export import Content
-from experiment.lifecycle import RunError
 from experiment.prediction import Exported
 from lightning_impl.predict import load, predictor
 
-OPSET = 20
+OPSET = 18  # the oldest that torch writes by itself; `lowest` declares an older one where it can
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +67,7 @@ def write(content: Content, path: Path) -> None:
     if content.quantize:
         quantize(path, content.quantize, content.calibration)
     made = onnx.load(str(path))
+    lowest(made)
     del made.metadata_props[:]
     onnx.helper.set_model_props(made, content.metadata)
     onnx.save(made, str(path))
@@ -75,7 +75,13 @@ def write(content: Content, path: Path) -> None:
 
 
 def quantize(path: Path, kind: str, calibration: np.ndarray | None) -> None:
-    """Quantise an ONNX file in place, as one of `experiment.export.QUANTIZATIONS`."""
+    """Quantise an ONNX file in place, as one of `experiment.export.QUANTIZATIONS`.
+
+    The same numbers on every processor: on x86 without VNNI, ONNX Runtime adds two products of an unsigned
+    activation and a signed weight in 16 bits, which saturate. So int8's signed weights have 7 bits: no sum is
+    over 2 * 255 * 64 = 32,640 < 2^15. Dynamic's are unsigned: those products are added in 32 bits, and
+    runtimes before 1.20 have no other convolution.
+    """
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization import CalibrationDataReader, QuantType
@@ -96,10 +102,27 @@ def quantize(path: Path, kind: str, calibration: np.ndarray | None) -> None:
     if kind == "float16":
         onnx.save(halved(onnx.load(str(path))), str(path))
     elif kind == "dynamic":
-        quantization.quantize_dynamic(path, path, per_channel=True, weight_type=QuantType.QInt8)
+        quantization.quantize_dynamic(path, path, per_channel=True, weight_type=QuantType.QUInt8)
     else:
         assert calibration is not None
-        quantization.quantize_static(path, path, Images(calibration), per_channel=True)
+        quantization.quantize_static(path, path, Images(calibration), per_channel=True, reduce_range=True)
+
+
+def lowest(model) -> None:
+    """Let an onnx.ModelProto declare the oldest operations and file format in which it means the same.
+
+    Older runtimes refuse what is declared newer than they are, whether or not it is used.
+    """
+    from onnx import defs, helper
+
+    newest = {entry.domain: entry.version for entry in model.opset_import}
+    needed: dict[str, int] = {}
+    for node in model.graph.node:
+        version = defs.get_schema(node.op_type, newest[node.domain], node.domain).since_version
+        needed[node.domain] = max(version, needed.get(node.domain, 1))
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*entry) for entry in needed.items())
+    model.ir_version = helper.find_min_ir_version_for(model.opset_import)
 
 
 def halved(model):
@@ -134,16 +157,30 @@ def load_exported(path: Path, threads: int | None = None, plain: bool = False) -
     options.intra_op_num_threads = threads or devices.count_cores()
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has many kinds for a damaged file
-        raise RunError(f"{path}: cannot be read as an ONNX model") from error
+    options.log_severity_level = 4  # errors are raised, too
+    with export.running(f"{path}: cannot be read as an ONNX model"):
+        session = onnxruntime.InferenceSession(
+            export.content_of(path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def tensors(nodes) -> dict[str, export.Tensor]:
+        """Those of the session, an axis of any size as -1."""
+        return {
+            node.name: export.Tensor(
+                "float32" if node.type == "tensor(float)" else node.type[len("tensor(") : -1],
+                tuple(size if isinstance(size, int) else -1 for size in node.shape),
+            )
+            for node in nodes
+        }
 
     def predict(images: np.ndarray) -> np.ndarray:
         [probabilities] = session.run(None, {"images": images})
         return np.asarray(probabilities)
 
-    return export.described(path, session.get_modelmeta().custom_metadata_map, predict)
+    metadata = session.get_modelmeta().custom_metadata_map
+    return export.described(
+        path, metadata, tensors(session.get_inputs()), tensors(session.get_outputs()), predict
+    )
 
 
 if __name__ == "__main__":

@@ -219,6 +219,70 @@ def test_a_class_that_is_not_there_cannot_be_thinned(tmp_path: Path) -> None:
         load(config(tmp_path, name="digits", thin={"cat": 0.5}), seed=1)
 
 
+# === All but black ===
+
+
+ONES, BYTES = np.array([0, 1], np.uint8), np.array([0, 255], np.uint8)
+TWICE = np.array([0, 1 / 255], np.float32)  # divided by 255
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        (
+            ONES,
+            ONES,
+            "no value above 1 in the training images and no value above 1 in the test images, where",
+        ),
+        (TWICE, TWICE, "no value above 1 in the training images and no value above 1 in the test images"),
+        (BYTES, TWICE, "WARNING: no value above 1 in the test images, where 255 is white"),
+        (16 * ONES, BYTES, "WARNING: no value above 16 in the training images, where 255 is white"),
+        (17 * ONES, 18 * TWICE, None),
+        (BYTES, 255 * TWICE, None),
+    ],
+)
+def test_images_that_were_scaled_wrongly_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture, train: np.ndarray, test: np.ndarray, said: str | None
+) -> None:
+    arrays = {}
+    for split, values in (("train", train), ("test", test)):
+        arrays[f"x_{split}"] = np.tile(values[:, None, None], (20, 8, 8))
+        arrays[f"y_{split}"] = np.tile([0, 1], 20)
+    np.savez(tmp_path / "a.npz", **arrays)
+    for _ in range(2):  # read, and from the cache
+        dataset = load(config(tmp_path, name="npz", root=str(tmp_path / "a.npz")), 1)
+        warned = capsys.readouterr().err
+        if said is None:
+            assert (warned, dataset.note) == ("", None)
+        else:
+            assert said in warned
+            assert warned.startswith("WARNING: ")
+            assert "multiply 0 and 1 by 255" in warned
+            assert dataset.note is not None
+            assert said.removeprefix("WARNING: ") in dataset.note
+
+
+def test_the_digits_are_not_dark(tmp_path: Path) -> None:
+    assert load(config(tmp_path, name="digits"), 1).note is None
+
+
+def test_a_named_pipe_is_no_npz_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=r"a\.npz: no regular file"):
+        load(config(tmp_path, name="npz", root=str(tmp_path / "a.npz")), 1)
+
+
+def test_folders_are_read_as_configured(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("LA", (8, 8), (255, 0)).save(tmp_path / "d" / name / f"{i}.png")
+            Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "d" / name / f"deep{i}.png")
+    data = config(tmp_path, name="folder", root=str(tmp_path / "d"), background="#010203", bits=12)
+    images = load(data, 1).train.images
+    assert {tuple(image[0, 0]) for image in np.asarray(images)} == {(1, 2, 3), (255, 255, 255)}
+
+
 # === Too few classes, and splits of the data's own ===
 
 
@@ -306,67 +370,3 @@ def test_the_sha256_of_a_set_stays_what_it_was(tmp_path: Path) -> None:
     assert load(config(tmp_path, name="npz", root=str(npz(tmp_path, [9, 9], [4, 2]))), seed=1).sha256 == (
         "c76d8da11c07177add2b72d218fc7373eefcef06115f87e3f7f36c6279a35625"
     )
-
-
-# === All but black ===
-
-
-ONES, BYTES = np.array([0, 1], np.uint8), np.array([0, 255], np.uint8)
-TWICE = np.array([0, 1 / 255], np.float32)  # divided by 255
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "said"),
-    [
-        (
-            ONES,
-            ONES,
-            "no value above 1 in the training images and no value above 1 in the test images, where",
-        ),
-        (TWICE, TWICE, "no value above 1 in the training images and no value above 1 in the test images"),
-        (BYTES, TWICE, "WARNING: no value above 1 in the test images, where 255 is white"),
-        (16 * ONES, BYTES, "WARNING: no value above 16 in the training images, where 255 is white"),
-        (17 * ONES, 18 * TWICE, None),
-        (BYTES, 255 * TWICE, None),
-    ],
-)
-def test_images_that_were_scaled_wrongly_are_warned_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture, train: np.ndarray, test: np.ndarray, said: str | None
-) -> None:
-    arrays = {}
-    for split, values in (("train", train), ("test", test)):
-        arrays[f"x_{split}"] = np.tile(values[:, None, None], (20, 8, 8))
-        arrays[f"y_{split}"] = np.tile([0, 1], 20)
-    np.savez(tmp_path / "a.npz", **arrays)
-    for _ in range(2):  # read, and from the cache
-        dataset = load(config(tmp_path, name="npz", root=str(tmp_path / "a.npz")), 1)
-        warned = capsys.readouterr().err
-        if said is None:
-            assert (warned, dataset.note) == ("", None)
-        else:
-            assert said in warned
-            assert warned.startswith("WARNING: ")
-            assert "multiply 0 and 1 by 255" in warned
-            assert dataset.note is not None
-            assert said.removeprefix("WARNING: ") in dataset.note
-
-
-def test_the_digits_are_not_dark(tmp_path: Path) -> None:
-    assert load(config(tmp_path, name="digits"), 1).note is None
-
-
-def test_a_named_pipe_is_no_npz_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.npz")
-    with pytest.raises(DataError, match=r"a\.npz: no regular file"):
-        load(config(tmp_path, name="npz", root=str(tmp_path / "a.npz")), 1)
-
-
-def test_folders_are_read_as_configured(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / "d" / name).mkdir(parents=True)
-        for i in range(3):
-            Image.new("LA", (8, 8), (255, 0)).save(tmp_path / "d" / name / f"{i}.png")
-            Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "d" / name / f"deep{i}.png")
-    data = config(tmp_path, name="folder", root=str(tmp_path / "d"), background="#010203", bits=12)
-    images = load(data, 1).train.images
-    assert {tuple(image[0, 0]) for image in np.asarray(images)} == {(1, 2, 3), (255, 255, 255)}

@@ -24,7 +24,7 @@ from experiment.folder import Pool, read_folder
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Pool]:
     def read(root: Path, size: int = 8, max_unreadable: float = 0.0, reading: Reading = DEFAULTS) -> Pool:
-        return read_folder(root, size, tmp_path / "cache", max_unreadable, reading)
+        return read_folder(root, size, tmp_path / "cache", max_unreadable, reading=reading)
 
     return read
 
@@ -109,7 +109,7 @@ def test_processes_decode_what_threads_decode(read, tmp_path: Path, monkeypatch)
     monkeypatch.setattr(decoding, "_decode_in_threads", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "json.py").write_text("raise SystemExit('a file of the user shadows the library')")
-    processes = read_folder(root, 8, tmp_path / "other", 1.0, DEFAULTS)
+    processes = read_folder(root, 8, tmp_path / "other", 1.0)
     np.testing.assert_array_equal(processes.images, expected)
     np.testing.assert_array_equal(processes.train, threads.train)
     assert len(threads.train) == 9 + 1 + 39
@@ -194,7 +194,7 @@ def test_unwritable_cache_is_a_data_error(tmp_path: Path) -> None:
     fill(tmp_path / "d")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match="cannot keep images in"):
-        read_folder(tmp_path / "d", 8, tmp_path / "file", 0.0, DEFAULTS)
+        read_folder(tmp_path / "d", 8, tmp_path / "file", 0.0)
 
 
 def test_too_small_a_disk_is_a_data_error(tmp_path: Path) -> None:

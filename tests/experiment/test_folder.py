@@ -19,7 +19,7 @@ from experiment.folder import Pool, read_folder
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Pool]:
     def read(root: Path, size: int = 8, max_unreadable: float = 0.0, reading: Reading = DEFAULTS) -> Pool:
-        return read_folder(root, size, tmp_path / "cache", max_unreadable, reading)
+        return read_folder(root, size, tmp_path / "cache", max_unreadable, reading=reading)
 
     return read
 
@@ -79,7 +79,7 @@ def test_without_a_test_folder_some_training_images_are_still_to_be_held_out(rea
     assert pool.test is None
     assert pool.validation is not None
     assert pool.validation.tolist() == [4, 5]
-    as_before = read_folder(tmp_path / "d", 8, tmp_path / "cache", 0.0, validation="split")
+    as_before = read_folder(tmp_path / "d", 8, tmp_path / "cache", 0.0, "split")
     assert as_before.validation is None
     assert as_before.test is not None
     assert as_before.test.tolist() == [4, 5]

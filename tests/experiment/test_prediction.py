@@ -18,7 +18,7 @@ from experiment.cli import Framework
 from experiment.config import Experiment
 from experiment.datasets import DataError
 from experiment.decoding import DEFAULTS, Reading
-from experiment.export import described
+from experiment.export import Tensor, described
 from experiment.lifecycle import RunError
 from experiment.prediction import Classify, Exported, TrainedRun, parse, read
 from experiment.run import Run
@@ -270,9 +270,14 @@ def test_deep_images_that_come_out_dark_are_told(run: Run, odd: Path, capsys: py
 
 def test_an_exported_file_says_how_images_are_read(odd: Path, tmp_path: Path) -> None:
     metadata = {"class_names": '["x"]', "image_size": "8", "background": "#000000", "bits": "12"}
-    assert described(tmp_path, metadata, by_colour).reading == Reading("#000000", 12)  # type: ignore[arg-type]
-    old = {key: metadata[key] for key in ("class_names", "image_size")}
-    assert described(tmp_path, old, by_colour).reading == DEFAULTS  # type: ignore[arg-type]
+    takes = {"images": Tensor("uint8", (-1, 8, 8, 3))}
+    gives = {"probabilities": Tensor("float32", (-1, 1))}
+
+    def reading(metadata: dict[str, str]) -> Reading:
+        return described(tmp_path, metadata, takes, gives, lambda images: np.ones((len(images), 1))).reading
+
+    assert reading(metadata) == Reading("#000000", 12)
+    assert reading({key: metadata[key] for key in ("class_names", "image_size")}) == DEFAULTS
 
 
 def test_pipes_are_refused_and_among_images_ignored(

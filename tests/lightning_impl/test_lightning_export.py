@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from exported import *  # noqa: F403
 from exported import Side
+from onnx import TensorProto, helper, numpy_helper
 
+from experiment.export import metadata
+from experiment.prediction import TrainedRun
 from lightning_impl import export, predict, train
 
 
@@ -17,9 +22,50 @@ def side() -> Side:
     return Side("lightning", export, predict, train)
 
 
+@pytest.fixture
+def with_metadata() -> Callable[[Path, dict[str, str], Path], None]:
+    """Write a file again with other metadata."""
+
+    def write(file: Path, metadata: dict[str, str], to: Path) -> None:
+        model = onnx.load(file)
+        del model.metadata_props[:]
+        helper.set_model_props(model, metadata)
+        onnx.save(model, to)
+
+    return write
+
+
+@pytest.fixture
+def foreign() -> Callable[[str, dict[str, str], Path], None]:
+    """Write a graph that is none of ours under our metadata."""
+
+    def write(kind: str, metadata: dict[str, str], to: Path) -> None:
+        name = "x" if kind == "other name" else "images"
+        shape = numpy_helper.from_array(np.array([7 if kind == "failing" else 1, 10]), "shape")
+        graph = helper.make_graph(
+            [helper.make_node("ConstantOfShape", ["shape"], ["y"])],
+            "foreign",
+            [
+                helper.make_tensor_value_info(
+                    name, TensorProto.FLOAT if kind == "float" else TensorProto.UINT8, ["N", 32, 32, 3]
+                )
+            ],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])],
+            [shape],
+        )
+        if kind == "failing":
+            cast = helper.make_node("Cast", [name], ["c"], to=TensorProto.FLOAT)
+            del graph.node[:]
+            graph.node.extend([cast, helper.make_node("Reshape", ["c", "shape"], ["y"])])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+        helper.set_model_props(model, metadata)
+        onnx.save(model, to)
+
+    return write
+
+
 def test_what_stands_in_the_file(run: Path, file: Path) -> None:
     model = onnx.load(file)
-    assert {one.domain: one.version for one in model.opset_import}[""] == export.OPSET
     [given], [gives] = model.graph.input, model.graph.output
     assert given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert given.type.tensor_type.shape.dim[0].dim_param
@@ -33,10 +79,31 @@ def test_what_stands_in_the_file(run: Path, file: Path) -> None:
     assert len(metadata["config_sha256"]) == 64
 
 
-def test_quantised_files_keep_the_metadata_alone(run: Path) -> None:
-    for kind in ("float16", "dynamic", "int8"):
-        assert export.main([str(run), f"--quantize={kind}", "--max-loss=100"]) == 0
-        model = onnx.load(run / f"model_{kind}.onnx")
+def test_a_file_asks_for_no_newer_runtime_than_it_needs(
+    run: Path, file: Path, quantised: dict[str, Path]
+) -> None:
+    """Operation set 14 and format 7 are of 2021."""
+    for path in (file, *quantised.values()):
+        model = onnx.load(path)
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 14)]
+        assert model.ir_version == 7
         keys = {entry.key for entry in model.metadata_props}
-        assert keys == {"class_names", "image_size", "background", "bits", "run", "config_sha256"}
+        assert keys == set(metadata(TrainedRun.open(run, "lightning"))), "and nothing of torch's"
         assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("dynamic", np.uint8), ("int8", np.int8)])
+def test_no_processor_can_saturate_on_quantised_weights(
+    quantised: dict[str, Path], kind: str, dtype: type
+) -> None:
+    """x86 without VNNI adds two products of an unsigned byte and a signed weight in 16 bits (pmaddubsw).
+
+    Two of an unsigned weight are added in 32.
+    """
+    kept = [onnx.numpy_helper.to_array(entry) for entry in onnx.load(quantised[kind]).graph.initializer]
+    weights = [array for array in kept if array.itemsize == 1 and array.ndim > 1]
+    assert len(weights) == 6, "two blocks of two convolutions, and two dense layers"
+    assert {array.dtype for array in weights} == {np.dtype(dtype)}
+    largest = max(int(np.abs(array.astype(int)).max()) for array in weights)
+    assert largest == (255 if dtype is np.uint8 else 64)
+    assert dtype is np.uint8 or 2 * 255 * largest <= np.iinfo(np.int16).max

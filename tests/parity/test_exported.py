@@ -99,6 +99,15 @@ def test_accuracy_lost_by_quantising_is_caught(models: list[Model], predicted: P
     assert failed(models, predicted) == {"ONNX int8: accuracy lost"}
 
 
+@pytest.mark.parametrize("way", ["64", "plain"])
+def test_accuracy_lost_in_one_way_alone_is_caught(
+    models: list[Model], predicted: Predicted, way: str
+) -> None:
+    right = int(np.flatnonzero(predicted["ONNX int8", "64"].argmax(1) == LABELS)[0])
+    predicted["ONNX int8", way][right] = np.roll(predicted["ONNX int8", way][right], 1)
+    assert "ONNX int8: accuracy lost" in failed(models, predicted)
+
+
 def test_the_matrix_and_its_pages(models: list[Model], predicted: Predicted) -> None:
     predicted["ONNX int8", "64"] = predicted["ONNX int8", "64"] + 0.01
     predicted["ONNX int8", "64"][1] = [0, 0, 0, 1]
