@@ -16,6 +16,8 @@ pytest.register_assert_rewrite("exported")
 # Test files run side by side, one to a core (pytest-xdist): threads of their own would only be in their way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# What takes longest begins first, or one core would end with it while the others have nothing left to do.
+LONGEST = ("test_sides", "test_whole_run", "test_exports", "test_convert", "test_ladder", "test_pairs")
 SIDES = (HERE / "keras_impl", HERE / "lightning_impl")
 
 
@@ -24,3 +26,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     named = [Path(config.invocation_params.dir, argument.split("::")[0]) for argument in config.args]
     return True if not any(path.resolve().is_relative_to(collection_path) for path in named) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    turns = {name: turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path.stem, len(turns)))

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,21 @@ SMALL = (
     "--training.batch_size=50",
     "--gpus=0",
 )
+KILLED = """
+import os, signal, sys
+from experiment.progress import Recorder
+from {side}.train import main
+
+step = Recorder.step
+
+def killing(self, images, means):
+    step(self, images, means)
+    if (self._epoch, self._step) == ({epoch}, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Recorder.step = killing
+main(sys.argv[1:])
+"""
 COMPARED = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
@@ -49,17 +63,10 @@ def compiled_and_eager_losses(train: Callable[..., Run], folder: Path) -> list[n
     return [np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2] for run in runs]
 
 
-def kill_after(epoch: int, command: list[str]) -> None:
-    """Start a training command and kill it, without warning, soon after it has reported an epoch."""
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(f"epoch {epoch:>3}/"):
-            time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
+def kill_after(epoch: int, side: str, *argv: str) -> None:
+    """Train, and die without warning at the second step of the epoch that follows."""
+    code = KILLED.format(side=side, epoch=epoch)
+    assert subprocess.run([sys.executable, "-c", code, *argv]).returncode == -signal.SIGKILL
 
 
 @contextmanager

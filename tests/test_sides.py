@@ -12,8 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("side", ["keras_impl", "lightning_impl"])
-def test_side(side: str, request: pytest.FixtureRequest) -> None:
+def run_tests_of(side: str, request: pytest.FixtureRequest) -> None:
     marks = request.config.getoption("-m")
     command = [sys.executable, "-m", "pytest", str(HERE / side), "-m", marks, "-n", "0", "--no-header"]
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
@@ -21,3 +20,13 @@ def test_side(side: str, request: pytest.FixtureRequest) -> None:
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
     assert int(passed[1]) > 10
+
+
+class TestKeras:  # a class each, which pytest-xdist may give to different processes
+    def test_side(self, request: pytest.FixtureRequest) -> None:
+        run_tests_of("keras_impl", request)
+
+
+class TestLightning:
+    def test_side(self, request: pytest.FixtureRequest) -> None:
+        run_tests_of("lightning_impl", request)
