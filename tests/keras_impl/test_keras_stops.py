@@ -38,7 +38,12 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert error.startswith(f"error: {run.checkpoints}/")
     assert "cannot be written (File too large)" in error
     assert way_out == f"go on with: --resume {run.directory}"
-    assert sorted(os.listdir(run.checkpoints)) == ["best.keras", "last.keras", "resume.keras"]
+    assert sorted(os.listdir(run.checkpoints)) == [
+        "best.keras",
+        "last.keras",
+        "resume-best.keras",
+        "resume.keras",
+    ]
     assert main([f"--resume={run.directory}"]) == 0
     assert rows(run) == rows(Run(tmp_path / "whole"))
 
