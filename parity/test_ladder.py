@@ -72,6 +72,7 @@ def test_a_mutation_is_caught_and_named(outcomes: dict[str, Outcome], name: str)
     assert outcome.diagnosed, outcome.diagnosis
 
 
+@pytest.mark.slow
 def test_a_callback_that_waits_one_epoch_more_is_caught_and_named(tmp_path: Path) -> None:
     names = [name for name, m in MUTATIONS.items() if m.rung == "whole run"]
     found = list(mutations.on_whole_runs(names, tmp_path, "cpu"))

@@ -27,6 +27,7 @@ def test_cnn_trains_the_same(cnn: dict[str, Run]) -> None:
     assert len(rows) == 23, "early stopping was to act"
 
 
+@pytest.mark.slow
 def test_vgg16_head_trains_the_same(tmp_path: Path) -> None:
     runs = train_both(tmp_path, [*VGG16_HEAD, f"--data.cache={tmp_path}"])
     checks = compare_runs(runs["keras"], runs["lightning"])
