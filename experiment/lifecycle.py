@@ -22,6 +22,7 @@ from experiment import (
     figures,
     randomness,
     ranks,
+    tracking,
     update,
 )
 from experiment.board import Layers
@@ -64,10 +65,12 @@ def begin(experiment: Experiment, framework: str, resume: Path | None, checkpoin
     elif resume is not None:
         run = Run(resume)
     else:
+        replaced = {} if experiment.run.dir is None else tracking.recorded(Run(experiment.run.dir))
         try:
             run = Run.create(experiment, framework, dataset.name)
         except OSError as error:
             raise RunError(str(error)) from error
+        tracking.close(experiment, replaced)
         update.record(run, dataset)
     return Session(
         experiment, dataset, run, weights, rows, resume is not None, warm, tests, resume, checkpoint
