@@ -163,20 +163,28 @@ def test_a_record_from_before_settings_were_kept_resumes_unless_its_images_are_o
 
 
 @pytest.mark.parametrize(
-    ("training", "count", "epochs", "said"),
+    ("kind", "count", "kept", "epochs", "said"),
     [
-        ({"kind": "cosine"}, 5, 8, "1.0e-03 in epoch 5, will be 1.9e-04 in epoch 6"),
-        ({"kind": "cosine"}, 2, 5, None),
-        ({"kind": "step"}, 5, 8, None),
-        ({"kind": "constant"}, 5, 8, None),
+        ("cosine", 5, 5, 8, "1.0e-03 in epoch 5, will be 1.9e-04 in epoch 6"),
+        ("cosine", 5, 2, 8, "1.0e-03 in epoch 2, will be 8.1e-04 in epoch 3"),  # from an earlier checkpoint
+        ("cosine", 2, 2, 5, None),
+        ("cosine", 3, 3, 3, None),  # there is no fourth epoch
+        ("step", 5, 5, 8, None),
+        ("constant", 5, 5, 8, None),
     ],
 )
 def test_more_epochs_of_a_cosine_schedule_say_the_rate(
-    tmp_path: Path, capsys: pytest.CaptureFixture, training: dict, count: int, epochs: int, said: str | None
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    kind: str,
+    count: int,
+    kept: int,
+    epochs: int,
+    said: str | None,
 ) -> None:
-    run = killed(tmp_path, [2.0] * count, training={"schedule": training})
+    run = killed(tmp_path, [2.0] * count, training={"schedule": {"kind": kind}})
     capsys.readouterr()
-    resumed(run, epochs=epochs)
+    lifecycle.restore(resumed(run, epochs=epochs), lambda _: kept, tmp_path)
     warned = capsys.readouterr().err
     assert said in warned if said else warned == ""
 
