@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,9 @@ _claimed: list[tuple[Run, bool]] = []  # with whether this process made it
 def left_behind() -> str | None:
     """How to go on with the run that this process was writing; a new one without an epoch is removed."""
     run, made = _claimed[-1] if _claimed else (None, False)
+    with suppress(RunError):  # results that are damaged are not whole
+        if run is not None and run.finished and run.read_json("metrics.json")["status"] == "completed":
+            return f"its results are whole: {run.directory}"  # stopped as they were printed or logged
     if run is not None and run.resumable:
         return f"go on with: --resume {run.directory}"
     if run is not None and made:
