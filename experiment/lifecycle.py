@@ -22,6 +22,7 @@ from experiment import (
     figures,
     randomness,
     ranks,
+    tracking,
     update,
 )
 from experiment.board import Layers
@@ -64,10 +65,12 @@ def begin(experiment: Experiment, framework: str, resume: Path | None, checkpoin
     elif resume is not None:
         run = Run(resume)
     else:
+        replaced = {} if experiment.run.dir is None else tracking.recorded(Run(experiment.run.dir))
         try:
             run = Run.create(experiment, framework, dataset.name)
         except OSError as error:
             raise RunError(str(error)) from error
+        tracking.close(experiment, replaced)
         update.record(run, dataset)
     return Session(
         experiment, dataset, run, weights, rows, resume is not None, warm, tests, resume, checkpoint
@@ -103,14 +106,6 @@ def _read(experiment: Experiment, framework: str, run: Run) -> list[dict[str, fl
         raise RunError(
             f"{run.directory} ended after {count} epochs: "
             "give more with --training.epochs, or start a new run"
-        )
-    if training.schedule.kind == "cosine" and training.epochs != planned:
-        rate = training.learning_rate * training.schedule.factor(count, training.epochs)
-        print(
-            f"WARNING: the cosine schedule was planned over {planned} epochs, now over {training.epochs}: "
-            f"the learning rate was {rows[-1]['learning_rate']:.1e} in epoch {count}, will be {rate:.1e} in "
-            f"epoch {count + 1}, and the run is not what {training.epochs} epochs from the start would give",
-            file=sys.stderr,
         )
     return rows
 
@@ -171,6 +166,29 @@ def restore(session: Session, load: Callable[[str], int], last: Path) -> None:
                     f"go on from its best epoch, {loaded('best')}, with --resume {session.source} --from best"
                 )
         raise RunError(f"{error}: the run cannot be resumed\n{offer}".rstrip()) from error
+    if ranks.rank() == 0:
+        _warn_of_cosine(session)
+
+
+def _warn_of_cosine(session: Session) -> None:
+    """Say how the learning rate jumps where a cosine schedule goes on over another number of epochs."""
+    assert session.source is not None
+    training, rows, run = session.experiment.training, session.rows, Run(session.source)
+    planned, count = _planned(run, run.read_json("environment.json")), len(rows)
+    if training.schedule.kind != "cosine" or training.epochs == planned or _is_over(training, rows):
+        return
+    rate = training.learning_rate * training.schedule.factor(count, training.epochs)
+    print(
+        f"WARNING: the cosine schedule was planned over {planned} epochs, now over {training.epochs}: "
+        f"the learning rate was {rows[-1]['learning_rate']:.1e} in epoch {count}, will be {rate:.1e} in "
+        f"epoch {count + 1}, and the run is not what {training.epochs} epochs from the start would give",
+        file=sys.stderr,
+    )
+
+
+def _is_over(training: Training, rows: list[dict[str, float]]) -> bool:
+    ended = training.early_stopping.ended(*_monitored(training, rows))
+    return ended is not None or len(rows) >= training.epochs
 
 
 def recorder(session: Session, environment: dict[str, Any]) -> Recorder:
@@ -197,13 +215,11 @@ def recorder(session: Session, environment: dict[str, Any]) -> Recorder:
 
 def is_trained(session: Session) -> bool:
     """Whether no epoch is left: the last of them, or that at which early stopping acts, is recorded."""
-    training, rows = session.experiment.training, session.rows
-    stopped = training.early_stopping.ended(*_monitored(training, rows)) is not None
-    if stopped or len(rows) >= training.epochs:
-        if ranks.rank() == 0:
-            print(f"all {len(rows)} epochs were trained: the results alone are missing", flush=True)
-        return True
-    return False
+    if not _is_over(session.experiment.training, session.rows):
+        return False
+    if ranks.rank() == 0:
+        print(f"all {len(session.rows)} epochs were trained: the results alone are missing", flush=True)
+    return True
 
 
 def samples(dataset: Dataset, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from experiment import ranks, signals, tracking
 from experiment.config import Experiment
 from experiment.events import EventWriter
 from experiment.files import replacing
-from experiment.run import Run
+from experiment.run import Run, RunError, brief
 
 REFRESH = 0.25  # seconds between two readings of loss and accuracy, which may cost a device sync
 
@@ -209,8 +209,11 @@ class Recorder:
         path = self.run.directory / "steps.csv"
         if not path.exists():
             return []
-        lines = [line.split(",") for line in path.read_text().splitlines()[1:]]
-        steps = [(int(epoch), int(step), float(loss)) for epoch, step, loss in lines]
+        try:
+            lines = [line.split(",") for line in path.read_text().splitlines()[1:]]
+            steps = [(int(epoch), int(step), float(loss)) for epoch, step, loss in lines]
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: damaged ({brief(error)}): remove it to go on without") from error
         return [step for step in steps if step[0] <= len(self.rows)]
 
     def _write_steps(self) -> None:

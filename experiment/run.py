@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,22 @@ HISTORY = (
     "images_per_second",
 )
 LAST = ("last.ckpt", "resume.keras")  # what training goes on from; each side writes it last
-# What a run's JSON files hold under some keys, where they have them.
+# What a run's JSON files hold under some dotted keys, where they have them.
 KINDS = {
     "framework": str,
     "data": dict,
+    "data.name": str,
+    "data.images": dict,
     "status": str,
     "parameters": dict,
+    "parameters.total": int,
+    "parameters.trainable": int,
+    "calibration": dict,
     "experiment": dict,
+    "experiment.training": dict,
+    "experiment.training.epochs": int,
     "best_epoch": int,
-    **dict.fromkeys(("test_accuracy", "test_loss", "macro_f1"), float),
+    **dict.fromkeys(("test_accuracy", "test_loss", "macro_f1", "calibration.ece"), float),
 }
 
 
@@ -155,8 +163,12 @@ class Run:
         if not isinstance(values, Facts):
             raise RunError(f"{path}: cannot be read (no JSON object)")
         for key, kind in KINDS.items():
-            if not isinstance(values.get(key, kind()), kind | int if kind is float else kind):
-                raise RunError(f"{path}: damaged, {key} is {brief(ValueError(repr(values[key])))}")
+            *sections, name = key.split(".")
+            holder = values
+            for section in sections:  # each before what it holds: it is known to be a dict
+                holder = holder.get(section, {})
+            if not isinstance(holder.get(name, kind()), kind | int if kind is float else kind):
+                raise RunError(f"{path}: damaged, {key} is {brief(ValueError(repr(holder[name])))}")
         return values
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
@@ -236,6 +248,9 @@ _claimed: list[tuple[Run, bool]] = []  # with whether this process made it
 def left_behind() -> str | None:
     """How to go on with the run that this process was writing; a new one without an epoch is removed."""
     run, made = _claimed[-1] if _claimed else (None, False)
+    with suppress(RunError):  # results that are damaged are not whole
+        if run is not None and run.finished and run.read_json("metrics.json")["status"] == "completed":
+            return f"its results are whole: {run.directory}"  # stopped as they were printed or logged
     if run is not None and run.resumable:
         return f"go on with: --resume {run.directory}"
     if run is not None and made:
@@ -300,12 +315,12 @@ def _is_record(directory: Path) -> bool:
 
 def _row(cells: list[str], fault: str) -> dict[str, float]:
     try:
-        row = {key: float(cell) for key, cell in zip(HISTORY, cells, strict=True)} | {"epoch": int(cells[0])}
+        row, epoch = {key: float(cell) for key, cell in zip(HISTORY, cells, strict=True)}, int(cells[0])
     except ValueError as error:
         raise RunError(f"{fault}: {brief(error)}") from error
     if missing := [key for key, value in row.items() if math.isnan(value)]:
         raise RunError(f"{fault}: {missing[0]} is nan")
-    return row
+    return row | {"epoch": epoch}
 
 
 def changes(before: dict[str, Any] | None, now: Experiment, free: Collection[str] = ()) -> str | None:
@@ -318,7 +333,7 @@ def changes(before: dict[str, Any] | None, now: Experiment, free: Collection[str
     def differing(before: dict[str, Any], now: Section, prefix: str) -> Iterator[str]:
         values = now.model_dump(mode="json")
         for key in [key for key in values if key in before]:
-            if isinstance(section := getattr(now, key), Section):
+            if isinstance(section := getattr(now, key), Section) and isinstance(before[key], dict):
                 yield from differing(before[key], section, f"{prefix}{key}.")
             elif before[key] != values[key] and prefix + key not in free:
                 now_and_then = f"is {values[key]} in config.yaml, and was {before[key]} when it was trained"

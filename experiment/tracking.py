@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,20 @@ def recorded(run: Run) -> dict[str, Any]:
         return run.read_json("mlflow.json")
     except RunError:  # there is none, or half of one
         return {}
+
+
+def close(experiment: Experiment, left: dict[str, Any]) -> None:
+    """Close the run in MLflow of a record that was replaced, where its process died before it could.
+
+    left: what `recorded` gave for it. Raises nothing: where its store does not answer, the run stays open.
+    """
+    if not left:
+        return
+    with suppress(Exception):  # stores and servers raise what they like
+        mlflow = experiment.mlflow.model_copy(update={"uri": left["uri"]})
+        store = client(experiment.model_copy(update={"mlflow": mlflow}))
+        if store.get_run(left["run_id"]).info.status == "RUNNING":
+            store.set_terminated(left["run_id"], "KILLED")
 
 
 class Tracker:

@@ -19,7 +19,10 @@ def fault(error: ValidationError) -> str:
     """The first fault that a schema found, in a line."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
-    return message if first["type"] == "value_error" else f"{'.'.join(map(str, first['loc']))}: {message}"
+    if first["type"] == "value_error":
+        return message
+    place = [str(part) for part in first["loc"]]  # among them the members of a union, as function-after[...]
+    return f"{'.'.join(part for part in place if '[' not in part)}: {message}"
 
 
 class Schedule(Section):

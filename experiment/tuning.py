@@ -51,9 +51,12 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
         near = get_close_matches(option.split("=")[0], parser._option_string_actions, n=1, cutoff=0.8)
         if near and near[0] != "--config":
             parser.error(f"unrecognized arguments: {option}: did you mean {near[0]}?")
+    own = "--resume, --run.dir and --run.overwrite are set for each trial: leave them out"
     if any(option.split("=")[0] in ("--resume", "--run.dir", "--run.overwrite") for option in options):
-        parser.error("--resume, --run.dir and --run.overwrite are set for each trial: leave them out")
+        parser.error(own)
     base = cli.train_request(framework, options).experiment
+    if base.run.dir is not None or base.run.overwrite:  # by --config, or --run with both
+        parser.error(own)
     out = given.out or Path("runs") / f"tune-{framework}"
     command = shlex.join(["python", "-m", f"{framework}_impl.tune", *argv])
 
@@ -76,12 +79,12 @@ def run(work: Work, command: str) -> int:
     """Let workers do what is left of a search, and write its report; returns the exit code."""
     from experiment.search_report import line, write
 
-    threads = [threading.Thread(target=worker, args=(work, place)) for place in range(work.workers)]
-    for thread in threads:
-        thread.start()
     study = work.open()
     finished = {trial.number for trial in study.trials if trial.state.is_finished()}
+    threads = [threading.Thread(target=worker, args=(work, place)) for place in range(work.workers)]
     try:
+        for thread in threads:
+            thread.start()
         with tqdm(total=len(study.trials), initial=len(finished), unit="trial", disable=None) as bar:
             while True:
                 alive = any(thread.is_alive() for thread in threads)
@@ -98,7 +101,8 @@ def run(work: Work, command: str) -> int:
         work.stopping.set()
         print("stopping after this step", file=sys.stderr)
     for thread in threads:
-        thread.join()
+        if thread.is_alive():  # or was never started
+            thread.join()
     if work.errors:
         raise work.errors[0]
     left = sum(not trial.state.is_finished() for trial in study.trials)

@@ -19,7 +19,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from experiment import progress, signals
 from experiment.config import Experiment
 from experiment.progress import NonFiniteLoss, Recorder
-from experiment.run import Run
+from experiment.run import Run, RunError
 
 BATCHES = (4, 4, 2)
 IMAGES = sum(BATCHES)
@@ -142,6 +142,13 @@ def test_step_losses_are_recovered_from_running_means(run: Run) -> None:
     assert [tuple(map(int, line[:2])) for line in written] == [(e, s) for e in (1, 2) for s in (1, 2, 3)]
     losses = np.array([float(line[2]) for line in written])
     np.testing.assert_allclose(losses, np.ravel(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("content", [b"epoch,step,loss\n1,1", b"epoch,step,loss\n1,1,low\n", b"\x80"])
+def test_damaged_step_losses_are_named(run: Run, content: bytes) -> None:
+    (run.directory / "steps.csv").write_bytes(content)
+    with pytest.raises(RunError, match=r"^.*steps\.csv: damaged \(.*\): remove it to go on without$"):
+        recorder(run, record_steps=True)
 
 
 # === The best epoch ===

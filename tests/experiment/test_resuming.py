@@ -133,6 +133,12 @@ def test_a_setting_edited_in_config_yaml_is_refused(
     assert contents(run) == before
 
 
+def test_settings_that_were_kept_and_are_damaged_are_refused_in_a_line(tmp_path: Path) -> None:
+    run = killed(tmp_path, [2.0, 1.0])
+    edit(run, "environment.json", lambda values: values["experiment"].update(augment=None))
+    assert "was None when it was trained" in refusal(run)
+
+
 def test_where_and_how_long_it_trains_may_change(tmp_path: Path) -> None:
     run = killed(tmp_path, [2.0, 1.0])
 
@@ -157,20 +163,28 @@ def test_a_record_from_before_settings_were_kept_resumes_unless_its_images_are_o
 
 
 @pytest.mark.parametrize(
-    ("training", "count", "epochs", "said"),
+    ("kind", "count", "kept", "epochs", "said"),
     [
-        ({"kind": "cosine"}, 5, 8, "1.0e-03 in epoch 5, will be 1.9e-04 in epoch 6"),
-        ({"kind": "cosine"}, 2, 5, None),
-        ({"kind": "step"}, 5, 8, None),
-        ({"kind": "constant"}, 5, 8, None),
+        ("cosine", 5, 5, 8, "1.0e-03 in epoch 5, will be 1.9e-04 in epoch 6"),
+        ("cosine", 5, 2, 8, "1.0e-03 in epoch 2, will be 8.1e-04 in epoch 3"),  # from an earlier checkpoint
+        ("cosine", 2, 2, 5, None),
+        ("cosine", 3, 3, 3, None),  # there is no fourth epoch
+        ("step", 5, 5, 8, None),
+        ("constant", 5, 5, 8, None),
     ],
 )
 def test_more_epochs_of_a_cosine_schedule_say_the_rate(
-    tmp_path: Path, capsys: pytest.CaptureFixture, training: dict, count: int, epochs: int, said: str | None
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    kind: str,
+    count: int,
+    kept: int,
+    epochs: int,
+    said: str | None,
 ) -> None:
-    run = killed(tmp_path, [2.0] * count, training={"schedule": training})
+    run = killed(tmp_path, [2.0] * count, training={"schedule": {"kind": kind}})
     capsys.readouterr()
-    resumed(run, epochs=epochs)
+    lifecycle.restore(resumed(run, epochs=epochs), lambda _: kept, tmp_path)
     warned = capsys.readouterr().err
     assert said in warned if said else warned == ""
 
@@ -348,13 +362,21 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "history.csv: line 2 is damaged: could not convert": put("history.csv", HEADER + b"1,1,1,low,1,1,1,1\n"),
     "history.csv: line 2 is damaged: val_loss is nan": put("history.csv", HEADER + b"1,1,1,nan,1,1,1,1\n"),
     "history.csv: damaged, the epochs are not": put("history.csv", HEADER + b"2,1,1,1,1,1,1,1\n"),
+    "history.csv: damaged, the epochs": put("history.csv", HEADER + b"9" * 400 + b",1,1,1,1,1,1,1\n"),
     "environment.json: cannot be read": cut("environment.json", 0.5),
     "environment.json: cannot be read (Expecting": put("environment.json", b""),
     "environment.json: cannot be read (no JSON object)": put("environment.json", b"[]"),
     "environment.json: damaged, it has no": put("environment.json", b"{}"),
     "environment.json: damaged, data is 5": put("environment.json", b'{"framework": "keras", "data": 5}'),
+    "environment.json: damaged, data.images is []": put("environment.json", b'{"data": {"images": []}}'),
+    "environment.json: damaged, experiment.training.epochs is None": put(
+        "environment.json", b'{"data": {}, "experiment": {"training": {"epochs": null}}}'
+    ),
     "metrics.json: cannot be read": cut("metrics.json", 0.5),
     "metrics.json: damaged, it has no status": put("metrics.json", b"{}"),
+    "metrics.json: damaged, calibration is None": put("metrics.json", b'{"calibration": null}'),
+    "metrics.json: damaged, calibration.ece is 'x'": put("metrics.json", b'{"calibration": {"ece": "x"}}'),
+    "metrics.json: damaged, parameters.total is '5'": put("metrics.json", b'{"parameters": {"total": "5"}}'),
     "config.yaml: cannot be read (": put("config.yaml", b"\x80\x81\x00"),
     "config.yaml: cannot be read (no configuration)": put("config.yaml", b""),
 }

@@ -263,7 +263,11 @@ def test_what_is_left_of_a_run_says_how_to_go_on(tmp_path: Path) -> None:
     run.write_history([])
     (run.checkpoints / "last.ckpt").touch()
     assert not run.unborn
-    assert left_behind() == f"go on with: --resume {run.directory}"
+    for status in ({"status": "interrupted"}, {}):
+        run.write_json("metrics.json", status)
+        assert left_behind() == f"go on with: --resume {run.directory}"
+    run.write_json("metrics.json", {"status": "completed"})
+    assert left_behind() == f"its results are whole: {run.directory}"
     release()
     run = Run.create(experiment(tmp_path / "other"), "keras", "digits")
     assert left_behind() == "no epoch was finished: nothing is kept"

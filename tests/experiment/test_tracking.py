@@ -14,7 +14,7 @@ from small_runs import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
-from experiment import tracking
+from experiment import lifecycle, tracking
 from experiment.config import Experiment
 from experiment.datasets import load
 from experiment.run import HISTORY, Run, RunError
@@ -188,6 +188,25 @@ def test_a_run_that_nobody_closes_fails_when_its_process_ends(experiment: Experi
     assert "OSError: disk" in done.stderr
     identity = run.read_json("mlflow.json")["run_id"]
     assert client(experiment).get_run(identity).info.status == "FAILED"
+
+
+@pytest.mark.parametrize(("ended", "then"), [(None, "KILLED"), ("FINISHED", "FINISHED")])
+def test_a_run_that_takes_anothers_place_leaves_none_open(
+    experiment: Experiment, ended: str | None, then: str
+) -> None:
+    digits = experiment.data.model_copy(update={"name": "digits", "limit": 60})
+    experiment = experiment.model_copy(update={"data": digits})
+    before = Tracker(begun(experiment), experiment)  # killed, if it is not ended
+    if ended is not None:
+        before.end(ended)
+    place = experiment.run.model_copy(update={"overwrite": True})
+    lifecycle.begin(experiment.model_copy(update={"run": place, "tracking": "tensorboard"}), "keras", None)
+    assert status(before) == then
+
+
+def test_a_store_that_is_gone_keeps_no_run_from_taking_a_place(experiment: Experiment) -> None:
+    for left in ({"uri": "postgresql://127.0.0.1:1/none", "run_id": "5"}, {"uri": 5}, {"run_id": None}):
+        tracking.close(experiment, left)  # raises nothing
 
 
 def test_a_deleted_experiment_stays_deleted(experiment: Experiment, capsys: pytest.CaptureFixture) -> None:

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiment import signals, tuning
 from experiment.config import Experiment
 from experiment.lifecycle import RunError
 from experiment.space import Search, check, configured, read_search
+from experiment.study import Work, open_storage
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -187,6 +189,17 @@ def test_interrupted_search_stops_and_goes_on(tmp_path: Path, number: signal.Sig
     assert [row["state"] for row in trials(tmp_path)] == ["complete"] * 3
 
 
+def test_a_signal_before_the_first_trial_begins_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(tuning, "worker", lambda work, place: begun.append(place))
+    search = Search.model_validate({"space": {"training.l2": [0.1, 0.2]}})
+    work = Work("keras", search, Experiment(), tmp_path, open_storage(str(tmp_path / "journal")), "search")
+    monkeypatch.setattr(Work, "open", lambda _: signals.stop(signal.SIGTERM, None))
+    with pytest.raises(signals.Stopped):
+        tuning.run(work, "tune")
+    assert begun == []
+
+
 def test_hopeless_trials_are_stopped(tmp_path: Path) -> None:
     rates = [0.003, 0.0031, 0.0032, 0.0033, 0.5, 0.00316]
     space = {"training.learning_rate": rates}
@@ -237,6 +250,7 @@ def test_more_trials_are_added_and_another_search_is_refused(tmp_path: Path) -> 
         ({"model.dense_units": {"low": 3, "high": 2}}, (), "low 3 must be less than high 2"),
         ({"model.dense_units": []}, (), "model.dense_units has no choices"),
         (TPE, ("--run.dir=x",), "are set for each trial"),
+        (TPE, ('--run={"dir": "x"}',), "are set for each trial"),
         (TPE, ("--workers=0",), "--workers must be at least 1"),
         (TPE, ("--trails=3",), "did you mean --trials?"),
         (TPE, ("--storage=postgresql://nobody@127.0.0.1:1/none",), "cannot be opened"),
@@ -282,6 +296,7 @@ def test_ranges_and_choices_reach_the_configuration() -> None:
         ("training.l2: {low: 0, high: .inf}", "finite|beyond"),
         ("training.l2: {low: 0, high: " + "9" * 40 + "}", "beyond"),
         ("training.l2: {low: .nan, high: 1}", "finite"),
+        ("training.l2: {high: 1}", "space.training.l2.low: Field required"),
         ("training.compile: {low: false, high: true}", "false is no number"),
         ("training.l2: {low: 0, high: 1, step: 1.0e-300}", "more than 10,000 values"),
         ("training.l2: [0.1]\n  training.l2: [0.2]", "training.l2 stands there twice"),
