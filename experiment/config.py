@@ -7,7 +7,7 @@ from typing import Literal
 from PIL import ImageColor
 from pydantic import Field, field_validator, model_validator
 
-from experiment.names import printable
+from experiment.names import printable, spelling
 from experiment.training_config import MANY, Schedule, Section, Training, fault
 
 __all__ = ["Augment", "Data", "Experiment", "Model", "Schedule", "Section", "Training", "fault"]
@@ -80,7 +80,7 @@ class Data(Section):
         if classes is None:
             return None
         names = [printable(str(one)) for one in classes]  # YAML reads 7 as a number
-        if len(set(names)) != len(names):
+        if len(set(map(spelling, names))) != len(names):
             raise ValueError("a class is named twice")
         return names
 
