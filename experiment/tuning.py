@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from experiment import cli, devices
 from experiment.cli import Framework
 from experiment.lifecycle import RunError
+from experiment.names import command_line
 from experiment.search import worker
 from experiment.signals import Stopped
 from experiment.space import check, read_search
@@ -55,7 +55,7 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
         parser.error("--resume, --run.dir and --run.overwrite are set for each trial: leave them out")
     base = cli.train_request(framework, options).experiment
     out = given.out or Path("runs") / f"tune-{framework}"
-    command = shlex.join(["python", "-m", f"{framework}_impl.tune", *argv])
+    command = command_line(["python", "-m", f"{framework}_impl.tune", *argv])
 
     def search() -> int:
         if not devices.installed("optuna"):
