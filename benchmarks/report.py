@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 from benchmarks import drawing, stats
 from benchmarks.suite import Measured, Suite, digits, grouped
 from experiment.files import replacing
+from experiment.names import command_line
 
 
 def write(out: Path, suite: Suite, values: dict[str, Any]) -> Path:
@@ -38,7 +38,7 @@ def markdown(suite: Suite, values: dict[str, Any], figures: list[str]) -> str:
         f"Medians and quartiles over {values['turns']} processes a row, in turns; intervals by bootstrap.",
         "The machine is shared: read the ratios, not the speeds.",
         "",
-        f"`{shlex.join(values['command'])}`",
+        f"`{command_line(values['command'])}`",
         "",
         f"{gpu}{facts['cpu']}, {facts['cores']} cores, {facts['platform']}, Python {facts['python']}; "
         + ", ".join(f"{name} {version}" for name, version in facts["versions"].items())

@@ -7,6 +7,7 @@ from typing import Literal
 from PIL import ImageColor
 from pydantic import Field, field_validator, model_validator
 
+from experiment.names import printable, spelling
 from experiment.training_config import MANY, Schedule, Section, Training, fault
 
 __all__ = ["Augment", "Data", "Experiment", "Model", "Schedule", "Section", "Training", "fault"]
@@ -78,8 +79,8 @@ class Data(Section):
     def _different(cls, classes: list[str | int] | None) -> list[str] | None:
         if classes is None:
             return None
-        names = [str(one) for one in classes]  # YAML reads 7 as a number
-        if len(set(names)) != len(names):
+        names = [printable(str(one)) for one in classes]  # YAML reads 7 as a number
+        if len(set(map(spelling, names))) != len(names):
             raise ValueError("a class is named twice")
         return names
 
@@ -88,7 +89,7 @@ class Data(Section):
     def _shares(cls, thin: dict[str | int, float]) -> dict[str, float]:
         if any(not 0 < share <= 1 for share in thin.values()):
             raise ValueError("every share must lie in (0, 1]")
-        return {str(one): share for one, share in thin.items()}
+        return {printable(str(one)): share for one, share in thin.items()}
 
 
 class Augment(Section):
@@ -198,6 +199,18 @@ class Experiment(Section):
     def _consistent(self) -> Experiment:
         if self.data.replay and self.warm_start is None:
             raise ValueError("data.replay mixes in the images of the run that --warm-start names: name one")
+        paths = {
+            "warm_start": self.warm_start,
+            "data.root": self.data.root,
+            "data.cache": self.data.cache,
+            "model.weights": self.model.weights,
+        }
+        for key, path in paths.items():
+            if path is not None and any("\ud800" <= character <= "\udfff" for character in path):
+                raise ValueError(
+                    f"{key} {printable(path)}: the name is not UTF-8, and config.yaml cannot hold it: "
+                    "rename it, or name a link to it"
+                )
         if self.model.name != "cnn" and self.data.image_size < 32:
             raise ValueError(f"data.image_size {self.data.image_size}: {self.model.name} needs at least 32")
         if self.model.name == "cnn":

@@ -18,7 +18,7 @@ from experiment.config import Data
 from experiment.decoding import Reading, blank_images, kept
 from experiment.download import DataError
 from experiment.folder import Pool, read_folder, read_npz, refuse_twins
-from experiment.names import printable
+from experiment.names import spelling
 from experiment.randomness import generator
 from experiment.shards import read_shards
 
@@ -114,7 +114,8 @@ def load(
         train, test = _hold_out(train, pool.labels, TEST_SHARE, generator(0, "test split"))
     pool, whole = replace(pool, train=train, test=test), pool
     if config.classes is not None:
-        pool = _only(pool, [printable(str(one)) for one in config.classes], name)
+        wanted = [_number("data.classes", one, pool, name) for one in config.classes]
+        pool = _renumbered(pool, [pool.class_names[number] for number in wanted])
     labels, train, test = pool.labels, pool.train, pool.test
     assert test is not None
     own, note = pool.validation, pool.note
@@ -135,10 +136,7 @@ def load(
         if own is not None:
             own = own[stratified(labels[own], config.limit, generator(seed, "limit validation"))]
     for one, share in config.thin.items():
-        one = printable(str(one))
-        if one not in pool.class_names:
-            raise DataError(f"data.thin: no class {one!r} in {name}: it has {', '.join(pool.class_names)}")
-        of_class = labels[train] == pool.class_names.index(one)
+        of_class = labels[train] == _number("data.thin", one, pool, name)
         few = max(1, round(share * of_class.sum()))
         kept_rows = stratified(labels[train[of_class]], few, generator(seed, f"thin {one}"))
         train = np.sort(np.concatenate([train[~of_class], train[of_class][kept_rows]]))
@@ -200,13 +198,12 @@ def _narrowed(pool: Pool, digests: np.ndarray, recorded: Recorded | None, known:
     return _renumbered(pool, classes)
 
 
-def _only(pool: Pool, classes: list[str], name: str) -> Pool:
-    """A pool of these classes alone, numbered as they are named."""
-    if missing := [one for one in classes if one not in pool.class_names]:
-        raise DataError(
-            f"data.classes: no class {missing[0]!r} in {name}: it has {', '.join(pool.class_names)}"
-        )
-    return _renumbered(pool, classes)
+def _number(setting: str, wanted: str | int, pool: Pool, name: str) -> int:
+    """The class that a setting names, however its accents are written; raises DataError where it is none."""
+    known = [spelling(one) for one in pool.class_names]
+    if (spelt := spelling(str(wanted))) not in known:
+        raise DataError(f"{setting}: no class {wanted!r} in {name}: it has {', '.join(pool.class_names)}")
+    return known.index(spelt)
 
 
 def _renumbered(pool: Pool, classes: list[str]) -> Pool:

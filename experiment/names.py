@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
+from collections.abc import Sequence
 
 
 def printable(name: str) -> str:
@@ -18,6 +20,11 @@ def _visible(character: str) -> str:
         return f"\\x{ord(character) - 0xDC00:02x}"
     hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
     return character.encode("unicode_escape").decode() if hidden else character
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command and its arguments as a shell takes them, in a line that any file can hold."""
+    return printable(shlex.join(words))
 
 
 def spelling(name: str) -> str:

@@ -84,7 +84,10 @@ def framework_of(run: Run) -> str:
         raise RunError(f"{run.directory}: not a run directory (no config.yaml)")
     if not run.finished:
         raise RunError(f"{run.directory}: the run is not finished (no metrics.json): --resume it first")
-    return run.read_json("environment.json")["framework"]
+    framework = run.read_json("environment.json")["framework"]
+    if framework not in SUFFIXES:
+        raise RunError(f"{run.directory / 'environment.json'}: damaged, {framework!r} is no framework")
+    return framework
 
 
 def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:

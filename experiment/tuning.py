@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from experiment import cli, devices
 from experiment.cli import Framework
 from experiment.lifecycle import RunError
+from experiment.names import command_line
 from experiment.search import worker
 from experiment.signals import Stopped
 from experiment.space import check, read_search
@@ -58,7 +58,7 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
     if base.run.dir is not None or base.run.overwrite:  # by --config, or --run with both
         parser.error(own)
     out = given.out or Path("runs") / f"tune-{framework}"
-    command = shlex.join(["python", "-m", f"{framework}_impl.tune", *argv])
+    command = command_line(["python", "-m", f"{framework}_impl.tune", *argv])
 
     def search() -> int:
         if not devices.installed("optuna"):

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiment.config import Experiment
 from experiment.datasets import OWN, Dataset, Recorded, Split, load, stratified
+from experiment.names import spelling
 from experiment.prediction import TrainedRun, framework_of
 from experiment.randomness import generator
 from experiment.run import Run, RunError
@@ -122,10 +123,11 @@ def recorded(run: Run, experiment: Experiment) -> Recorded | None:
 def merge(old: Dataset, new: Dataset, replay: float, seed: int) -> Dataset:
     """Old classes, then those added; a share of the old training and validation images, and all test images.
 
-    The share is drawn by `seed`, stratified.
+    The share is drawn by `seed`, stratified. An accent that is written otherwise makes no other class.
     """
-    names = (*old.class_names, *(name for name in new.class_names if name not in old.class_names))
-    numbers = np.array([names.index(name) for name in new.class_names])
+    known = {spelling(name): name for name in (*new.class_names, *old.class_names)}
+    names = tuple(dict.fromkeys(known[spelling(name)] for name in (*old.class_names, *new.class_names)))
+    numbers = np.array([names.index(known[spelling(name)]) for name in new.class_names])
     images = cast(np.ndarray, Joined([old.train.images, new.train.images]))
     splits = {}
     for name in ("train", "validation", "test"):
@@ -138,10 +140,10 @@ def merge(old: Dataset, new: Dataset, replay: float, seed: int) -> Dataset:
         )
     content = hashlib.sha256(f"{old.sha256} {new.sha256} {replay!r}".encode()).hexdigest()
     note = "; ".join(filter(None, (old.note, new.note))) or None
-    known = None
+    both = None
     if old.digests is not None and new.digests is not None:
-        known = np.concatenate([old.digests, new.digests])
-    return Dataset(new.name, names, **splits, sha256=content, note=note, digests=known, folders=new.folders)
+        both = np.concatenate([old.digests, new.digests])
+    return Dataset(new.name, names, **splits, sha256=content, note=note, digests=both, folders=new.folders)
 
 
 def grown(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,15 +64,18 @@ def write(content: Content, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    program.save(str(path), external_data=False)
-    if content.quantize:
-        quantize(path, content.quantize, content.calibration)
-    made = onnx.load(str(path))
-    lowest(made)
-    del made.metadata_props[:]
-    onnx.helper.set_model_props(made, content.metadata)
-    onnx.save(made, str(path))
-    onnx.checker.check_model(str(path), full_check=True)
+    with tempfile.TemporaryDirectory() as folder:  # these libraries open no file whose name is not UTF-8
+        file = Path(folder) / "model.onnx"
+        program.save(str(file), external_data=False)
+        if content.quantize:
+            quantize(file, content.quantize, content.calibration)
+        made = onnx.load(str(file))
+        lowest(made)
+        del made.metadata_props[:]
+        onnx.helper.set_model_props(made, content.metadata)
+        onnx.save(made, str(file))
+        onnx.checker.check_model(str(file), full_check=True)
+        path.write_bytes(file.read_bytes())
 
 
 def quantize(path: Path, kind: str, calibration: np.ndarray | None) -> None:

@@ -49,7 +49,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,6 +58,7 @@ from rich.console import Console
 
 from experiment import cli
 from experiment.files import replacing
+from experiment.names import command_line
 from experiment.run import Run
 from parity import accuracy_report, accuracy_results
 from parity.accuracy_results import Unfit
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.fail(f"--baseline {baseline}: 0, or 2 to --seeds {arguments.seeds}")
     if arguments.out.is_file():
         cli.fail(f"--out {arguments.out} is a file: name a directory")
-    command = f"python -m parity accuracy {shlex.join(argv)}".rstrip()
+    command = f"python -m parity accuracy {command_line(argv)}".rstrip()
     options = _train_options(options, arguments.gpus, arguments.backend)
     wanted = jobs(arguments.out, dict.fromkeys(SIDES, options), arguments.seeds, baseline)
 

@@ -21,10 +21,12 @@ def open_model(path):
     Exits with 2 and a line for a file that is damaged, or was not written by `export`.
     """
     try:
+        with open(path, "rb") as file:  # runtimes open no file whose name is not UTF-8
+            content = file.read()
         if path.endswith(".onnx"):
             import onnxruntime
 
-            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
             facts = session.get_modelmeta().custom_metadata_map
 
             def classify(images):
@@ -32,7 +34,7 @@ def open_model(path):
         else:
             from ai_edge_litert.interpreter import Interpreter
 
-            runner = Interpreter(path).get_signature_runner()
+            runner = Interpreter(model_content=content).get_signature_runner()
             with zipfile.ZipFile(path) as archive:
                 facts = json.loads(archive.read("metadata.json"))
 

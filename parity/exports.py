@@ -6,7 +6,6 @@ in float32 and with each quantisation, batches of 1, 7 and 64, and with the runt
 
 from __future__ import annotations
 
-import shlex
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from experiment import cli, update
 from experiment.cli import Framework
 from experiment.export import BATCHES, QUANTIZATIONS
 from experiment.files import replacing
+from experiment.names import command_line, printable
 from experiment.prediction import SUFFIXES, framework_of
 from experiment.run import Run
 from parity import convert, outcome, sides
@@ -75,12 +75,12 @@ def _command(runs: Sequence[Path], out: Path, quantizations: Sequence[str], argv
         try:
             with record.kept(findings):
                 for directory in runs:
-                    rung(directory, directory.resolve().name, quantizations, place, findings)
+                    rung(directory, printable(directory.resolve().name), quantizations, place, findings)
         except sides.SideError as error:
             cli.fail(str(error))
     with replacing(out / "exports.md") as path:
         tables = [markdown(Exports.model_validate(found)) for found in findings.exports]
-        path.write_text(f"Made with `{shlex.join(record.command)}`.\n\n" + "\n".join(tables))
+        path.write_text(f"Made with `{command_line(record.command)}`.\n\n" + "\n".join(tables))
     return record.conclude(findings)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiment import cli
+from experiment.names import command_line
 from experiment.run import Run
 from parity import sides, studies
 from parity.studies import SIDES, Row
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except sides.SideError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if error.refused else 1
-    command = shlex.join(["python", "-m", "parity", "imbalance", *argv])
+    command = command_line(["python", "-m", "parity", "imbalance", *argv])
     print(write(arguments.out, rows, run, arguments.rare, arguments.share, command))
     return 0 if helped(rows) else 1
 

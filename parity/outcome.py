@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiment.files import replacing
+from experiment.names import command_line
 from parity import mutations, report
 from parity.checks import Rung
 from parity.suite import Findings
@@ -68,7 +68,7 @@ class Record:
         passed = findings.passed and (mutated is None or mutations.score(mutated) == 1)
         values = {
             "verdict": "passed" if passed else "failed",
-            "command": shlex.join(self.command),
+            "command": command_line(self.command),
             "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": time.perf_counter() - self.started,
             "rungs": [rung.as_json() for rung in findings.ordered],

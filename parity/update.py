@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiment import cli
 from experiment.datasets import load
+from experiment.names import command_line
 from experiment.run import Run
 from parity import sides, studies
 from parity.studies import SIDES, Row
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 < given.replay <= 1:
         parser.error("--replay must lie in (0, 1]")
     experiments = [cli.train_request(side, options).experiment for side in SIDES]
-    command = shlex.join(["python", "-m", "parity", "update", *argv])
+    command = command_line(["python", "-m", "parity", "update", *argv])
 
     def study() -> int:
         names = load(experiments[0].data, experiments[0].seed).class_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,23 @@ def test_it_predicts_what_the_run_does(side: Side, run: Path, file: Path, count:
     np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
     assert np.ptp(found) > 0.01
     assert (exported.class_names, exported.image_size) == ([str(digit) for digit in range(10)], 32)
+
+
+@pytest.mark.parametrize("kind", [None, "dynamic"])
+def test_a_folder_whose_name_is_no_utf_8(
+    side: Side, run: Path, tmp_path: Path, kind: str | None, capsys: pytest.CaptureFixture
+) -> None:
+    output = tmp_path / os.fsdecode(b"caf\xe9") / side.file
+    output.parent.mkdir()
+    options = [f"--quantize={kind}", "--max-loss=100"] if kind else []
+    assert side.export.main([str(run), f"--output={output}", *options]) == 0
+    assert os.listdir(output.parent) == [side.file]
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "photo.png")
+    photo = str(tmp_path / "photo.png")
+    capsys.readouterr()
+    assert side.predict.main([str(output), photo]) == 0
+    probabilities = deployed.open_model(str(output))[1](deployed.read(photo, 32)[None])
+    assert f"{probabilities.max():.4f}" in capsys.readouterr().out
 
 
 def test_folding_can_be_left_out(side: Side, run: Path, file: Path, tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ def test_print_config_fed_back_gives_the_same_experiment(
         (["--model.name=vgg16", "--model.weights=nowhere.h5"], "model.weights nowhere.h5"),
         (["--gpus=1"], "Use --gpus 0 (the CPU)."),
         (["--gpus=2"], "Use --gpus 0 (the CPU)."),
+        (["--data.name=folder", "--data.root=caf\udce9"], r"data.root caf\xe9: the name is not UTF-8"),
+        (["--warm-start=caf\udce9"], r"warm_start caf\xe9: the name is not UTF-8"),
     ],
 )
 def test_a_mistake_is_named_in_two_lines(refusal: Refusal, argv: list[str], named: str) -> None:

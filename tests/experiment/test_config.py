@@ -98,3 +98,8 @@ def test_a_colour_is_kept_in_one_form(colour: str) -> None:
 
 def test_what_runs_and_files_say_nothing_of_is_read_as_by_default() -> None:
     assert Reading(Data().background, Data().bits) == DEFAULTS
+
+
+def test_classes_that_are_no_utf_8_are_written_as_they_are_shown() -> None:
+    data = Data(classes=["caf\udce9", 7], thin={"caf\udce9": 0.5})
+    assert (data.classes, data.thin) == (["caf\\xe9", "7"], {"caf\\xe9": 0.5})

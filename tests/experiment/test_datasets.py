@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import fill
 from PIL import Image
 
 from experiment import datasets
@@ -217,6 +218,16 @@ def test_a_class_is_thinned_in_training_and_not_in_the_test_split(tmp_path: Path
 def test_a_class_that_is_not_there_cannot_be_thinned(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.thin: no class 'cat' in digits: it has 0, 1"):
         load(config(tmp_path, name="digits", thin={"cat": 0.5}), seed=1)
+
+
+def test_a_class_is_known_however_its_accents_are_written(tmp_path: Path) -> None:
+    fill(tmp_path / "photos", ("cafe\u0301", "tea"), count=6)
+    settings = {"name": "folder", "root": str(tmp_path / "photos")}
+    found = load(config(tmp_path, **settings, classes=["tea", "caf\u00e9"], thin={"caf\u00e9": 0.2}), seed=1)
+    assert found.class_names == ("tea", "cafe\u0301")
+    assert (counts(found.train), counts(found.validation)) == ([4, 1], [1])
+    with pytest.raises(ValueError, match="named twice"):
+        config(tmp_path, **settings, classes=["cafe\u0301", "caf\u00e9"])
 
 
 # === All but black ===

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiment import figures, tracking
 from experiment.config import Experiment
-from experiment.names import printable, spelling
+from experiment.names import command_line, printable, spelling
 
 
 def test_a_name_can_be_written_anywhere() -> None:
@@ -20,15 +20,19 @@ def test_a_name_can_be_written_anywhere() -> None:
     assert [printable(name) for name in hidden] == shown
 
 
+def test_a_command_can_be_written_as_well() -> None:
+    assert command_line(["predict", os.fsdecode(b"caf\xe9 1"), "a\nb"]) == r"predict 'caf\xe9 1' 'a\nb'"
+
+
 def test_one_name_is_spelt_in_one_way() -> None:
     assert spelling("cafe\u0301") == spelling("caf\u00e9") == "caf\u00e9"
     assert spelling("A") != spelling("a")
 
 
-def test_a_run_and_its_data_may_lie_where_the_name_is_no_utf_8(tmp_path: Path) -> None:
+def test_a_run_may_lie_where_the_name_is_no_utf_8(tmp_path: Path) -> None:
     name = os.fsdecode(b"run\xe9")
     figures.confusion(tmp_path / "m.png", np.eye(2, dtype=int), ["a", "b"], name)
     history = {key: [1.0, 2.0] for key in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")}
     figures.side_by_side(tmp_path / "s.png", {name: history}, name)
-    settings = tracking.settings(Experiment.model_validate({"data": {"root": name}}))
-    assert settings["data.root"] == "run\\xe9"
+    settings = tracking.settings(Experiment.model_validate({"data": {"root": "a\nb"}}))
+    assert settings["data.root"] == "a\\nb"

@@ -244,6 +244,12 @@ def odd(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_record_of_no_framework_is_damaged(run: Run, pictures: Path) -> None:
+    run.write_json("environment.json", {"framework": "caffe", "data": {"class_names": CLASSES}})
+    with pytest.raises(RunError, match=r"environment.json: damaged, 'caffe' is no framework"):
+        predict(run, pictures)
+
+
 def test_a_run_reads_images_as_it_was_trained(
     tmp_path: Path, odd: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_merged_classes_are_the_old_ones_then_those_added(old: Dataset, new: Dat
     kept_labels = both.train.labels[: round(0.25 * len(old.train))]
     for number in range(3):
         assert abs((kept_labels == number).sum() - 0.25 * (old.train.labels == number).sum()) <= 1
+
+
+def test_an_accent_that_is_written_otherwise_makes_no_other_class(old: Dataset, new: Dataset) -> None:
+    both = merge(
+        replace(old, class_names=("caf\u00e9", "1", "3")),
+        replace(new, class_names=("9", "cafe\u0301")),
+        0.0,
+        seed=1,
+    )
+    assert both.class_names == ("caf\u00e9", "1", "3", "9")
+    np.testing.assert_array_equal(both.train.labels, np.array([3, 0])[new.train.labels])
 
 
 def test_without_replay_nothing_old_is_trained_on(old: Dataset, new: Dataset) -> None:
