@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.collect import Samples, collect
-from experiment import cli, environment
-from parity import sides
+from experiment import cli
+from experiment.system import environment, processes
 
 SUITES = ("train", "pipeline", "inference", "startup", "growth")
 TURNS, QUICK_TURNS = 5, 2
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             about = {"suite": name, "turns": arguments.turns, **suite.about()}
             samples = Samples(arguments.out / "samples.jsonl", about)
             measured = collect(cells, arguments.turns, samples, suite.measure)
-        except sides.SideError as error:
+        except processes.SideError as error:
             cli.fail(str(error))
         finally:
             suite.close()

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiment.cli import fail
-from experiment.signals import Stopped
+from experiment.system.signals import Stopped
 
 Sample = dict[str, Any]
 

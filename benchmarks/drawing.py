@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks import stats
 from benchmarks.suite import Measured, Suite, digits
-from experiment import figures
-from experiment.figures import COLOURS, GREY
+from experiment.evaluation import figures
+from experiment.evaluation.figures import COLOURS, GREY
 
 
 def bars(path: Path, suite: Suite, groups: Mapping[str, list[Measured]]) -> None:

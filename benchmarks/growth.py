@@ -14,7 +14,7 @@ from benchmarks import drawing, throughput
 from benchmarks.collect import Cell, Sample
 from benchmarks.suite import Measured, digits
 from benchmarks.throughput import Way
-from experiment.shards import Writer
+from experiment.data.table import Writer
 
 SIZES = (10_000, 50_000, 500_000, 2_000_000)
 QUICK_SIZES = (2_000, 10_000)

@@ -16,12 +16,12 @@ import numpy as np
 from benchmarks import suite
 from benchmarks.collect import Cell, Sample
 from benchmarks.suite import Measured, digits
-from experiment import devices
-from experiment.export import QUANTIZATIONS
-from experiment.run import Run
-from parity import exports, sides
+from experiment.deploy.export import QUANTIZATIONS
+from experiment.deploy.model_worker import Worker
+from experiment.runs.record import Run
+from experiment.system import devices, processes
+from parity import exports
 from parity.exported import SHORTCUTS, Model
-from parity.workers import Worker
 
 BATCHES = (1, 64)
 
@@ -80,7 +80,7 @@ class Suite(suite.Suite):
     def _without(self, model: Model, run: Path) -> None:
         """Add the same file without folding, and without what its runtime does to it."""
         path = model.path.with_stem("unfolded")
-        sides.start(f"{model.side}_impl.export", [str(run), f"--output={path}", "--no-fold"])
+        processes.start(f"{model.side}_impl.export", [str(run), f"--output={path}", "--no-fold"])
         name = f"{model.name}, BatchNorm not folded"
         self.models[name] = replace(model, name=name, path=path)
         name = f"{model.name} without {SHORTCUTS[model.runtime]}"

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks import drawing, stats
 from benchmarks.suite import Measured, Suite, digits, grouped
-from experiment.files import replacing
-from experiment.names import command_line
+from experiment.system.files import replacing
+from experiment.system.names import command_line
 
 
 def write(out: Path, suite: Suite, values: dict[str, Any]) -> Path:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from experiment import features
 from experiment.config import Experiment
-from experiment.weights import VGG16_BLOCKS, resnet50_shapes
+from experiment.data import features
+from experiment.data.pretrained import VGG16_BLOCKS, resnet50_shapes
 
 BYTES = {"bfloat16": 2, "float64": 8}  # of a number; 4 of others
 

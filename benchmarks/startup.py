@@ -11,7 +11,7 @@ from benchmarks import suite
 from benchmarks.collect import Cell, Sample
 from benchmarks.suite import Measured, digits
 from benchmarks.throughput import Way, timed
-from experiment import devices
+from experiment.system import devices
 
 HELP, STEP = "--help", "an epoch of one step"
 # 70 digits, of which 7 are held out for validation: one batch of 63.

@@ -19,9 +19,8 @@ import numpy as np
 from benchmarks import suite
 from benchmarks.collect import Cell, Sample
 from benchmarks.suite import Measured, digits
-from experiment import devices
-from experiment.run import Run
-from parity import sides
+from experiment.runs.record import Run
+from experiment.system import devices, processes
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
 
@@ -155,5 +154,5 @@ def timed(module: str, options: list[str]) -> tuple[list[tuple[float, str]], flo
         process.stdout.close()
         if process.returncode:
             said.seek(0)
-            raise sides.failure(module, said.read(), process.returncode)
+            raise processes.failure(module, said.read(), process.returncode)
     return lines, usage.ru_maxrss / 1024

@@ -16,9 +16,10 @@ from benchmarks import drawing, report, roofline, throughput
 from benchmarks.collect import Cell
 from benchmarks.suite import Measured, digits, setting_of
 from benchmarks.throughput import Way, timed
-from experiment import cli, devices
+from experiment import cli
 from experiment.config import Experiment
-from experiment.run import Run
+from experiment.runs.record import Run
+from experiment.system import devices
 from parity.whole_run import step_losses
 
 # How far the first loss of a `train` may be from the reference's, on shared draws. Later ones say less: in

@@ -20,8 +20,11 @@ from typing import Any, Literal, NoReturn
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pydantic import ValidationError
 
-from experiment import devices, documents, files, output, ranks, run, signals, tracking
-from experiment.config import Experiment, fault
+from experiment import errors
+from experiment.config import Experiment, address_fault, fault
+from experiment.errors import DataError, RunError
+from experiment.runs import record
+from experiment.system import devices, distributed, documents, files, output, signals
 
 Framework = Literal["keras", "lightning"]
 
@@ -129,7 +132,7 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     experiment = _validated(parser.parse_args(argv))
     check(framework, experiment)
     # Where there are several processes the first alone writes the run, and may have begun to.
-    if ranks.rank() == 0 and (problem := run.occupied(experiment)) is not None:
+    if distributed.rank() == 0 and (problem := record.occupied(experiment)) is not None:
         fail(problem)
     return Request(experiment)
 
@@ -148,7 +151,7 @@ def check(framework: Framework, experiment: Experiment, resumed: bool = False) -
     _check_processes(framework, experiment)
     if experiment.tracking == "mlflow" and not devices.installed("mlflow"):
         fail("tracking mlflow needs MLflow: pip install mlflow, or leave tracking at tensorboard")
-    if experiment.tracking == "mlflow" and (problem := tracking.address_fault(experiment.mlflow.uri)):
+    if experiment.tracking == "mlflow" and (problem := address_fault(experiment.mlflow.uri)):
         fail(problem)
     if experiment.training.precision == "tf32" and devices.wanted(experiment.gpus) == 0:
         fail("training.precision tf32 is a GPU's way to multiply: use float32 on the CPU")
@@ -160,19 +163,22 @@ def check(framework: Framework, experiment: Experiment, resumed: bool = False) -
 
 
 def _check_processes(framework: Framework, experiment: Experiment) -> None:
-    many = (experiment.gpus or 0) > 1 or experiment.nodes > 1 or ranks.world() > 1
-    if framework == "keras" and (experiment.nodes > 1 or ranks.world() > 1):
+    many = (experiment.gpus or 0) > 1 or experiment.nodes > 1 or distributed.world() > 1
+    if framework == "keras" and (experiment.nodes > 1 or distributed.world() > 1):
         fail("Keras trains in one process: leave nodes at 1, and torchrun out")
     if framework == "keras" and many and resolve_backend(experiment) != "jax":
         fail(f"gpus {experiment.gpus}: Keras trains on more than one device with --backend jax alone")
-    if ranks.world() > 1 and experiment.gpus not in (None, 0, ranks.local_world()):
-        fail(f"gpus {experiment.gpus}: torchrun started {ranks.local_world()} processes here: use as many")
-    if experiment.nodes > 1 and ranks.world() != experiment.nodes * ranks.local_world():
+    if distributed.world() > 1 and experiment.gpus not in (None, 0, distributed.local_world()):
+        fail(
+            f"gpus {experiment.gpus}: torchrun started {distributed.local_world()} processes here: use as "
+            f"many"
+        )
+    if experiment.nodes > 1 and distributed.world() != experiment.nodes * distributed.local_world():
         fail(
             f"nodes {experiment.nodes}: start it on each machine with torchrun --nnodes {experiment.nodes} "
             "--nproc-per-node GPUS --rdzv-endpoint HOST:PORT -m lightning_impl.train ..."
         )
-    if many and experiment.training.batch_size < max(ranks.world(), experiment.gpus or 0):
+    if many and experiment.training.batch_size < max(distributed.world(), experiment.gpus or 0):
         fail(f"training.batch_size {experiment.training.batch_size}: fewer images than processes")
 
 
@@ -204,9 +210,6 @@ def guarded(command: Callable[[], int]) -> int:
     A user's mistake is exit code 2, a disk that is full or refuses 1, a signal that asks to stop 128 + its
     number; where a run was being trained, they say how to go on. The runs that were claimed are released.
     """
-    from experiment.datasets import DataError
-    from experiment.lifecycle import RunError
-
     if isinstance(sys.stdout, io.TextIOWrapper):  # a class or a file may be named in any script, or in none
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -219,21 +222,21 @@ def guarded(command: Callable[[], int]) -> int:
     except (DataError, RunError) as error:
         if not files.full(error):
             fail(str(error))
-        _say(f"error: {error}", run.left_behind())
+        _say(f"error: {error}", record.left_behind())
         return 1
     except OSError as error:
         if (told := files.told(error)) is None:
             raise
-        _say(f"error: {told}", run.left_behind())
+        _say(f"error: {told}", record.left_behind())
         return 1
     except signals.Stopped as stopped:
-        _say("interrupted", run.left_behind())
+        _say("interrupted", record.left_behind())
         return stopped.exit_code
     except KeyboardInterrupt:
-        _say("interrupted", run.left_behind())
+        _say("interrupted", record.left_behind())
         return signals.exit_code(signal.SIGINT)
     finally:
-        run.release()
+        record.release()
 
 
 def _say(*lines: str | None) -> None:
@@ -267,8 +270,8 @@ def _resume_request(
     config = directory / "config.yaml"
     if not os.path.isfile(config):  # false where it may not be looked at, too
         fail(f"--resume {directory}: not a run directory (no config.yaml)")
-    if ranks.rank() == 0 and (other := files.writer(directory)) is not None:
-        fail(f"--resume {run.being_written(directory, other)}")
+    if distributed.rank() == 0 and (other := files.writer(directory)) is not None:
+        fail(f"--resume {record.being_written(directory, other)}")
     changed = {key for key, _ in given.items() if key != "config"}
     if given.get("config"):
         fail("--resume repeats the configuration of the run: leave --config out")
@@ -279,14 +282,14 @@ def _resume_request(
         )
     try:
         if read_config(config).backend is None and framework == "keras":
-            _keep_backend(run.Run(directory))
-    except run.RunError as error:
+            _keep_backend(record.Run(directory))
+    except errors.RunError as error:
         fail(str(error))
     experiment = _validated(parser.parse_args([*_with_settings(["--config", str(config)]), *argv]))
-    unborn = run.Run(directory).unborn
+    unborn = record.Run(directory).unborn
     check(framework, experiment, resumed=not unborn)
     if unborn:
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             print(f"{directory} was stopped before its first checkpoint: it begins anew", file=sys.stderr)
         anew = experiment.run.model_copy(update={"dir": str(directory), "overwrite": True})
         return Request(experiment.model_copy(update={"run": anew}))
@@ -308,13 +311,13 @@ def _with_settings(argv: Sequence[str]) -> list[str]:
     return told
 
 
-def _keep_backend(trained: run.Run) -> None:
+def _keep_backend(trained: record.Run) -> None:
     """Hold Keras to the backend that a run was trained with; raises RunError where another is asked for."""
     if not (trained.directory / "environment.json").is_file():
         return
     backend = trained.read_json("environment.json").get("backend")
     if backend and os.environ.setdefault("KERAS_BACKEND", backend) != backend:
-        raise run.RunError(
+        raise errors.RunError(
             f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}: {trained.directory} was trained with {backend}, "
             "and --resume goes on with it: unset the variable, or start a new run"
         )
@@ -339,13 +342,13 @@ def read_config(path: Path) -> Experiment:
     try:
         values = documents.read(path)
     except documents.DocumentError as error:
-        raise run.RunError(str(error)) from error
+        raise errors.RunError(str(error)) from error
     if not values:
-        raise run.RunError(f"{path}: cannot be read (no configuration)")
+        raise errors.RunError(f"{path}: cannot be read (no configuration)")
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise run.RunError(f"{path}: {fault(error)}") from error
+        raise errors.RunError(f"{path}: {fault(error)}") from error
 
 
 def _plain(value: Any) -> Any:

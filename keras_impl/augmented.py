@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiment import augmentation, randomness
-from experiment.augmentation import Parameters
+from experiment import randomness
 from experiment.config import Augment, Experiment
-from experiment.datasets import DataError
+from experiment.errors import DataError
+from experiment.protocols import augmentation
+from experiment.protocols.augmentation import Parameters
 
 
 def main(argv: Sequence[str] | None = None) -> int:

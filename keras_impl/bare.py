@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from experiment import loops, randomness
+from experiment import randomness
 from experiment.config import Experiment
-from experiment.datasets import Dataset, Split
+from experiment.data.dataset import Dataset, Split
+from experiment.protocols import benchmark
 from keras_impl.augmented import stock_generator
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     modes = {"bare": bare, "tutorial": tutorial, "input": read, "tutorial_input": read_tutorial}
-    return loops.main("keras", modes, argv)
+    return benchmark.main("keras", modes, argv)
 
 
 def bare(experiment: Experiment) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def tutorial(experiment: Experiment) -> dict[str, Any]:
 def read(experiment: Experiment) -> dict[str, Any]:
     import keras
 
-    from experiment.datasets import load
+    from experiment.data.dataset import load
     from keras_impl.augment import KerasAugment
     from keras_impl.data import DataModule
     from keras_impl.fit import numerics
@@ -103,7 +104,7 @@ def read(experiment: Experiment) -> dict[str, Any]:
 
 
 def read_tutorial(experiment: Experiment) -> dict[str, Any]:
-    from experiment.datasets import load
+    from experiment.data.dataset import load
 
     dataset, seconds = load(experiment.data, experiment.seed), []
     flow = _flow(experiment, dataset.train, np.eye(len(dataset.class_names)))
@@ -126,7 +127,7 @@ def _work(experiment: Experiment) -> tuple[Any, Dataset, np.ndarray]:
     """The compiled model, the data set, and the one-hot rows of its classes."""
     import keras
 
-    from experiment.datasets import load
+    from experiment.data.dataset import load
     from keras_impl.classifier import compile_model
     from keras_impl.model import build_model
 

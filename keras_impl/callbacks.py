@@ -8,8 +8,8 @@ from keras.callbacks import Callback, EarlyStopping, LearningRateScheduler, Redu
 
 from experiment import randomness
 from experiment.config import Experiment
-from experiment.files import replacing
-from experiment.progress import Recorder
+from experiment.system.files import replacing
+from experiment.training.recorder import Recorder
 from keras_impl.classifier import Classifier
 from keras_impl.data import Batches
 from keras_impl.dropout import SharedDropout

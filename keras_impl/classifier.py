@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from experiment import devices
 from experiment.config import Experiment
+from experiment.system import devices
 from keras_impl.augment import KerasAugment
 from keras_impl.fused import fuse_batch_norm
 from keras_impl.model import build_model

@@ -6,13 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from experiment import cli, exchange
-from experiment.prediction import TrainedRun
+from experiment import cli
+from experiment.deploy.prediction import TrainedRun
+from experiment.protocols import checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = exchange.parse("keras", argv)
+    arguments = checkpoint.parse("keras", argv)
     return cli.guarded(lambda: convert(arguments))
 
 
@@ -25,8 +26,8 @@ def convert(arguments: argparse.Namespace) -> int:
 
     with numerics(trained.experiment):
         if arguments.action == "export":
-            return exchange.export_run(trained, arguments.folder, read_checkpoints)
-        return exchange.import_run(trained, arguments.folder, write_checkpoints, read_checkpoints, evaluate)
+            return checkpoint.export_run(trained, arguments.folder, read_checkpoints)
+        return checkpoint.import_run(trained, arguments.folder, write_checkpoints, read_checkpoints, evaluate)
 
 
 if __name__ == "__main__":

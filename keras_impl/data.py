@@ -7,7 +7,7 @@ import numpy as np
 
 from experiment import randomness
 from experiment.config import Experiment
-from experiment.datasets import Dataset, Split
+from experiment.data.dataset import Dataset, Split
 from keras_impl.augment import draw_matrices
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 from keras.distribution import DataParallel
 
-from experiment.lifecycle import RunError, Session
+from experiment.errors import RunError
+from experiment.training.lifecycle import Session
 
 
 def distribute(session: Session) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from experiment import features, lifecycle
 from experiment.config import Experiment
-from experiment.datasets import Dataset
-from experiment.exchange import Arrays
-from experiment.files import replacing
-from experiment.lifecycle import RunError, Session
-from experiment.prediction import TrainedRun
-from experiment.progress import Recorder
-from experiment.run import brief
+from experiment.data import features
+from experiment.data.dataset import Dataset
+from experiment.deploy.prediction import TrainedRun
+from experiment.errors import RunError
+from experiment.protocols.checkpoint import Arrays
+from experiment.runs.record import brief
+from experiment.system.files import replacing
+from experiment.training.lifecycle import Session
+from experiment.training.recorder import Recorder
 from keras_impl.callbacks import build_callbacks, learning_rate
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
@@ -22,7 +23,8 @@ from keras_impl.weights import assign, by_name, load, to_array, weights
 
 
 def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
-    """The run's best and last checkpoint, as `experiment.exchange` has them; RunError for a damaged file."""
+    """The run's best and last checkpoint, as `experiment.protocols.checkpoint` has them; RunError for a
+    damaged file."""
     classifier = _classifier(trained.experiment, len(trained.class_names))
     _load_weights(classifier.model, trained, "best.keras")
     best = weights(classifier.model)
@@ -57,7 +59,7 @@ def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[st
 def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, dict[str, int]]:
     """Probabilities (N, classes) on the test split, the loss on it, and the numbers of parameters."""
     classifier = _classifier(trained.experiment, len(trained.class_names), on_features=False)
-    name = "best.keras" if lifecycle.use_best(trained.experiment) else "last.keras"
+    name = "best.keras" if trained.experiment.training.use_best else "last.keras"
     _load_weights(classifier.model, trained, name)
     test = DataModule(dataset, trained.experiment).test
     scores = classifier.trained.evaluate(test, verbose="0", return_dict=True)

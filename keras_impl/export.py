@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from experiment import cli, devices, export
-from experiment.export import Content
-from experiment.prediction import Exported
+from experiment import cli
+from experiment.deploy import export
+from experiment.deploy.export import Content
+from experiment.deploy.prediction import Exported
+from experiment.system import devices
 from keras_impl import tflite_metadata
 from keras_impl.predict import load, predictor
 

@@ -11,13 +11,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from experiment import devices, features, lifecycle, randomness
+from experiment import randomness
 from experiment.config import Experiment
-from experiment.datasets import Dataset
-from experiment.environment import environment
-from experiment.files import replacing
-from experiment.lifecycle import Layers, Session
-from experiment.run import Run, brief
+from experiment.data import features
+from experiment.data.dataset import Dataset
+from experiment.errors import RunError
+from experiment.runs.record import Run, brief
+from experiment.system import devices
+from experiment.system.environment import environment
+from experiment.system.files import replacing
+from experiment.tracking.tensorboard import Layers
+from experiment.training import lifecycle
+from experiment.training.lifecycle import Session
 from keras_impl.augment import affine, compiled, draw_matrices
 from keras_impl.callbacks import RESUME, build_callbacks
 from keras_impl.classifier import Classifier
@@ -77,7 +82,7 @@ def _train(session: Session) -> int:
     if session.checkpoint == "best" and len(recorder.rows) == restored:
         adopt_best(run)
     keras.distribution.set_distribution(None)  # test images come in batches of any size
-    name = "best.keras" if lifecycle.use_best(experiment) else "last.keras"
+    name = "best.keras" if experiment.training.use_best else "last.keras"
     _load(classifier.model, run.checkpoints / name)
     scores = classifier.trained.evaluate(data.test, verbose=0, return_dict=True)
     probabilities = np.asarray(classifier.trained.predict(data.test, verbose=0))
@@ -168,14 +173,14 @@ def restore(session: Session, classifier: Classifier) -> None:
     steps = len(DataModule(session.dataset, session.experiment).train)
 
     def load_checkpoint(checkpoint: str) -> int:
-        if lifecycle.use_best(session.experiment):
+        if session.experiment.training.use_best:
             _load(classifier.model, folder / "best.keras")  # which the end will want
         _load(classifier.model, folder / f"{checkpoint}.keras")  # the base, where the head alone is trained
         path = folder / RESUME[checkpoint]
         _load(classifier.trained, path)
         iterations = int(keras.ops.convert_to_numpy(classifier.trained.optimizer.iterations))
         if not iterations or iterations % steps:
-            raise lifecycle.RunError(f"{path}: of step {iterations}, which ends no epoch of {steps} steps")
+            raise RunError(f"{path}: of step {iterations}, which ends no epoch of {steps} steps")
         return iterations // steps
 
     lifecycle.restore(session, load_checkpoint, folder / RESUME["last"])
@@ -186,7 +191,7 @@ def _load(model: keras.Model, path: Path) -> None:
     try:
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds for a damaged file
-        raise lifecycle.RunError(f"{path}: cannot be read ({brief(error)})") from error
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
 
 
 def adopt_best(run: Run) -> None:

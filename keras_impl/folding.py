@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from experiment import folding
+from experiment.deploy import batchnorm_folding
 from keras_impl.dropout import SharedDropout
 from keras_impl.model import set_weights
 
@@ -16,9 +16,10 @@ def fold(model: keras.Model) -> keras.Model:
     if not normalizations:
         return model
     affines = {
-        layer.name: folding.affine(*layer.get_weights(), epsilon=layer.epsilon) for layer in normalizations
+        layer.name: batchnorm_folding.affine(*layer.get_weights(), epsilon=layer.epsilon)
+        for layer in normalizations
     }
-    targets = folding.targets([(layer.name, kind(layer)) for layer in model.layers], affines)
+    targets = batchnorm_folding.targets([(layer.name, kind(layer)) for layer in model.layers], affines)
     before = {target: affines[name] for name, target in targets.items()}
     inputs = x = keras.Input(model.input_shape[1:], name="images")
     for layer in model.layers[1:]:
@@ -29,12 +30,12 @@ def fold(model: keras.Model) -> keras.Model:
         copy.set_weights(layer.get_weights())
         if layer.name in before:
             kernel, bias = layer.get_weights()
-            set_weights(copy, *folding.into(kernel, bias, before[layer.name]))
+            set_weights(copy, *batchnorm_folding.into(kernel, bias, before[layer.name]))
     return keras.Model(inputs, x, name=model.name)
 
 
 def kind(layer: keras.layers.Layer) -> str:
-    """The layer's kind, in the words of `experiment.folding.targets`."""
+    """The layer's kind, in the words of `experiment.deploy.batchnorm_folding.targets`."""
     match layer:
         case layers.BatchNormalization():
             return "batchnorm"

@@ -12,7 +12,7 @@ from keras import layers
 
 from experiment import randomness
 from experiment.config import Experiment, Model
-from experiment.weights import MEAN_COLOUR, base_weights
+from experiment.data.pretrained import MEAN_COLOUR, base_weights
 from keras_impl.dropout import SharedDropout
 
 Dropout = Callable[[float, str], keras.layers.Layer]

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import cli, lifecycle, prediction
-from experiment.prediction import Classify, Exported, TrainedRun
-from experiment.run import brief
+from experiment import cli
+from experiment.deploy import prediction
+from experiment.deploy.prediction import Classify, Exported, TrainedRun
+from experiment.errors import RunError
+from experiment.runs.record import brief
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,13 +49,13 @@ def load(trained: TrainedRun):
     """The run's model; raises RunError for a damaged checkpoint."""
     from keras_impl.model import build_model
 
-    name = "best.keras" if lifecycle.use_best(trained.experiment) else "last.keras"
+    name = "best.keras" if trained.experiment.training.use_best else "last.keras"
     path = trained.run.checkpoints / name
     model = build_model(trained.experiment, len(trained.class_names), pretrained=False)
     try:
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds for a damaged file
-        raise lifecycle.RunError(f"{path}: cannot be read ({brief(error)})") from error
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
     return model
 
 

@@ -13,10 +13,11 @@ from unittest.mock import patch
 import keras
 import numpy as np
 
-from experiment import randomness, tracing
-from experiment.datasets import load as load_data
-from experiment.lifecycle import class_weights
-from experiment.tracing import Arrays, Request, TraceError, user_object
+from experiment import randomness
+from experiment.data.dataset import load as load_data
+from experiment.protocols import trace
+from experiment.protocols.trace import Arrays, Request, TraceError, user_object
+from experiment.training.lifecycle import class_weights
 from keras_impl import canonical
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
@@ -71,7 +72,7 @@ def own(request: Request) -> tuple[Subject, Arrays]:
         loaded = [data.train[step] for step in range(len(data.train))]
         images = [x["images"] if isinstance(x, dict) else x for x, _ in loaded]
         labels = [np.argmax(y, axis=1) for _, y in loaded]
-        arrays |= tracing.epoch(epoch, [(i.astype(floatx), y) for i, y in zip(images, labels, strict=True)])
+        arrays |= trace.epoch(epoch, [(i.astype(floatx), y) for i, y in zip(images, labels, strict=True)])
         plain = images[0].astype(floatx) if plain is None else plain
         for (x, y), numbers in zip(loaded, labels, strict=True):
             if len(batches) < max(request.steps, 1):
@@ -97,7 +98,7 @@ def users(request: Request) -> Subject:
     try:
         outputs = model(inputs, training=False)
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"{request.build}: fails on inputs {inputs.shape}: {tracing.told(error)}") from error
+        raise TraceError(f"{request.build}: fails on inputs {inputs.shape}: {trace.told(error)}") from error
     if not hasattr(outputs, "shape"):
         raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
     unsettle(model, request.experiment.seed)
@@ -106,7 +107,7 @@ def users(request: Request) -> Subject:
     targets = randomness.targets(request.experiment.seed, outputs.shape, kind)
     losses = {
         "crossentropy": keras.losses.SparseCategoricalCrossentropy(
-            from_logits=not tracing.are_probabilities(outputs)
+            from_logits=not trace.are_probabilities(outputs)
         ),
         "mse": keras.losses.MeanSquaredError(),
     }
@@ -116,7 +117,7 @@ def users(request: Request) -> Subject:
     )
     model.compile(optimizer=optimizer, loss=losses[kind])
     optimizer.build(model.trainable_variables)
-    parts = tracing.parts(len(inputs), request.steps)
+    parts = trace.parts(len(inputs), request.steps)
     return Subject(
         model, model, [(inputs[p], targets[p], None) for p in parts], inputs[parts[0]], dropout=False
     )
@@ -131,7 +132,7 @@ def unsettle(model: keras.Model, seed: int) -> None:
     for layer in leaves(model):
         for name, variable in canonical.tensors(layer).items():
             value = keras.ops.convert_to_numpy(variable)
-            variable.assign(tracing.unsettled(value, seed, f"{layer.name}/{name}"))
+            variable.assign(trace.unsettled(value, seed, f"{layer.name}/{name}"))
 
 
 @contextmanager
@@ -182,7 +183,7 @@ def users_model(name: str) -> keras.Model:
     except TraceError:
         raise
     except Exception as error:  # whatever the user's function, or Keras of a file, raises
-        raise TraceError(f"{name}: gives no model: {tracing.told(error)}") from error
+        raise TraceError(f"{name}: gives no model: {trace.told(error)}") from error
     if not isinstance(model, keras.Model):
         raise TraceError(f"{name}: gives {type(model).__name__}, a keras.Model was expected")
     return model

@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiment import tracing
-from experiment.tracing import Arrays, Request
+from experiment.protocols import trace as tracing
+from experiment.protocols.trace import Arrays, Request
 from keras_impl import canonical
 from keras_impl.fit import numerics
 from keras_impl.model import count_parameters

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from experiment import cli, devices
+from experiment import cli
+from experiment.system import devices
 
 
 def main(argv: Sequence[str] | None = None) -> int:

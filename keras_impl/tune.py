@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from experiment import tuning
+from experiment.tuning import command as tuning
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from experiment import update
-from experiment.exchange import Arrays
-from experiment.lifecycle import RunError, Session
+from experiment.errors import RunError
+from experiment.protocols.checkpoint import Arrays
+from experiment.training import warm_start as update
+from experiment.training.lifecycle import Session
 from keras_impl import predict
 from keras_impl.model import named_layers
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiment import augmentation, randomness
-from experiment.augmentation import Parameters
+from experiment import randomness
 from experiment.config import Augment, Experiment
+from experiment.protocols import augmentation
+from experiment.protocols.augmentation import Parameters
 
 
 def main(argv: Sequence[str] | None = None) -> int:

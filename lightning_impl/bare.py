@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiment import loops
 from experiment.config import Experiment
+from experiment.protocols import benchmark
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     modes = {"loop": loop, "barebones": barebones, "compute": compute, "captured": captured}
-    return loops.main("lightning", modes | {"input": read, "phases": phases, "ceilings": ceilings}, argv)
+    return benchmark.main("lightning", modes | {"input": read, "phases": phases, "ceilings": ceilings}, argv)
 
 
 def loop(experiment: Experiment, again: bool = False) -> dict[str, Any]:

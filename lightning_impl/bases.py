@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from experiment.weights import RESNET50_EPSILON, RESNET50_STAGES, VGG16_BLOCKS
+from experiment.data.pretrained import RESNET50_EPSILON, RESNET50_STAGES, VGG16_BLOCKS
 from lightning_impl.keras_semantics import BatchNorm, Flatten
 
 Layers = OrderedDict[str, nn.Module]

@@ -13,8 +13,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from experiment import randomness
 from experiment.config import Experiment
-from experiment.files import replacing
-from experiment.progress import Recorder
+from experiment.system.files import replacing
+from experiment.training.recorder import Recorder
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.keras_semantics import ReduceLROnPlateau
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from experiment import randomness, ranks
+from experiment import randomness
 from experiment.config import Experiment
-from experiment.datasets import Dataset, Split
+from experiment.data.dataset import Dataset, Split
+from experiment.system import distributed
 from lightning_impl.augment import KerasAugment, build_augment
 
 # Images are kept on a GPU when they take up at most this share of its free memory.
@@ -32,8 +33,8 @@ class Batches(TorchDataset):
     def __getitem__(self, batch: tuple[int, int, np.ndarray]) -> tuple[Tensor, Tensor, tuple]:
         epoch, step, positions = batch
         place: tuple[int, ...] = ()
-        if ranks.world() > 1:
-            mine = ranks.share(len(positions))
+        if distributed.world() > 1:
+            mine = distributed.share(len(positions))
             place, positions = (mine.start, len(positions)), positions[mine]
         if self.resident is None:
             images, labels = self.split.batch(positions)

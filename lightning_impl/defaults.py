@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
-from experiment.keras_defaults import DEFAULTS
+from experiment.protocols.keras_defaults import DEFAULTS
 from lightning_impl import keras_semantics
 from lightning_impl.kinds import BATCH_NORMS
 

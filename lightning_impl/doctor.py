@@ -20,9 +20,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from experiment import cli, tracing
-from experiment.run import Run
-from experiment.tracing import TraceError, user_object
+from experiment import cli
+from experiment.protocols import trace
+from experiment.protocols.trace import TraceError, user_object
+from experiment.runs.record import Run
 from lightning_impl.defaults import ARGUMENTS, Finding, of_arguments, of_behaviour
 from lightning_impl.kinds import CONVOLUTIONS, TRANSPOSED
 from lightning_impl.recording import Recording
@@ -154,7 +155,7 @@ def trainers(model: nn.Module, training: str) -> list[tuple[str, Any]]:
         try:
             given = function(model) if takes_model else function()  # type: ignore[call-arg]
         except Exception as error:  # whatever the user's function raises
-            raise TraceError(f"{training}: fails: {tracing.told(error)}") from error
+            raise TraceError(f"{training}: fails: {trace.told(error)}") from error
         found += [(training.partition(":")[2], one) for one in _flat(given)]
     for where, thing in list(found):
         if isinstance(thing, pl.Trainer):
@@ -186,7 +187,7 @@ def of_a_pass(model: nn.Module, input_shape: Sequence[int], objects: list[Any]) 
             outputs = model(inputs)
         again = model(inputs)
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"the model fails on inputs {tuple(inputs.shape)}: {tracing.told(error)}") from error
+        raise TraceError(f"the model fails on inputs {tuple(inputs.shape)}: {trace.told(error)}") from error
     if not isinstance(outputs, Tensor):
         raise TraceError(f"the model gives {type(outputs).__name__}, one tensor was expected")
     for name in recording.flattened:
@@ -207,7 +208,7 @@ def of_a_pass(model: nn.Module, input_shape: Sequence[int], objects: list[Any]) 
             "nn.Dropout, or training=self.training",
         )
     losses = [*model.modules(), *objects]
-    if tracing.are_probabilities(outputs.numpy(force=True)) and any(
+    if trace.are_probabilities(outputs.numpy(force=True)) and any(
         isinstance(loss, nn.CrossEntropyLoss) for loss in losses
     ):
         yield Finding(

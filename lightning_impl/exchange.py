@@ -10,13 +10,14 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 
-from experiment import features
-from experiment.datasets import Dataset
-from experiment.exchange import Arrays
-from experiment.lifecycle import RunError, Session
-from experiment.prediction import TrainedRun
-from experiment.progress import Recorder
-from experiment.run import brief
+from experiment.data import features
+from experiment.data.dataset import Dataset
+from experiment.deploy.prediction import TrainedRun
+from experiment.errors import RunError
+from experiment.protocols.checkpoint import Arrays
+from experiment.runs.record import brief
+from experiment.training.lifecycle import Session
+from experiment.training.recorder import Recorder
 from lightning_impl import predict
 from lightning_impl.callbacks import LearningRateScheduler, build_callbacks
 from lightning_impl.canonical import keras_view
@@ -31,7 +32,8 @@ MOMENTS = {"momentums": "exp_avg", "velocities": "exp_avg_sq"}
 
 
 def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
-    """The run's best and last checkpoint, as `experiment.exchange` has them; RunError for a damaged file."""
+    """The run's best and last checkpoint, as `experiment.protocols.checkpoint` has them; RunError for a
+    damaged file."""
     classifier = Classifier(trained.experiment.model_dump(), len(trained.class_names), pretrained=False)
     _load_state(classifier, trained, "best.ckpt")
     best = weights(classifier.network)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import cli, devices, export
-from experiment.export import Content
-from experiment.prediction import Exported
+from experiment import cli
+from experiment.deploy import export
+from experiment.deploy.export import Content
+from experiment.deploy.prediction import Exported
+from experiment.system import devices
 from lightning_impl.predict import load, predictor
 
 OPSET = 18  # the oldest that torch writes by itself; `lowest` declares an older one where it can
@@ -79,7 +81,7 @@ def write(content: Content, path: Path) -> None:
 
 
 def quantize(path: Path, kind: str, calibration: np.ndarray | None) -> None:
-    """Quantise an ONNX file in place, as one of `experiment.export.QUANTIZATIONS`.
+    """Quantise an ONNX file in place, as one of `experiment.deploy.export.QUANTIZATIONS`.
 
     The same numbers on every processor: on x86 without VNNI, ONNX Runtime adds two products of an unsigned
     activation and a signed weight in 16 bits, which saturate. So int8's signed weights have 7 bits: no sum is

@@ -15,13 +15,17 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from experiment import devices, features, lifecycle, ranks
 from experiment.config import Experiment
-from experiment.datasets import Dataset
-from experiment.environment import environment
-from experiment.files import replacing
-from experiment.lifecycle import Layers, Session
-from experiment.run import Run, brief
+from experiment.data import features
+from experiment.data.dataset import Dataset
+from experiment.errors import RunError
+from experiment.runs.record import Run, brief
+from experiment.system import devices, distributed
+from experiment.system.environment import environment
+from experiment.system.files import replacing
+from experiment.tracking.tensorboard import Layers
+from experiment.training import lifecycle
+from experiment.training.lifecycle import Session
 from lightning_impl.callbacks import WholeFiles, build_callbacks
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
@@ -48,7 +52,7 @@ def fit(experiment: Experiment, resume: Path | None = None, checkpoint: str = "l
 
 def _train(session: Session) -> int:
     experiment, dataset, run = session.experiment, session.dataset, session.run
-    device = torch.device("cuda", ranks.local_rank()) if use_gpu(experiment) else torch.device("cpu")
+    device = torch.device("cuda", distributed.local_rank()) if use_gpu(experiment) else torch.device("cpu")
     dtype = torch.get_default_dtype()
     on_features = features.usable(experiment)
     classifier = Classifier(
@@ -72,22 +76,22 @@ def _train(session: Session) -> int:
     restored = len(session.rows)
     with lifecycle.recorder(session, describe(session, device)) as recorder:
         if not lifecycle.is_trained(session):
-            trainer = build_trainer(experiment, build_callbacks(experiment, recorder), ranks.world())
+            trainer = build_trainer(experiment, build_callbacks(experiment, recorder), distributed.world())
             synchronise(classifier)
             trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
-    if ranks.rank() > 0:
+    if distributed.rank() > 0:
         shutil.rmtree(run.directory, ignore_errors=True)
         return 0
-    if ranks.world() > 1:
+    if distributed.world() > 1:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        ranks.leave()
+        distributed.leave()
     if not recorder.rows:
         return lifecycle.discard(session, recorder)
 
     if session.checkpoint == "best" and len(recorder.rows) == restored:
         adopt_best(run)
-    name = "best.ckpt" if lifecycle.use_best(experiment) else "last.ckpt"
+    name = "best.ckpt" if experiment.training.use_best else "last.ckpt"
     _load(classifier, run.checkpoints / name)
     trainer = build_trainer(experiment, [])
     [scores] = trainer.test(classifier, data, verbose=False)
@@ -115,16 +119,16 @@ def synchronise(classifier: Classifier) -> None:
     """Let BatchNorm layers that are trained see the whole batch where it is spread over processes."""
     for layer in classifier.modules():
         if isinstance(layer, BatchNorm):
-            layer.synchronised = ranks.world() > 1 and classifier.experiment.training.sync_batch_norm
+            layer.synchronised = distributed.world() > 1 and classifier.experiment.training.sync_batch_norm
 
 
 def check_shares(session: Session) -> None:
     """Raise RunError where the last batch of an epoch has fewer images than there are processes."""
     size, images = session.experiment.training.batch_size, len(session.dataset.train)
-    if ranks.world() > 1 and 0 < images % size < ranks.world():
-        raise lifecycle.RunError(
+    if distributed.world() > 1 and 0 < images % size < distributed.world():
+        raise RunError(
             f"training.batch_size {size}: the last batch has {images % size} of {images} images, fewer than "
-            f"there are processes ({ranks.world()}): choose another"
+            f"there are processes ({distributed.world()}): choose another"
         )
 
 
@@ -138,7 +142,7 @@ def build_trainer(experiment: Experiment, callbacks: list[Callback], processes: 
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     return pl.Trainer(
         accelerator="gpu" if use_gpu(experiment) else "cpu",
-        devices=ranks.local_world() if processes > 1 else 1,
+        devices=distributed.local_world() if processes > 1 else 1,
         num_nodes=experiment.nodes if processes > 1 else 1,
         strategy="ddp" if processes > 1 else "auto",
         max_epochs=experiment.training.epochs,
@@ -205,12 +209,12 @@ def restore(session: Session, classifier: Classifier) -> Path:
     folder = Run(session.source).checkpoints
 
     def load_checkpoint(checkpoint: str) -> int:
-        if lifecycle.use_best(session.experiment):
+        if session.experiment.training.use_best:
             _load(classifier, folder / "best.ckpt")  # which the end will want
         path = folder / f"{checkpoint}.ckpt"
         state = _load(classifier, path)
         if not state.get("optimizer_states"):
-            raise lifecycle.RunError(f"{path}: holds no optimizer to go on with")
+            raise RunError(f"{path}: holds no optimizer to go on with")
         return state["epoch"] + 1
 
     lifecycle.restore(session, load_checkpoint, folder / "last.ckpt")
@@ -223,7 +227,7 @@ def _load(classifier: Classifier, path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         classifier.load_state_dict(state["state_dict"])
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise lifecycle.RunError(f"{path}: cannot be read ({brief(error)})") from error
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
     return state
 
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 from torch import nn
 
-from experiment import folding
+from experiment.deploy import batchnorm_folding
 from lightning_impl.canonical import arrays
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.keras_semantics import BatchNorm, Flatten
@@ -20,10 +20,10 @@ def fold(model: nn.Module) -> nn.Module:
     if not normalizations:
         return model
     affines = {
-        name: folding.affine(*arrays(layer).values(), epsilon=layer.eps)
+        name: batchnorm_folding.affine(*arrays(layer).values(), epsilon=layer.eps)
         for name, layer in normalizations.items()
     }
-    targets = folding.targets([(name, kind(layer)) for name, layer in chain.items()], affines)
+    targets = batchnorm_folding.targets([(name, kind(layer)) for name, layer in chain.items()], affines)
     before = {target: affines[name] for name, target in targets.items()}
     folded = nn.Sequential()
     for name, layer in chain.items():
@@ -32,13 +32,13 @@ def fold(model: nn.Module) -> nn.Module:
         copy = deepcopy(layer)
         if name in before:
             kernel, bias = arrays(layer).values()
-            set_weights(copy, *folding.into(kernel, bias, before[name]))
+            set_weights(copy, *batchnorm_folding.into(kernel, bias, before[name]))
         folded.add_module(name, copy)
     return folded
 
 
 def kind(layer: nn.Module) -> str:
-    """The layer's kind, in the words of `experiment.folding.targets`."""
+    """The layer's kind, in the words of `experiment.deploy.batchnorm_folding.targets`."""
     match layer:
         case BatchNorm():
             return "batchnorm"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experiment import randomness
 from experiment.config import Experiment, Model
-from experiment.weights import MEAN_COLOUR, base_weights
+from experiment.data.pretrained import MEAN_COLOUR, base_weights
 from lightning_impl.bases import BASES
 from lightning_impl.canonical import keras_view, tensors
 from lightning_impl.dropout import Dropout, SharedDropout

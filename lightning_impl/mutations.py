@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiment import cli, randomness, tracing
+from experiment import cli, randomness
+from experiment.protocols import trace as tracing
 from lightning_impl import augment, bases, callbacks, classifier, data, export, fit, keras_semantics, model
 from lightning_impl.trace import trace
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import cli, lifecycle, prediction
-from experiment.prediction import Classify, Exported, TrainedRun
-from experiment.run import brief
+from experiment import cli
+from experiment.deploy import prediction
+from experiment.deploy.prediction import Classify, Exported, TrainedRun
+from experiment.errors import RunError
+from experiment.runs.record import brief
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,14 +51,14 @@ def load(trained: TrainedRun):
 
     from lightning_impl.classifier import Classifier
 
-    name = "best.ckpt" if lifecycle.use_best(trained.experiment) else "last.ckpt"
+    name = "best.ckpt" if trained.experiment.training.use_best else "last.ckpt"
     path = trained.run.checkpoints / name
     classifier = Classifier(trained.experiment.model_dump(), len(trained.class_names), pretrained=False)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         classifier.load_state_dict(state)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise lifecycle.RunError(f"{path}: cannot be read ({brief(error)})") from error
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
     return classifier.to(torch.get_default_dtype()).eval()
 
 

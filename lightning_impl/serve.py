@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from experiment import cli, serving
+from experiment import cli
+from experiment.deploy import serving
 from lightning_impl.export import load_exported
 from lightning_impl.predict import predictor
 

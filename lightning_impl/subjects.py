@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiment import randomness, tracing
+from experiment import randomness
 from experiment.config import Experiment
-from experiment.datasets import load as load_data
-from experiment.lifecycle import class_weights
-from experiment.tracing import Arrays, Request, TraceError, user_object
+from experiment.data.dataset import load as load_data
+from experiment.protocols import trace
+from experiment.protocols.trace import Arrays, Request, TraceError, user_object
+from experiment.training.lifecycle import class_weights
 from lightning_impl import canonical
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
@@ -93,7 +94,7 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
         plain = [data.on_after_batch_transfer(batch, 0) for batch in loader]
-        arrays |= tracing.epoch(
+        arrays |= trace.epoch(
             epoch, [(images.movedim(1, -1).numpy(force=True), labels.numpy()) for images, labels in plain]
         )
         for step, (images, labels) in enumerate(plain):
@@ -123,7 +124,7 @@ def users(request: Request) -> Subject:
             outputs = model.eval()(inputs)  # also gives lazy layers their shapes
     except Exception as error:  # whatever the user's model raises
         raise TraceError(
-            f"{request.build}: fails on inputs {tuple(inputs.shape)}: {tracing.told(error)}"
+            f"{request.build}: fails on inputs {tuple(inputs.shape)}: {trace.told(error)}"
         ) from error
     if not isinstance(outputs, Tensor):
         raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
@@ -131,7 +132,7 @@ def users(request: Request) -> Subject:
     shape = (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
     kind = request.loss(shape)
     labels = to_torch(randomness.targets(request.experiment.seed, shape, kind))
-    batches = [(inputs[part], labels[part]) for part in tracing.parts(len(inputs), request.steps)]
+    batches = [(inputs[part], labels[part]) for part in trace.parts(len(inputs), request.steps)]
     subject = Subject(model, LOSSES[kind], None, batches, batches[0][0], dropout=False)
     if request.weights is not None:
         load_weights(subject, request)
@@ -148,7 +149,7 @@ def built(name: str) -> nn.Module:
     except TraceError:
         raise
     except Exception as error:  # whatever the user's function raises
-        raise TraceError(f"{name}: gives no model: {tracing.told(error)}") from error
+        raise TraceError(f"{name}: gives no model: {trace.told(error)}") from error
     if not isinstance(model, nn.Module):
         raise TraceError(f"{name}: gives {type(model).__name__}, a torch.nn.Module was expected")
     return model
@@ -183,7 +184,7 @@ def configured(model: nn.Module) -> tuple[Any, Any]:
     try:
         given: Any = model.configure_optimizers() if isinstance(model, pl.LightningModule) else None
     except Exception as error:  # whatever the user's function raises
-        raise TraceError(f"configure_optimizers fails: {tracing.told(error)}") from error
+        raise TraceError(f"configure_optimizers fails: {trace.told(error)}") from error
     schedulers: Any = None
     if isinstance(given, tuple | list) and given and isinstance(given[0], tuple | list):
         given, schedulers = given[0], given[1]  # lists of both
@@ -213,10 +214,10 @@ def load_weights(subject: Subject, request: Request) -> None:
 def ends_in_softmax(subject: Subject, request: Request) -> bool:
     """Whether the other side's model gives probabilities where this one gives their logits."""
     theirs = request.their_outputs()
-    if theirs is None or not tracing.are_probabilities(theirs):
+    if theirs is None or not trace.are_probabilities(theirs):
         return False
     _, outputs = subject.record(training=False)
-    return not tracing.are_probabilities(outputs.numpy(force=True))
+    return not trace.are_probabilities(outputs.numpy(force=True))
 
 
 def to_torch(inputs: np.ndarray) -> Tensor:
@@ -229,7 +230,7 @@ def to_torch(inputs: np.ndarray) -> Tensor:
 
 def crossentropy(outputs: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of logits, or of probabilities, which are told by their sums; averaged over the batch."""
-    if tracing.are_probabilities(outputs.numpy(force=True)):
+    if trace.are_probabilities(outputs.numpy(force=True)):
         return F.nll_loss(outputs.log(), labels)
     return F.cross_entropy(outputs, labels)
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiment import tracing
-from experiment.tracing import Arrays, Request, TraceError
+from experiment.protocols import trace as tracing
+from experiment.protocols.trace import Arrays, Request, TraceError
 from lightning_impl import canonical
 from lightning_impl.fit import numerics
 from lightning_impl.model import count_parameters

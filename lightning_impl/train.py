@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from experiment import cli, ranks
+from experiment import cli
+from experiment.system import distributed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,9 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     request = cli.train_request("lightning", argv)
     gpus = request.experiment.gpus or 0
-    if gpus > 1 and ranks.world() == 1:
-        return ranks.launch("lightning_impl.train", argv, gpus)
-    if ranks.rank() > 0:
+    if gpus > 1 and distributed.world() == 1:
+        return distributed.launch("lightning_impl.train", argv, gpus)
+    if distributed.rank() > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all
     cli.use_device("lightning", request.experiment)
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiment import update
-from experiment.exchange import Arrays
-from experiment.lifecycle import RunError, Session
+from experiment.errors import RunError
+from experiment.protocols.checkpoint import Arrays
+from experiment.training import warm_start as update
+from experiment.training.lifecycle import Session
 from lightning_impl import predict
 from lightning_impl.canonical import keras_view
 from lightning_impl.canonical import tensors as canonical_tensors

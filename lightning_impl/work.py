@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from experiment import features, randomness
+from experiment import randomness
 from experiment.config import Experiment
-from experiment.datasets import load
+from experiment.data import features
+from experiment.data.dataset import load
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
 from lightning_impl.fit import base_features, use_gpu

@@ -17,9 +17,10 @@ import numpy as np
 from rich.console import Console
 
 from experiment import cli
-from experiment.files import replacing
-from experiment.run import Run
-from parity import sides, whole_run
+from experiment.runs.record import Run
+from experiment.system import processes
+from experiment.system.files import replacing
+from parity import whole_run
 from parity.results import AblationRow
 
 THRESHOLD = 1e-6
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             values = {"setup": setup, "threshold": THRESHOLD, "rows": [row.model_dump() for row in rows]}
             with replacing(arguments.out / "ablation.json") as path:
                 path.write_text(json.dumps(values, indent=2) + "\n")
-    except sides.SideError as error:
+    except processes.SideError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     console.print(arguments.out / "ablation.json")
@@ -140,9 +141,9 @@ def _accuracy(
         arguments = [*ACCURACY, *options, f"--seed={seed}", "--gpus=0"]
         arguments += ["--run.dir", str(directory), "--run.overwrite=true"]
         if mutations:
-            sides.start("lightning_impl.mutations", [mutations, "train", *arguments])
+            processes.start("lightning_impl.mutations", [mutations, "train", *arguments])
         else:
-            sides.start(f"{side}_impl.train", arguments)
+            processes.start(f"{side}_impl.train", arguments)
     return run.read_json("metrics.json")["test_accuracy"]
 
 

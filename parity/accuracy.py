@@ -57,9 +57,9 @@ from typing import Any
 from rich.console import Console
 
 from experiment import cli
-from experiment.files import replacing
-from experiment.names import command_line
-from experiment.run import Run
+from experiment.runs.record import Run
+from experiment.system.files import replacing
+from experiment.system.names import command_line
 from parity import accuracy_report, accuracy_results
 from parity.accuracy_results import Unfit
 from parity.accuracy_runs import MASKS, Job, jobs, train_all

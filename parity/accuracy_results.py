@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiment.run import Run
+from experiment.runs.record import Run
 from parity.equivalence import Equivalence, disagreement, needed_pairs, paired, welch
 
 TARGET_POWER = 0.8

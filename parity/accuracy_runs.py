@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiment import cli
 from experiment.config import Experiment
-from experiment.run import Run
+from experiment.runs.record import Run
 from parity.whole_run import SIDES
 
 MASKS = ("own", "shared")

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import stats
 
 from experiment import randomness
-from experiment.augmentation import PARAMETERS, Parameters, Request
 from experiment.config import Augment
-from parity import sides
+from experiment.protocols.augmentation import PARAMETERS, Parameters, Request
+from experiment.system import processes
 from parity.checks import Check, compare
 from parity.tolerances import AUGMENTATION
 
@@ -92,7 +92,7 @@ def answer(
     question, reply = folder / f"{side}_request.npz", folder / f"{side}_answer.npz"
     asked.write(question)
     arguments = [str(question), str(reply), f"--device={device}"]
-    sides.start(f"{side}_impl.augmented", arguments, device, backend)
+    processes.start(f"{side}_impl.augmented", arguments, device, backend)
     with np.load(reply) as file:
         return {name: file[name] for name in file.files}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.files import replacing
-from experiment.weights import STATISTICS, resnet50_shapes
+from experiment.data.pretrained import STATISTICS, resnet50_shapes
+from experiment.system.files import replacing
 
 INPUTS = 100.0  # about how far preprocessed pixels are from 0
 RESIDUAL = 0.2  # of a block's last gamma: sixteen blocks add up

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import cli, devices
+from experiment import cli
 from experiment.config import Experiment
-from experiment.lifecycle import RunError
-from experiment.prediction import framework_of, test_predictions
-from experiment.run import Run
-from parity import sides
+from experiment.deploy.prediction import framework_of, test_predictions
+from experiment.errors import RunError
+from experiment.runs.record import Run
+from experiment.system import devices, processes
 from parity.tolerances import CONVERT
 
 OTHER = {"keras": "lightning", "lightning": "keras"}
@@ -128,8 +128,8 @@ def command(side: str, action: str, run: Run, arrays: Path) -> None:
     device = "cuda" if devices.wanted(config(run).gpus) else "cpu"
     arguments = [action, str(run.directory), str(arrays)]
     try:
-        sides.start(f"{side}_impl.convert", arguments, device, cli.resolve_backend(config(run)))
-    except sides.SideError as error:
+        processes.start(f"{side}_impl.convert", arguments, device, cli.resolve_backend(config(run)))
+    except processes.SideError as error:
         if error.refused:
             raise RunError(str(error)) from error
         raise ConversionError(f"{side}_impl.convert {action} failed:\n{error}") from error

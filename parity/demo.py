@@ -25,12 +25,12 @@ from PIL import Image
 
 from experiment import cli
 from experiment.cli import Framework
-from experiment.decoding import UnfitError, decode
-from experiment.lifecycle import RunError
-from experiment.prediction import SUFFIXES, TrainedRun
-from parity import sides
+from experiment.data.decoding import UnfitError, decode
+from experiment.deploy.model_worker import Lasting, RestartingError, Worker
+from experiment.deploy.prediction import SUFFIXES, TrainedRun
+from experiment.errors import RunError
+from experiment.system import processes
 from parity.exports import SIDES
-from parity.workers import Lasting, RestartingError, Worker
 
 PAGE = Path(__file__).parent / "demo_page"
 TOP = 5
@@ -73,7 +73,7 @@ def demo(arguments: argparse.Namespace) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-demo-")))
         try:
             models = [stack.enter_context(Served(side, path, folder)) for side, path in runs.items()]
-        except sides.SideError as error:
+        except processes.SideError as error:
             raise RunError(str(error)) from error
         try:
             server = create_server(
@@ -101,7 +101,7 @@ class Served:
     def __enter__(self) -> Served:
         with self._stack as stack:
             file = self.folder / f"model{SUFFIXES[self.side]}"
-            sides.start(f"{self.side}_impl.export", [str(self.run), f"--output={file}"])
+            processes.start(f"{self.side}_impl.export", [str(self.run), f"--output={file}"])
             self._workers = [
                 stack.enter_context(Lasting(name, partial(Worker, self.side, model, threads=1)))
                 for name, model in ((self.name, self.run), (self.runtime, file))
@@ -164,8 +164,8 @@ def build_app(models: Sequence[Served], host: str = "127.0.0.1", megabytes: floa
     def too_large(_: RequestEntityTooLarge) -> tuple[Response, int]:
         return jsonify(error=f"the file is larger than {megabytes:g} MB (--max-megabytes)"), 413
 
-    @app.errorhandler(sides.SideError)
-    def broken(error: sides.SideError) -> tuple[Response, int]:
+    @app.errorhandler(processes.SideError)
+    def broken(error: processes.SideError) -> tuple[Response, int]:
         return jsonify(error=str(error)), 500
 
     @app.errorhandler(RestartingError)

@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiment import cli, devices
-from experiment.files import replacing
-from parity import sides
+from experiment import cli
+from experiment.system import devices, processes
+from experiment.system.files import replacing
 
 SHOWN = 3  # names of layers in a row
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--input-shape: sizes are at least 1, such as 32 32 3")
     try:
         found = findings(arguments.torch, arguments.training, arguments.input_shape)
-    except sides.SideError as error:
+    except processes.SideError as error:
         cli.fail(str(error))
     if arguments.json:
         with replacing(arguments.json) as path:
@@ -63,7 +63,7 @@ def findings(build: str, training: str = "", input_shape: Sequence[int] = ()) ->
         request = Path(folder) / "request.json"
         values = {"build": build, "training": training, "input_shape": list(input_shape)}
         request.write_text(json.dumps({**values, "gpu": bool(devices.count_gpus())}))
-        sides.start("lightning_impl.doctor", [str(request), folder])
+        processes.start("lightning_impl.doctor", [str(request), folder])
         return json.loads((Path(folder) / "findings.json").read_text())["findings"]
 
 

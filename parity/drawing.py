@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiment.evaluation import shorten
-from experiment.figures import FAINT, GREY, INK, STYLE
+from experiment.evaluation.figures import FAINT, GREY, INK, STYLE
+from experiment.evaluation.metrics import shorten
 from parity import wording
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.export import BATCHES, MAX_LOSS, TOLERANCE
+from experiment.deploy.export import BATCHES, MAX_LOSS, TOLERANCE
 from parity.checks import Check, compare
 from parity.results import ExportedModel, Exports
 from parity.tolerances import PLAIN

@@ -14,19 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import cli, update
+from experiment import cli
 from experiment.cli import Framework
-from experiment.export import BATCHES, QUANTIZATIONS
-from experiment.files import replacing
-from experiment.names import command_line, printable
-from experiment.prediction import SUFFIXES, framework_of
-from experiment.run import Run
-from parity import convert, outcome, sides
+from experiment.deploy.export import BATCHES, QUANTIZATIONS
+from experiment.deploy.model_worker import Worker
+from experiment.deploy.prediction import SUFFIXES, framework_of
+from experiment.deploy.run_data import load_all
+from experiment.runs.record import Run
+from experiment.system import processes
+from experiment.system.files import replacing
+from experiment.system.names import command_line, printable
+from parity import convert, outcome
 from parity.checks import Rung
 from parity.exported import BATCH, Model, Predicted, check, markdown, summary
 from parity.results import Exports
 from parity.suite import Findings, Place
-from parity.workers import Worker
 
 SIDES: dict[Framework, tuple[str, str]] = {"keras": ("Keras", "TFLite"), "lightning": ("Lightning", "ONNX")}
 TRANSFER = (
@@ -76,7 +78,7 @@ def _command(runs: Sequence[Path], out: Path, quantizations: Sequence[str], argv
             with record.kept(findings):
                 for directory in runs:
                     rung(directory, printable(directory.resolve().name), quantizations, place, findings)
-        except sides.SideError as error:
+        except processes.SideError as error:
             cli.fail(str(error))
     with replacing(out / "exports.md") as path:
         tables = [markdown(Exports.model_validate(found)) for found in findings.exports]
@@ -94,7 +96,7 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     run = Run(directory.resolve())
     models = make(run, folder, quantizations)
     config = convert.config(run)
-    test = update.load_all(config, run)[0].test
+    test = load_all(config, run)[0].test
     images = folder / "images.npy"
     np.save(images, test.batch(np.arange(len(test)))[0])
     predicted = predict(models, images)
@@ -119,7 +121,7 @@ def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
     for name in names:
         directory = place.folder / "exports" / f"{name}-trained"
         options = [*DIGITS[name], f"--data.cache={place.folder / 'cache'}", f"--run.dir={directory}"]
-        sides.start("lightning_impl.train", [*options, "--gpus=0"])
+        processes.start("lightning_impl.train", [*options, "--gpus=0"])
         # With weights that were only drawn, a base's accuracy says nothing of a quantisation.
         quantizations = QUANTIZATIONS if name == "cnn" else ()
         rung(directory, f"{name}, digits", quantizations, place, findings)
@@ -137,7 +139,7 @@ def make(run: Run, folder: Path, quantizations: Sequence[str]) -> list[Model]:
     try:
         convert.build(run, twin, other)
     except convert.ConversionError as error:
-        raise sides.SideError(str(error)) from error
+        raise processes.SideError(str(error)) from error
     runs = {side: run, other: twin}
     models = []
     for side, (framework, runtime) in SIDES.items():
@@ -145,7 +147,7 @@ def make(run: Run, folder: Path, quantizations: Sequence[str]) -> list[Model]:
         for kind in (None, *quantizations):
             path = folder / f"model_{kind}{SUFFIXES[side]}"
             options = [] if kind is None else [f"--quantize={kind}", "--max-loss=100"]
-            sides.start(f"{side}_impl.export", [str(runs[side].directory), f"--output={path}", *options])
+            processes.start(f"{side}_impl.export", [str(runs[side].directory), f"--output={path}", *options])
             models.append(Model(f"{runtime} {kind}" if kind else runtime, side, path, kind))
     return models
 

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiment import cli
-from experiment.names import command_line
-from experiment.run import Run
-from parity import sides, studies
+from experiment.runs.record import Run
+from experiment.system import processes
+from experiment.system.names import command_line
+from parity import studies
 from parity.studies import SIDES, Row
 
 REMEDIES = {
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 run = studies.trained(side, folder, [*options, *remedy])
                 rows.append(row_of(name, side, run, arguments.rare))
                 print("  ".join(str(value) for value in rows[-1].values()), flush=True)
-    except sides.SideError as error:
+    except processes.SideError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if error.refused else 1
     command = command_line(["python", "-m", "parity", "imbalance", *argv])

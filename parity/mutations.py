@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiment import cli
-from parity import photos, setups, sides, whole_run
+from experiment.system import processes
+from parity import photos, setups, whole_run
 from parity.diagnosis import Diagnosis, diagnose
 from parity.ladder import RUNGS
 from parity.pair import Pair
@@ -125,9 +126,9 @@ def on_traces(names: Sequence[str], pair: str, folder: Path, device: str):
     data = photos.write(folder / "photos.npz")
     values = setups.setup(pair, str(data), str(folder / "cache"), "float64")
     request = {"experiment": values, "steps": 2}
-    keras = sides.trace("keras", folder / pair, request, device, "tensorflow")
+    keras = processes.trace("keras", folder / pair, request, device, "tensorflow")
     path, out = folder / pair / "keras.json", folder / pair / "mutated"
-    sides.start("lightning_impl.mutations", [",".join(names), "trace", str(path), str(out)], device)
+    processes.start("lightning_impl.mutations", [",".join(names), "trace", str(path), str(out)], device)
     for name in names:
         traced = Pair.of(keras, out / name, cli.experiment_from(values))
         outcome = Outcome(name)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiment.files import replacing
-from experiment.names import command_line
+from experiment.system.files import replacing
+from experiment.system.names import command_line
 from parity import mutations, report
 from parity.checks import Rung
 from parity.suite import Findings

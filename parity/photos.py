@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.files import replacing
+from experiment.system.files import replacing
 
 SIZE = 32
 COUNT = 36  # patches of each photograph for training, and half as many for testing

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment import cli, devices
-from parity import COMMANDS, exports, mutations, sides, suite, whole_run
+from experiment import cli
+from experiment.system import devices, processes
+from parity import COMMANDS, exports, mutations, suite, whole_run
 from parity.matching import MatchError
 from parity.outcome import Record
 from parity.pair import Pair
@@ -100,7 +101,7 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                     users_pair(arguments, place, findings)
                 else:
                     mutated = own(arguments, place, findings, record)
-        except (sides.SideError, MatchError) as error:
+        except (processes.SideError, MatchError) as error:
             cli.fail(str(error))
     return record.conclude(findings, mutated)
 
@@ -141,16 +142,16 @@ def users_pair(arguments: argparse.Namespace, place: Place, findings: Findings) 
     }
     given = dict(one.split("=", 1) for one in arguments.map)
     started = time.perf_counter()
-    keras = sides.trace(
+    keras = processes.trace(
         "keras", place.folder / "pair", {**common, "build": arguments.keras}, place.device, "tensorflow"
     )
     request = {**common, "build": arguments.torch, "weights": str(keras / "arrays.npz")}
-    alone = sides.trace(
+    alone = processes.trace(
         "lightning", place.folder / "alone", {**request, "steps": 0, "weights": None}, place.device, ""
     )
     matching = Pair.of(keras, alone, cli.experiment_from(experiment), given).matching
     request["layers"] = matching.weighted
-    torch = sides.trace("lightning", place.folder / "pair", request, place.device, "")
+    torch = processes.trace("lightning", place.folder / "pair", request, place.device, "")
     pair = Pair.of(keras, torch, cli.experiment_from(experiment), given)
     name = arguments.torch.split(":")[0].rsplit(".", 1)[-1]
     suite.climb(name, pair, "tensorflow", place, findings, seconds=time.perf_counter() - started)

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiment import export
 from experiment.cli import PlainParser, fail
-from experiment.files import replacing
+from experiment.deploy import export
+from experiment.system.files import replacing
 from parity import plots, seed_plots, wording
 from parity.checks import Check, Rung, used
 from parity.results import Layers, Results, ResultsError, read

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiment.figures import GREY, INK
+from experiment.evaluation.figures import GREY, INK
 from parity import drawing, wording
 from parity.drawing import BEYOND, BOUND, KERAS, LIGHTNING, WIDE, Decades, Picture
 from parity.results import Ablation, Accuracy, Comparison

@@ -17,9 +17,10 @@ import numpy as np
 from rich.console import Console
 
 from experiment import cli
-from experiment.figures import page
-from experiment.files import replacing
-from parity import drawing, sides, whole_run
+from experiment.evaluation.figures import page
+from experiment.system import processes
+from experiment.system.files import replacing
+from parity import drawing, whole_run
 
 LEVELS = (1e-9, 1e-6, 1e-3)  # well above what one step rounds, in which a nudge and a framework differ
 # As the whole run, at Keras's own learning rate, at which runs part within it; nothing stops them.
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         losses = train(arguments.out / "sensitivity", options, console)
-    except sides.SideError as error:
+    except processes.SideError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     found = {BOTH: whole_run.apart(losses["keras"], losses["lightning"])}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from experiment import randomness
-from experiment.augmentation import PARAMETERS, Parameters, Request
 from experiment.config import Augment
+from experiment.protocols.augmentation import PARAMETERS, Parameters, Request
 from parity.augmentation import answer
 
 SETTINGS = Augment(kind="torchvision")  # the configuration's own defaults, for both

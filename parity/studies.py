@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiment import figures
-from experiment.environment import environment_line
-from experiment.figures import COLOURS
-from experiment.files import replacing
-from experiment.run import Run
-from parity import sides
+from experiment.evaluation import figures
+from experiment.evaluation.figures import COLOURS
+from experiment.runs.record import Run
+from experiment.system import processes
+from experiment.system.environment import environment_line
+from experiment.system.files import replacing
 
 SIDES = ("keras", "lightning")
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ def trained(side: str, directory: Path, options: Sequence[str]) -> Run:
     """A finished run of `train` with these options: trained now, unless it was before. Raises SideError."""
     run = Run(directory)
     if not run.finished:
-        sides.start(f"{side}_impl.train", [*options, f"--run.dir={directory}", "--run.overwrite=true"])
+        processes.start(f"{side}_impl.train", [*options, f"--run.dir={directory}", "--run.overwrite=true"])
     return run
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from experiment import cli
-from experiment.run import Run
-from parity import augmentation, photos, setups, sides, stock_augmentation, whole_run
+from experiment.runs.record import Run
+from experiment.system import processes
+from parity import augmentation, photos, setups, stock_augmentation, whole_run
 from parity.checks import Rung
 from parity.diagnosis import diagnose
 from parity.ladder import RUNGS, USERS
@@ -78,8 +79,8 @@ def own_pairs(
             request = {"experiment": values, "steps": setups.STEPS}
             started = time.perf_counter()
             if precision not in traced:
-                traced[precision] = sides.trace("lightning", folder, request, place.device, backend)
-            keras = sides.trace("keras", folder, request, place.device, backend)
+                traced[precision] = processes.trace("lightning", folder, request, place.device, backend)
+            keras = processes.trace("keras", folder, request, place.device, backend)
             pair = Pair.of(keras, traced[precision], cli.experiment_from(values))
             climb(name, pair, backend, place, findings, tuple(RUNGS), time.perf_counter() - started)
             if name == names[0]:

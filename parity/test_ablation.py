@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiment.run import Run
+from experiment.runs.record import Run
 from parity import ablation
 from parity.__main__ import main
 

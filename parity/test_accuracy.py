@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiment.run import Run
+from experiment.runs.record import Run
 from parity import accuracy_runs
 from parity.accuracy import main
 from parity.accuracy_runs import Job, jobs

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from experiment import randomness
-from experiment.augmentation import Parameters, Request
 from experiment.config import Augment, Data
-from experiment.datasets import load
-from parity import augmentation, photos, sides, stock_augmentation
+from experiment.data.dataset import load
+from experiment.protocols.augmentation import Parameters, Request
+from experiment.system import processes
+from parity import augmentation, photos, stock_augmentation
 from parity.augmentation import SETTINGS, TRANSFORMS
 from parity.checks import Check, table
 
@@ -146,7 +147,7 @@ def faulty(rung: Rung, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     augmentation.request(images, "float64", placed).write(changed)
     outs = [rung.folder / f"faulty{number}.npz" for number in range(3)]
     command = [sys.executable, "-c", FAULTY_CODE, *map(str, (changed, unchanged, *outs))]
-    subprocess.run(command, check=True, env=sides.environment("cpu", "tensorflow"))
+    subprocess.run(command, check=True, env=processes.environment("cpu", "tensorflow"))
     pixels, *others = (np.load(out)["pixels"] for out in outs)
     found = augmentation.split(pixels, placed)
     by_parameters = {fault: {name: found[f"{fault}: {name}"] for name in PLACED} for fault in FAULTS}

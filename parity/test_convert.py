@@ -12,7 +12,7 @@ import pytest
 import yaml
 from keras_files import arrays
 
-from experiment.run import Run
+from experiment.runs.record import Run
 from parity import convert as conversion
 from parity.checks import table
 from parity.convert import OTHER, main

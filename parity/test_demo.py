@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiment.decoding import DEFAULTS, Reading
-from parity import demo, sides
-from parity.workers import RestartingError
+from experiment.data.decoding import DEFAULTS, Reading
+from experiment.deploy.model_worker import RestartingError
+from experiment.system import processes
+from parity import demo
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMES = ["cat", "dog", "frog", "ship", "bird", "<b>deer</b>"]
@@ -41,7 +42,7 @@ class Model:
     def classify(self, image: np.ndarray) -> np.ndarray:
         self.seen.append(image)
         if image.mean() == 77:
-            raise sides.SideError("the model cannot")
+            raise processes.SideError("the model cannot")
         if image.mean() == 78:
             raise RestartingError("the process died and is started again")
         run = RUN if image.mean() > 100 else RUN[::-1]
@@ -237,7 +238,7 @@ def posted(request: urllib.request.Request) -> tuple[int, bytes]:
 @pytest.mark.slow
 def test_the_command_on_real_runs(tmp_path: Path) -> None:
     for side in ("keras", "lightning"):
-        sides.start(f"{side}_impl.train", [*SMALL, f"--run.dir={tmp_path / side}"])
+        processes.start(f"{side}_impl.train", [*SMALL, f"--run.dir={tmp_path / side}"])
     port = free_port()
     runs = [str(tmp_path / side) for side in ("keras", "lightning")]
     command = [sys.executable, "-m", "parity", "demo", *runs, f"--port={port}"]

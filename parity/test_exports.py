@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiment import datasets
-from experiment.run import Run
-from parity import convert, exports, sides
+from experiment.data import dataset
+from experiment.deploy.model_worker import Worker
+from experiment.runs.record import Run
+from experiment.system import processes
+from parity import convert, exports
 from parity.checks import table
 from parity.exported import check
 from parity.suite import Findings, Place
-from parity.workers import Worker
 
 SMALL = (
     "--data.name=digits",
@@ -32,7 +33,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("exports") / "run"
-    sides.start("lightning_impl.train", [*SMALL, f"--run.dir={directory}"])
+    processes.start("lightning_impl.train", [*SMALL, f"--run.dir={directory}"])
     return directory
 
 
@@ -40,7 +41,7 @@ def test_the_four_agree_and_a_mutated_file_does_not(run: Path, tmp_path: Path) -
     models = exports.make(Run(run), tmp_path, ())
     assert [model.name for model in models] == ["Keras", "TFLite", "Lightning", "ONNX"]
     config = convert.config(Run(run))
-    test = datasets.load(config.data, config.seed).test
+    test = dataset.load(config.data, config.seed).test
     images = tmp_path / "images.npy"
     np.save(images, test.batch(np.arange(len(test)))[0])
     predicted = exports.predict(models, images)
@@ -50,7 +51,7 @@ def test_the_four_agree_and_a_mutated_file_does_not(run: Path, tmp_path: Path) -
 
     # Its own command finds nothing wrong with the file: the model that it is compared with is mutated, too.
     mutated = tmp_path / "mutated.onnx"
-    sides.start("lightning_impl.mutations", ["bn_epsilon", "export", str(run), f"--output={mutated}"])
+    processes.start("lightning_impl.mutations", ["bn_epsilon", "export", str(run), f"--output={mutated}"])
     models[-1] = replace(models[-1], path=mutated)
     predicted |= exports.predict(models[-1:], images)
     failed = {one.quantity for one in check(models, predicted, test.labels) if not one.passed}
@@ -62,7 +63,7 @@ def test_a_worker_answers_errors_and_goes_on(run: Path, tmp_path: Path) -> None:
     images = tmp_path / "images.npy"
     np.save(images, np.zeros((3, 32, 32, 3), np.uint8))
     with Worker("lightning", run) as worker:
-        with pytest.raises(sides.SideError, match="No such file"):
+        with pytest.raises(processes.SideError, match="No such file"):
             worker.predict(tmp_path / "none.npy", 1)
         assert worker.predict(images, 2).shape == (3, 10)
         assert (worker.time(images, 1, 0.01) > 0).all()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiment import devices
+from experiment.system import devices
 from parity import mutations
 from parity.checks import table
 from parity.ladder import RUNGS

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiment.run import HISTORY, Run
+from experiment.runs.record import HISTORY, Run
 from parity.checks import compare, table
 from parity.whole_run import CNN, VGG16_HEAD, compare_runs, diagnose, step_losses, train, train_both
 

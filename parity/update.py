@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiment import cli
-from experiment.datasets import load
-from experiment.names import command_line
-from experiment.run import Run
-from parity import sides, studies
+from experiment.data.dataset import load
+from experiment.runs.record import Run
+from experiment.system import processes
+from experiment.system.names import command_line
+from parity import studies
 from parity.studies import SIDES, Row
 
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         return cli.guarded(study)
-    except sides.SideError as error:
+    except processes.SideError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if error.refused else 1
 

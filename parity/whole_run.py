@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.run import Run
-from parity import sides
+from experiment.runs.record import Run
+from experiment.system import processes
 from parity.checks import Check, compare
 from parity.tolerances import WHOLE_RUN
 
@@ -83,11 +83,13 @@ def train(
     if side == "keras":
         arguments += ["--backend", "tensorflow"]  # the others compute parts of float64 in float32
     if mutation is None:
-        sides.start(f"{side}_impl.train", arguments, device)
+        processes.start(f"{side}_impl.train", arguments, device)
     else:
-        sides.start("lightning_impl.mutations", [mutation, "train", *arguments], device)
+        processes.start("lightning_impl.mutations", [mutation, "train", *arguments], device)
     if weights:
-        sides.start(f"{side}_impl.convert", ["export", str(directory), str(directory / "weights")], device)
+        processes.start(
+            f"{side}_impl.convert", ["export", str(directory), str(directory / "weights")], device
+        )
     # The checkpoints are large, and the arrays hold what is in them.
     shutil.rmtree(directory / "checkpoints")
     return Run(directory)

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from small_runs import SMALL
 
-from experiment import datasets
-from experiment.decoding import Reading
-from experiment.export import OLDEST, QUANTIZATIONS, draw, metadata
-from experiment.prediction import SUFFIXES, TrainedRun
+from experiment.data import dataset
+from experiment.data.decoding import Reading
+from experiment.deploy.export import OLDEST, QUANTIZATIONS, draw, metadata
+from experiment.deploy.prediction import SUFFIXES, TrainedRun
 from experiment.randomness import generator
 from parity import deployed
 
@@ -228,7 +228,7 @@ def test_quantised_files_are_smaller_and_as_good(
     path = quantised[kind]
     assert path.stat().st_size < share * file.stat().st_size
     trained = TrainedRun.open(run, side.name)
-    images = draw(datasets.load(trained.experiment.data, trained.experiment.seed), 200, 0)
+    images = draw(dataset.load(trained.experiment.data, trained.experiment.seed), 200, 0)
     exact = side.export.load_exported(file).predict(images)
     for plain in (False, True):
         found = side.export.load_exported(path, plain=plain).predict(images)
@@ -251,7 +251,7 @@ def test_int8_is_calibrated_on_the_images_that_are_drawn(side: Side, run: Path, 
 
 def test_calibration_images_are_different_training_images(side: Side, run: Path) -> None:
     trained = TrainedRun.open(run, side.name)
-    data = datasets.load(trained.experiment.data, trained.experiment.seed)
+    data = dataset.load(trained.experiment.data, trained.experiment.seed)
     rows = generator(3, "calibration").permutation(len(data.train))[:20]
     np.testing.assert_array_equal(draw(data, 20, 3), data.train.batch(rows)[0])
     assert len(np.unique(rows)) == 20

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from experiment.run import Run
+from experiment.runs.record import Run
 
 # A small network on few images: seconds on a CPU, and every feature of a run in it.
 SMALL = (
@@ -28,7 +28,7 @@ SMALL = (
 )
 KILLED = """
 import os, signal, sys
-from experiment.progress import Recorder
+from experiment.training.recorder import Recorder
 from {side}.train import main
 
 step = Recorder.step

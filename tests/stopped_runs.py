@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from experiment.progress import Recorder
-from experiment.run import Run
+from experiment.runs.record import Run
+from experiment.training.recorder import Recorder
 
 TINY = (
     "--data.name=digits",

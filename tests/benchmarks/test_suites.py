@@ -15,7 +15,7 @@ from benchmarks.inference import summary
 from benchmarks.suite import setting_of
 from benchmarks.train import Suite
 from experiment.config import Experiment
-from parity import sides
+from experiment.system import processes
 
 SMALL = ("--data.name=digits", "--model.filters=[4,8]", "--model.dense_units=16", "--gpus=0")
 
@@ -188,7 +188,7 @@ def test_training_is_measured_and_reported(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_inference_is_measured_and_reported(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    sides.start(
+    processes.start(
         "lightning_impl.train", [*SMALL, "--data.limit=100", "--training.epochs=1", f"--run.dir={run}"]
     )
     out = tmp_path / "out"

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from experiment import cli, devices, signals
+from experiment import cli
 from experiment.cli import Framework, read_config, resolve_backend, train_request
 from experiment.config import Experiment
-from experiment.datasets import DataError
-from experiment.run import Run, RunError
+from experiment.errors import DataError, RunError
+from experiment.runs.record import Run
+from experiment.system import devices, signals
 
 PLATEAU_AND_SCHEDULE = ("--training.plateau.patience=2", "--training.schedule.kind=cosine")
 FIVE_BLOCKS = ("--model.filters=[1,1,1,1,1]", "--model.block_dropout=[0,0,0,0,0]")
@@ -276,7 +277,7 @@ def test_a_run_without_a_checkpoint_begins_anew(old_run: Path, capsys: pytest.Ca
 def test_a_run_that_is_written_is_neither_resumed_nor_replaced(
     refusal: Refusal, old_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiment.files.writer", lambda directory: "process 7 on there")
+    monkeypatch.setattr("experiment.system.files.writer", lambda directory: "process 7 on there")
     assert "is being written by process 7 on there" in refusal(f"--resume={old_run}")
     assert "is being written by process 7" in refusal(f"--run.dir={old_run}", "--run.overwrite=true")
 
@@ -342,8 +343,6 @@ def test_a_backend_that_is_unknown_or_not_installed_is_refused(
 
 
 def test_guarded_turns_the_users_mistakes_into_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    from experiment.lifecycle import RunError
-
     def failing(error: BaseException) -> Callable[[], int]:
         def command() -> int:
             raise error

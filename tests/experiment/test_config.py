@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from experiment.config import Data, Experiment, Schedule
-from experiment.decoding import DEFAULTS, Reading
+from experiment.data.decoding import DEFAULTS, Reading
 
 
 def refusal(**values: Any) -> str:

@@ -264,7 +264,10 @@ def test_a_file_is_read_in_one_sitting() -> None:
 
 
 def test_no_module_of_the_ground_floor_brings_a_framework_in() -> None:
-    names = [f"experiment.{path.stem}" for path in (ROOT / "experiment").glob("[a-z]*.py")]
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "experiment").rglob("[a-z]*.py")
+    ]
     code = (
         f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
         "print(sorted({'torch', 'keras', 'tensorflow', 'jax', 'lightning'} & set(sys.modules)))"

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from experiment import randomness
-from experiment.augmentation import Request
 from experiment.config import Augment, Experiment
-from experiment.datasets import DataError, load
+from experiment.data.dataset import load
+from experiment.errors import DataError
+from experiment.protocols.augmentation import Request
 from keras_impl import augmented
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule

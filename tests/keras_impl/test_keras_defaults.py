@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from experiment import keras_defaults
-from experiment.keras_defaults import CALLBACKS, LAYERS, OPTIMIZERS
+from experiment.protocols import keras_defaults
+from experiment.protocols.keras_defaults import CALLBACKS, LAYERS, OPTIMIZERS
 
 PLACES = [
     *((keras.layers, name) for name in LAYERS),

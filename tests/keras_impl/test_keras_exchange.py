@@ -13,9 +13,10 @@ from keras_files import arrays
 from small_runs import SMALL, probabilities
 
 from experiment.config import Experiment
-from experiment.lifecycle import RunError, Session
-from experiment.prediction import TrainedRun
-from experiment.run import Run
+from experiment.deploy.prediction import TrainedRun
+from experiment.errors import RunError
+from experiment.runs.record import Run
+from experiment.training.lifecycle import Session
 from keras_impl import convert, train
 from keras_impl.exchange import read_checkpoints
 from keras_impl.model import build_model

@@ -19,7 +19,7 @@ from flatbuffers.table import Table
 from tensorflow.lite.python.schema_py_generated import BuiltinOperator
 from tensorflow.lite.tools.flatbuffer_utils import convert_object_to_bytearray, read_model_from_bytearray
 
-from experiment.export import muted
+from experiment.deploy.export import muted
 from keras_impl import export, predict, tflite_metadata, train
 
 

@@ -11,8 +11,8 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from experiment import randomness
 from experiment.config import Augment, Experiment
-from experiment.datasets import load
-from experiment.weights import base_weights
+from experiment.data.dataset import load
+from experiment.data.pretrained import base_weights
 from keras_impl.augment import KerasAugment, affine
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule

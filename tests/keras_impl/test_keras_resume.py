@@ -12,9 +12,9 @@ import pytest
 from small_runs import STOPPED, assert_same_run, moments, probabilities, rows
 
 from experiment.config import Data
-from experiment.datasets import load
-from experiment.prediction import TrainedRun
-from experiment.run import Run
+from experiment.data.dataset import load
+from experiment.deploy.prediction import TrainedRun
+from experiment.runs.record import Run
 from keras_impl import model, predict
 from keras_impl.train import main
 from keras_impl.weights import weights

@@ -12,7 +12,7 @@ import pytest
 from small_runs import rows
 from stopped_runs import TINY, assert_stopped_resumably, exit_code_of, full_disk_after, half_and_dead, stopped
 
-from experiment.run import Run
+from experiment.runs.record import Run
 from keras_impl.callbacks import SaveCheckpoints
 from keras_impl.train import main
 

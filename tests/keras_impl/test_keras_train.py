@@ -11,8 +11,8 @@ from keras_files import arrays
 from small_runs import SMALL, compiled_and_eager_losses, kill_after, probabilities, rows
 
 from experiment.config import Data
-from experiment.datasets import load
-from experiment.run import Run
+from experiment.data.dataset import load
+from experiment.runs.record import Run
 from keras_impl.train import main
 
 EVENTS = ("--training.plateau.patience=1", "--training.plateau.min_delta=0.5", "--training.epochs=5")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from experiment import randomness
-from experiment.augmentation import Request
 from experiment.config import Augment, Experiment
-from experiment.datasets import load
+from experiment.data.dataset import load
+from experiment.protocols.augmentation import Request
 from lightning_impl import augmented
 from lightning_impl.augment import build_augment
 from lightning_impl.data import DataModule, to_float

@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
 from experiment.config import Experiment
-from experiment.tracing import TraceError
+from experiment.protocols.trace import TraceError
 from lightning_impl import keras_semantics
 from lightning_impl.classifier import Classifier
 from lightning_impl.defaults import Finding

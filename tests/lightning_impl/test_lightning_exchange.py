@@ -13,9 +13,10 @@ from small_runs import SMALL, probabilities
 from torch import nn
 
 from experiment.config import Experiment
-from experiment.lifecycle import RunError, Session
-from experiment.prediction import TrainedRun
-from experiment.run import Run
+from experiment.deploy.prediction import TrainedRun
+from experiment.errors import RunError
+from experiment.runs.record import Run
+from experiment.training.lifecycle import Session
 from lightning_impl import convert, train
 from lightning_impl.exchange import read_checkpoints
 from lightning_impl.keras_semantics import BatchNorm

@@ -12,8 +12,8 @@ from exported import *  # noqa: F403
 from exported import Side
 from onnx import TensorProto, helper, numpy_helper
 
-from experiment.export import metadata
-from experiment.prediction import TrainedRun
+from experiment.deploy.export import metadata
+from experiment.deploy.prediction import TrainedRun
 from lightning_impl import export, predict, train
 
 

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from experiment import randomness
 from experiment.config import Augment, Experiment
-from experiment.datasets import load
+from experiment.data.dataset import load
 from lightning_impl.augment import KerasAugment, affine, build_augment
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule

@@ -12,9 +12,9 @@ from small_runs import STOPPED, assert_same_run, moments, probabilities, rows
 from torch import nn
 
 from experiment.config import Data
-from experiment.datasets import load
-from experiment.prediction import TrainedRun
-from experiment.run import Run
+from experiment.data.dataset import load
+from experiment.deploy.prediction import TrainedRun
+from experiment.runs.record import Run
 from lightning_impl import model, predict
 from lightning_impl.keras_semantics import Flatten
 from lightning_impl.train import main

@@ -14,7 +14,7 @@ from small_runs import rows
 from stopped_runs import TINY, assert_stopped_resumably, exit_code_of, full_disk_after, half_and_dead, stopped
 
 from experiment.config import Experiment
-from experiment.run import Run
+from experiment.runs.record import Run
 from lightning_impl.fit import build_trainer
 from lightning_impl.train import main
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_runs import SMALL, compiled_and_eager_losses, kill_after, probabilities, rows
 
-from experiment.run import Run
+from experiment.runs.record import Run
 from lightning_impl.train import main
 
 EVENTS = ("--training.plateau.patience=1", "--training.plateau.min_delta=0.5", "--training.epochs=5")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiment import prediction
-from experiment.decoding import DEFAULTS, Reading, decode, decode_files
+from experiment.data.decoding import DEFAULTS, Reading, decode, decode_files
+from experiment.deploy import prediction
 from parity import deployed
 
 SIZE = 6

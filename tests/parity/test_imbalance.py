@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiment.run import Run
+from experiment.runs.record import Run
 from parity import imbalance
 
 FACTS = {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from parity import exports, prove, results, sides, suite
+from experiment.system import processes
+from parity import exports, prove, results, suite
 from parity.checks import Check, Rung
 from parity.suite import Findings, Place
 
@@ -63,7 +64,7 @@ def test_what_was_found_before_a_failure_is_kept(
     def climb(names: object, combinations: object, place: Place, findings: Findings) -> None:
         found = Check("parameters", 0.0, 0.0)
         findings.rungs.append(Rung("structure", "cnn", "jax", "float32", "cpu", [found]))
-        raise sides.SideError("keras_impl died")
+        raise processes.SideError("keras_impl died")
 
     monkeypatch.setattr(prove.suite, "own_pairs", climb)
     (tmp_path / "report.html").write_text("an earlier climb")

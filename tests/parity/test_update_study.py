@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiment.run import Run
+from experiment.runs.record import Run
 from parity import update
 from parity.studies import Row
 

@@ -1,0 +1,120 @@
+"""What the two `augmented` commands read and write: images and the parameters that place each."""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from experiment import cli
+from experiment.cli import Framework, PlainParser
+from experiment.config import Augment, Experiment
+from experiment.errors import DataError
+from experiment.system import devices
+from experiment.system.files import replacing
+
+Parameters = dict[str, np.ndarray]
+Pixels = Callable[[np.ndarray, Parameters], np.ndarray]
+Draws = Callable[[Augment, int, int, int], Parameters]
+
+PARAMETERS = ("theta", "tx", "ty", "zx", "zy", "flip")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Images to augment under given parameters, and what a framework's own sampler is to draw.
+
+    images: float32 or float64 (N, S, S, 3) in 0..255; their precision is the answer's. parameters: arrays
+    (N,), as `randomness.augmentation` returns them. draws: how many of the sampler's, under `settings`, from
+    `seed`.
+    """
+
+    images: np.ndarray
+    parameters: Parameters
+    settings: Augment = field(default_factory=Augment)
+    draws: int = 0
+    seed: int = 1
+
+    def write(self, path: Path) -> None:
+        settings = np.array(self.settings.model_dump_json())
+        arrays = {"images": self.images, "settings": settings, "draws": self.draws, "seed": self.seed}
+        write(path, {**arrays, **self.parameters})
+
+    @classmethod
+    def read(cls, path: Path) -> Request:
+        """The request that a file holds; raises DataError where it holds none."""
+        try:
+            with zipfile.ZipFile(path), np.load(path) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: cannot be read as an .npz file ({error})") from error
+        wanted = {"images", "settings", "draws", "seed", *PARAMETERS}
+        if missing := sorted(wanted - arrays.keys()):
+            raise DataError(f"{path}: holds no {', '.join(missing)}")
+        images = arrays["images"]
+        side = images.shape[1] if images.ndim == 4 else 0
+        if images.dtype not in (np.float32, np.float64) or images.shape[1:] != (side, side, 3):
+            raise DataError(f"{path}: images are {images.dtype} {images.shape}, not float (N, S, S, 3)")
+        if odd := [name for name in PARAMETERS if arrays[name].shape != images.shape[:1]]:
+            raise DataError(f"{path}: {', '.join(odd)} must hold one value an image, {len(images)}")
+        parameters = {name: arrays[name] for name in PARAMETERS}
+        try:
+            settings = Augment.model_validate_json(str(arrays["settings"]))
+        except ValueError as error:
+            raise DataError(f"{path}: settings are no augmentation: {arrays['settings']}") from error
+        return cls(images, parameters, settings, int(arrays["draws"]), int(arrays["seed"]))
+
+
+def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of `python -m <framework>_impl.augmented`; exits with 2 on a mistake.
+
+    Holds the framework that is imported next to the device, and Keras to its backend.
+    """
+    parser = PlainParser(prog=f"{framework}_impl.augmented", description="Augment images as asked.")
+    parser.add_argument("request", type=Path, metavar="REQUEST.npz", help="images and parameters")
+    parser.add_argument("out", type=Path, metavar="OUT.npz", help="where the pixels go")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="left out: what is there")
+    if framework == "keras":
+        parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
+    arguments = parser.parse_args(argv)
+    if arguments.device == "cuda" and not devices.count_gpus():
+        cli.fail("--device cuda: this machine shows no CUDA GPUs")
+    gpus = None if arguments.device is None else int(arguments.device == "cuda")
+    cli.use_device(framework, Experiment(gpus=gpus, backend=getattr(arguments, "backend", None)))
+    return arguments
+
+
+def run(arguments: argparse.Namespace, replay: Pixels, stock_pixels: Pixels, stock_draws: Draws) -> int:
+    """Answer a request; returns the exit code of the command.
+
+    OUT.npz holds `pixels` of this project's augmentation and `stock` of the framework's own, both like the
+    images, and where draws are asked for what the framework's own sampler drew, as `drawn_theta` and so on.
+    """
+
+    def command() -> int:
+        request = Request.read(arguments.request)
+        answer = {
+            "pixels": replay(request.images, request.parameters),
+            "stock": stock_pixels(request.images, request.parameters),
+        }
+        if request.draws:
+            size = request.images.shape[1]
+            drawn = stock_draws(request.settings, request.draws, size, request.seed)
+            answer |= {f"drawn_{name}": values for name, values in drawn.items()}
+        try:
+            write(arguments.out, answer)
+        except OSError as error:
+            raise DataError(f"{arguments.out}: cannot be written ({error.strerror})") from error
+        return 0
+
+    return cli.guarded(command)
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray | int]) -> None:
+    """Write an .npz file, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

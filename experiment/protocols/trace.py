@@ -1,0 +1,171 @@
+"""What a trace asks and writes, the same on both sides: a request in, structure.json and arrays.npz out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment import cli, randomness
+from experiment.config import Experiment
+from experiment.errors import RunError
+from experiment.runs.record import Run
+
+Arrays = dict[str, np.ndarray]
+
+
+class TraceError(RunError):
+    """A model cannot be traced; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to trace; see the two `trace` commands.
+
+    steps: how many training steps; 0 describes the structure alone. build: a user's model, whose inputs, the
+    other side's weights and the map from this side's layer names to the other's lie in the files named.
+    """
+
+    experiment: Experiment
+    steps: int = 1
+    build: str | None = None
+    inputs_file: str = ""
+    loss_name: str = "auto"
+    weights: str | None = None
+    layers: dict[str, str] = field(default_factory=dict)
+
+    def inputs(self) -> np.ndarray:
+        return np.load(self.inputs_file)
+
+    def loss(self, shape: tuple[int, ...]) -> str:
+        """crossentropy or mse, as asked; `auto` takes outputs of shape (N, C), C above 1, for classes."""
+        if self.loss_name != "auto":
+            return self.loss_name
+        return "crossentropy" if len(shape) == 2 and shape[1] > 1 else "mse"
+
+    def their_weights(self) -> dict[str, Arrays]:
+        """The other side's initial weights, by layer and name."""
+        assert self.weights is not None
+        found: dict[str, Arrays] = {}
+        with np.load(self.weights) as arrays:
+            for key in arrays.files:
+                if key.startswith("initial/"):
+                    layer, name = key.removeprefix("initial/").rsplit("/", 1)
+                    found.setdefault(layer, {})[name] = arrays[key]
+        return found
+
+    def their_outputs(self) -> np.ndarray | None:
+        """What the other side's model gives for the first step's inputs."""
+        if self.weights is None:
+            return None
+        with np.load(self.weights) as arrays:
+            return arrays["outputs"]
+
+
+def read(path: Path) -> Request:
+    """The request that a JSON file holds; raises SystemExit(2) for an impossible experiment."""
+    values = json.loads(path.read_text())
+    return Request(**{**values, "experiment": cli.experiment_from(values["experiment"])})
+
+
+def run(argv: Sequence[str], trace: Callable[[Request], tuple[dict[str, Any], Arrays]]) -> int:
+    """Read the request, trace, and write the record; returns the exit code of the command."""
+    request, out = read(Path(argv[0])), Path(argv[1])
+
+    def command() -> int:
+        write(out, *trace(request))
+        return 0
+
+    return cli.guarded(command)
+
+
+def write(out: Path, structure: dict[str, Any], arrays: Arrays) -> None:
+    """Write structure.json and arrays.npz."""
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez(out / "arrays.npz", **arrays)  # type: ignore[arg-type]
+    Run(out).write_json("structure.json", structure)
+
+
+def structure(layers: list[dict[str, Any]], parameters: dict[str, int], unused: list[str]) -> dict[str, Any]:
+    """The content of structure.json. unused: layers with weights that no input reaches."""
+    return {"layers": layers, "parameters": parameters, "unused": unused}
+
+
+def epoch(number: int, batches: list[tuple[np.ndarray, np.ndarray]]) -> Arrays:
+    """What an epoch's batches, (images (N, S, S, 3), labels (N,)), say of their order, sizes and content."""
+    key = f"data/epoch{number}"
+    return {
+        f"{key}/sizes": np.array([len(labels) for _, labels in batches]),
+        f"{key}/labels": np.concatenate([labels for _, labels in batches]),
+        f"{key}/means": np.concatenate([images.mean(axis=(1, 2), dtype=np.float64) for images, _ in batches]),
+        f"{key}/first": batches[0][0],
+        f"{key}/last": batches[-1][0],
+    }
+
+
+def changed(weights: Arrays, arrays: Arrays) -> Arrays:
+    """Those `stage/layer/weight` that are no longer as `initial/layer/weight` was: frozen ones take space."""
+    return {
+        key: array
+        for key, array in weights.items()
+        if not np.array_equal(array, arrays[f"initial/{key.split('/', 1)[1]}"])
+    }
+
+
+def parts(count: int, steps: int) -> list[slice]:
+    """Which of `count` inputs each step takes: consecutive parts of equal size, at least two inputs each."""
+    size = max(count // max(steps, 1), 2)
+    starts = [(step * size) % max(count - size + 1, 1) for step in range(max(steps, 1))]
+    return [slice(start, start + size) for start in starts]
+
+
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether outputs (N, ..., C) are shares that sum to 1, and not logits."""
+    return outputs.ndim > 1 and bool((outputs >= 0).all()) and np.allclose(outputs.sum(-1), 1)
+
+
+def unsettled(value: np.ndarray, seed: int, name: str) -> np.ndarray:
+    """A weight that is one number throughout, each element moved; any other weight as it is."""
+    if value.size == 0 or (value != value.flat[0]).any():
+        return value
+    width = 0.3 * abs(value.flat[0]) or 0.05
+    moved = randomness.generator(seed, f"unsettled {name}").uniform(-width, width, value.shape)
+    return (value + moved).astype(value.dtype)
+
+
+def told(error: Exception) -> str:
+    """What an exception says, on one line: its kind and the first two lines, without a terminal's colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    text = " ".join([f"{type(error).__name__}:", *lines[:2]])
+    return text if len(text) <= 300 else f"{text[:299]}…"
+
+
+def user_object(name: str) -> Callable[[], Any]:
+    """The function that `package.module:function` names, looked for from the working directory.
+
+    Raises TraceError where there is none.
+    """
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        raise TraceError(f"{name}: there is no module {error.name} (searched from {os.getcwd()})") from error
+    except AttributeError as error:
+        raise TraceError(
+            f"{name}: {module_name} has no {attribute!r}: write package.module:function"
+        ) from error
+    except Exception as error:  # whatever the user's module raises when it is imported
+        raise TraceError(f"{name}: importing {module_name} fails: {told(error)}") from error
+    if not callable(found):
+        raise TraceError(f"{name} is no function that builds a model")
+    return found

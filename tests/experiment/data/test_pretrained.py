@@ -1,0 +1,144 @@
+"""Pretrained weights from Keras's file layouts, made small."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from loopback import Server, md5
+
+from experiment.data import pretrained
+from experiment.data.pretrained import RESNET50_STAGES, VGG16_BLOCKS, Layers, base_weights, resnet50_shapes
+from experiment.errors import DataError
+
+BLOCKS = ((2, 4), (1, 5))
+SHAPES = {"block1_conv1": (3, 4), "block1_conv2": (4, 4), "block2_conv1": (4, 5)}
+Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "VGG16_BLOCKS", BLOCKS)
+
+
+@pytest.fixture
+def arrays() -> Arrays:
+    random = np.random.default_rng(0)
+    return {
+        name: (random.random((3, 3, *channels), np.float32), random.random(channels[1], np.float32))
+        for name, channels in SHAPES.items()
+    }
+
+
+def legacy(path: Path, arrays: Arrays) -> str:
+    with h5py.File(path, "w") as file:
+        for name, (kernel, bias) in arrays.items():
+            file[f"{name}/{name}_W_1:0"], file[f"{name}/{name}_b_1:0"] = kernel, bias
+        file.create_group("block1_pool")
+    return str(path)
+
+
+def keras3(path: Path, arrays: Arrays) -> str:
+    with h5py.File(path, "w") as file:
+        for layer, pair in enumerate(arrays.values()):
+            for number, array in enumerate(pair):
+                file[f"layers/conv2d{f'_{layer}' if layer else ''}/vars/{number}"] = array
+        file.create_group("layers/max_pooling2d/vars")
+    return str(path)
+
+
+def imagenet(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes) -> None:
+    monkeypatch.setitem(pretrained.IMAGENET, "vgg16", (url, md5(content)))
+
+
+def assert_read(read: Layers, arrays: Arrays) -> None:
+    assert list(read) == list(SHAPES)
+    for name, pair in arrays.items():
+        for got, expected in zip(read[name], pair, strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_vgg16_has_its_number_of_parameters() -> None:
+    count, channels = 0, 3
+    for convolutions, filters in VGG16_BLOCKS:
+        for _ in range(convolutions):
+            count, channels = count + (9 * channels + 1) * filters, filters
+    assert count == 14_714_688
+
+
+@pytest.mark.parametrize("write", [legacy, keras3])
+def test_both_layouts_are_read_by_layer_name(write, arrays: Arrays, tmp_path: Path) -> None:
+    assert_read(base_weights("vgg16", write(tmp_path / "w.h5", arrays), "nowhere"), arrays)
+
+
+def test_resnet50_has_its_number_of_parameters() -> None:
+    assert RESNET50_STAGES == ((3, 64), (4, 128), (6, 256), (3, 512))
+    assert sum(int(np.prod(shape)) for layer in resnet50_shapes().values() for shape in layer) == 23_587_712
+
+
+def test_random_needs_no_file() -> None:
+    assert base_weights("vgg16", "random", "nowhere") == {}
+
+
+def test_a_missing_layer_is_named(arrays: Arrays, tmp_path: Path) -> None:
+    del arrays["block2_conv1"]
+    with pytest.raises(DataError, match=r"w\.h5: not a Keras weights file of VGG16.*block2_conv1"):
+        base_weights("vgg16", legacy(tmp_path / "w.h5", arrays), "nowhere")
+
+
+@pytest.mark.parametrize("part", ["kernel", "bias"])
+def test_a_wrong_shape_is_named_with_the_right_one(part: str, arrays: Arrays, tmp_path: Path) -> None:
+    kernel, bias = arrays["block1_conv2"]
+    arrays["block1_conv2"] = (kernel[:, :, :3], bias) if part == "kernel" else (kernel, bias[:3])
+    with pytest.raises(DataError, match=r"w\.h5: block1_conv2 holds .* VGG16 has \(3, 3, 4, 4\) and \(4,\)"):
+        base_weights("vgg16", keras3(tmp_path / "w.h5", arrays), "nowhere")
+
+
+def test_a_layer_with_a_third_array_is_refused(arrays: Arrays, tmp_path: Path) -> None:
+    path = keras3(tmp_path / "w.h5", arrays)
+    with h5py.File(path, "a") as file:
+        file["layers/conv2d/vars/2"] = np.zeros(4)
+    with pytest.raises(DataError, match="conv2d holds 3 arrays"):
+        base_weights("vgg16", path, "nowhere")
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5"])
+def test_a_file_that_is_not_hdf5_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.h5").write_bytes(content)
+    with pytest.raises(DataError, match=r"w\.h5: not a Keras weights file"):
+        base_weights("vgg16", str(tmp_path / "w.h5"), "nowhere")
+    with pytest.raises(DataError, match=r"absent\.h5"):
+        base_weights("vgg16", str(tmp_path / "absent.h5"), "nowhere")
+
+
+def test_imagenet_is_downloaded_once_into_the_cache(
+    server: Server, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Path(legacy(tmp_path / "made.h5", arrays)).read_bytes()
+    server.files["/vgg16.h5"] = content
+    imagenet(monkeypatch, f"{server.url}/vgg16.h5", content)
+    for _ in range(2):
+        assert_read(base_weights("vgg16", "imagenet", str(tmp_path / "cache")), arrays)
+    assert server.requests == [("/vgg16.h5", None)]
+    assert (tmp_path / "cache" / "vgg16.h5").read_bytes() == content
+
+
+def test_a_wrong_download_is_refused_and_not_kept(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagenet(monkeypatch, f"{server.url}/file", b"another file")
+    with pytest.raises(DataError, match=r"--model\.weights random"):
+        base_weights("vgg16", "imagenet", str(tmp_path / "cache"))
+    assert not (tmp_path / "cache" / "file").exists()
+
+
+def test_a_server_that_refuses_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        imagenet(monkeypatch, f"http://127.0.0.1:{probe.getsockname()[1]}/vgg16.h5", b"")
+        with pytest.raises(DataError, match=r"cannot download(.|\n)*--model\.weights random"):
+            base_weights("vgg16", "imagenet", str(tmp_path / "cache"))
