@@ -17,13 +17,17 @@ class Suite(throughput.Suite):
     base = "the tutorial's ImageDataGenerator"
     images = 25600
     ways = {  # noqa: RUF012
-        base: Way("keras_impl.bare", ("--mode=tutorial_input", "--backend=tensorflow"), "tensorflow"),
+        base: Way(
+            "keras_impl.bench.baselines", ("--mode=tutorial_input", "--backend=tensorflow"), "tensorflow"
+        ),
         "Lightning": Way("lightning_impl.bare", ("--mode=input",)),
         "Lightning, torchvision's transforms": Way(
             "lightning_impl.bare", ("--mode=input", "--augment.kind=torchvision")
         ),
-        "Keras on TensorFlow": Way("keras_impl.bare", ("--mode=input", "--backend=tensorflow"), "tensorflow"),
-        "Keras on JAX": Way("keras_impl.bare", ("--mode=input", "--backend=jax"), "jax"),
-        "Keras on torch": Way("keras_impl.bare", ("--mode=input", "--backend=torch")),
+        "Keras on TensorFlow": Way(
+            "keras_impl.bench.baselines", ("--mode=input", "--backend=tensorflow"), "tensorflow"
+        ),
+        "Keras on JAX": Way("keras_impl.bench.baselines", ("--mode=input", "--backend=jax"), "jax"),
+        "Keras on torch": Way("keras_impl.bench.baselines", ("--mode=input", "--backend=torch")),
     }
     quick = (base, "Lightning", "Keras on TensorFlow")

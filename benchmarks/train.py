@@ -65,7 +65,7 @@ class Suite(throughput.Suite):
         "Keras on JAX, train": Way("keras_impl.train", ("--backend=jax",), "jax"),
         "Keras on torch, train": Way("keras_impl.train", ("--backend=torch",)),
         "the tutorial's recipe": Way(
-            "keras_impl.bare", ("--mode=tutorial", "--backend=tensorflow"), "tensorflow"
+            "keras_impl.bench.baselines", ("--mode=tutorial", "--backend=tensorflow"), "tensorflow"
         ),
         "one CUDA graph": Way("lightning_impl.bare", ("--mode=captured",)),
     }

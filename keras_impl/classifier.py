@@ -7,7 +7,7 @@ import keras
 from experiment.config import Experiment
 from experiment.system import devices
 from keras_impl.augment import KerasAugment
-from keras_impl.fused import fuse_batch_norm
+from keras_impl.layers.fused_batchnorm import fuse_batch_norm
 from keras_impl.model import build_model
 
 

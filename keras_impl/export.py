@@ -15,10 +15,10 @@ import numpy as np
 from experiment import cli
 from experiment.deploy import export
 from experiment.deploy.export import Content
-from experiment.deploy.prediction import Exported
-from experiment.system import devices
 from keras_impl import tflite_metadata
-from keras_impl.predict import load, predictor
+from keras_impl.checkpoint import load
+from keras_impl.predict import predictor
+from keras_impl.runtime import load_exported
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def write(content: Content, path: Path) -> None:
     cli.use_device("keras", trained.experiment)
     import keras
 
-    from keras_impl.folding import fold
+    from keras_impl.batchnorm_folding import fold
 
     size = trained.experiment.data.image_size
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
@@ -77,42 +77,6 @@ def converter_settings(quantize: str | None, calibration: np.ndarray | None) -> 
     if calibration is not None:
         settings["representative_dataset"] = lambda: ([image[None]] for image in calibration)
     return settings
-
-
-def load_exported(path: Path, threads: int | None = None, plain: bool = False) -> Exported:
-    """An exported file, run by LiteRT on the CPU; raises RunError for a damaged one.
-
-    threads: all cores unless told. plain: without XNNPACK.
-    """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else OpResolverType.AUTO
-
-    def tensors(details: dict[str, Any], shape: str) -> dict[str, export.Tensor]:
-        return {
-            name: export.Tensor(np.dtype(tensor["dtype"]).name, tuple(map(int, tensor[shape])))
-            for name, tensor in details.items()
-        }
-
-    with export.running(f"{path}: cannot be read as a TFLite model"):
-        runner = Interpreter(
-            model_content=export.content_of(path),
-            num_threads=threads or devices.count_cores(),
-            experimental_op_resolver_type=kind,
-        ).get_signature_runner()
-    takes = tensors(runner.get_input_details(), "shape_signature")
-    gives = tensors(runner.get_output_details(), "shape")  # of a batch of one
-    try:
-        with zipfile.ZipFile(path) as archive:
-            metadata = json.loads(archive.read(tflite_metadata.FACTS))
-    except Exception:  # zipfile, json and the archive's compressions have many kinds, for a foreign one
-        metadata = {}
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        [probabilities] = runner(images=images).values()
-        return probabilities
-
-    return export.described(path, metadata, takes, gives, predict)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import numpy as np
 from experiment import cli
 from experiment.deploy import prediction
 from experiment.deploy.prediction import Classify, Exported, TrainedRun
-from experiment.errors import RunError
-from experiment.runs.record import brief
+from keras_impl.checkpoint import load
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def load_exported(path: Path) -> Exported:
     """A file that `export` wrote; raises RunError for a damaged one."""
-    from keras_impl.export import load_exported
+    from keras_impl.runtime import load_exported
 
     return load_exported(path)
 
@@ -33,7 +32,7 @@ def predictor(trained: TrainedRun) -> Classify:
     cli.use_device("keras", trained.experiment)
     import keras
 
-    from keras_impl.fit import numerics
+    from keras_impl.precision import numerics
 
     with numerics(trained.experiment):
         model = load(trained)
@@ -43,20 +42,6 @@ def predictor(trained: TrainedRun) -> Classify:
             return np.asarray(model.predict_on_batch(images.astype(keras.config.floatx())))
 
     return classify
-
-
-def load(trained: TrainedRun):
-    """The run's model; raises RunError for a damaged checkpoint."""
-    from keras_impl.model import build_model
-
-    name = "best.keras" if trained.experiment.training.use_best else "last.keras"
-    path = trained.run.checkpoints / name
-    model = build_model(trained.experiment, len(trained.class_names), pretrained=False)
-    try:
-        model.load_weights(path)
-    except Exception as error:  # h5py and Keras raise many kinds for a damaged file
-        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
-    return model
 
 
 if __name__ == "__main__":

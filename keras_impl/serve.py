@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from experiment import cli
 from experiment.deploy import serving
-from keras_impl.export import load_exported
 from keras_impl.predict import predictor
+from keras_impl.runtime import load_exported
 
 
 def main(argv: Sequence[str] | None = None) -> int:

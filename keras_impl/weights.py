@@ -11,7 +11,7 @@ from experiment.errors import RunError
 from experiment.protocols.checkpoint import Arrays
 from experiment.training import warm_start as update
 from experiment.training.lifecycle import Session
-from keras_impl import predict
+from keras_impl import checkpoint
 from keras_impl.model import named_layers
 
 
@@ -35,7 +35,7 @@ def load(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
 def warm_start(session: Session, model: keras.Model) -> None:
     """Give a new model the weights of the run that its session starts from, if from any."""
     if session.warm is not None:
-        old = weights(predict.load(session.warm))
+        old = weights(checkpoint.load(session.warm))
         load(model, update.grown(old, weights(model), len(session.warm.class_names)))
 
 

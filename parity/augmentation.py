@@ -92,7 +92,7 @@ def answer(
     question, reply = folder / f"{side}_request.npz", folder / f"{side}_answer.npz"
     asked.write(question)
     arguments = [str(question), str(reply), f"--device={device}"]
-    processes.start(f"{side}_impl.augmented", arguments, device, backend)
+    processes.start(f"{side}_impl.trace.augmented", arguments, device, backend)
     with np.load(reply) as file:
         return {name: file[name] for name in file.files}
 

@@ -128,11 +128,11 @@ def command(side: str, action: str, run: Run, arrays: Path) -> None:
     device = "cuda" if devices.wanted(config(run).gpus) else "cpu"
     arguments = [action, str(run.directory), str(arrays)]
     try:
-        processes.start(f"{side}_impl.convert", arguments, device, cli.resolve_backend(config(run)))
+        processes.start(f"{side}_impl.convert.command", arguments, device, cli.resolve_backend(config(run)))
     except processes.SideError as error:
         if error.refused:
             raise RunError(str(error)) from error
-        raise ConversionError(f"{side}_impl.convert {action} failed:\n{error}") from error
+        raise ConversionError(f"{side}_impl.convert.command {action} failed:\n{error}") from error
 
 
 def verify(run: Run, made: Run) -> None:

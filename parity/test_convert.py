@@ -196,7 +196,7 @@ def test_training_goes_on_the_same(tmp_path: Path, side: str, options: tuple[str
     assert largest_difference(run, made) <= 1e-12
     for one, its in ((run, side), (made, OTHER[side])):
         run_command(f"{its}_impl.train", f"--resume={one.directory}", "--training.epochs=9")
-        run_command(f"{its}_impl.convert", "export", str(one.directory), f"{one.directory}/weights")
+        run_command(f"{its}_impl.convert.command", "export", str(one.directory), f"{one.directory}/weights")
     checks = compare_runs(run, made)
     assert all(check.passed for check in checks), table(checks)
     rates = [row["learning_rate"] for row in made.history()]

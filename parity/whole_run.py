@@ -88,7 +88,7 @@ def train(
         processes.start("lightning_impl.mutations", [mutation, "train", *arguments], device)
     if weights:
         processes.start(
-            f"{side}_impl.convert", ["export", str(directory), str(directory / "weights")], device
+            f"{side}_impl.convert.command", ["export", str(directory), str(directory / "weights")], device
         )
     # The checkpoints are large, and the arrays hold what is in them.
     shutil.rmtree(directory / "checkpoints")

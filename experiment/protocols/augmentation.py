@@ -70,11 +70,11 @@ class Request:
 
 
 def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line of `python -m <framework>_impl.augmented`; exits with 2 on a mistake.
+    """The command line of `python -m <framework>_impl.trace.augmented`; exits with 2 on a mistake.
 
     Holds the framework that is imported next to the device, and Keras to its backend.
     """
-    parser = PlainParser(prog=f"{framework}_impl.augmented", description="Augment images as asked.")
+    parser = PlainParser(prog=f"{framework}_impl.trace.augmented", description="Augment images as asked.")
     parser.add_argument("request", type=Path, metavar="REQUEST.npz", help="images and parameters")
     parser.add_argument("out", type=Path, metavar="OUT.npz", help="where the pixels go")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="left out: what is there")

@@ -20,7 +20,7 @@ def main(framework: Framework, loops: Mapping[str, Loop], argv: Sequence[str] | 
 
     Prints what the loop gives, as one line of JSON.
     """
-    parser = cli.PlainParser(prog=f"{framework}_impl.bare", add_help=False, allow_abbrev=False)
+    parser = cli.PlainParser(prog=f"{framework}_impl.bench.baselines", add_help=False, allow_abbrev=False)
     parser.add_argument("--mode", choices=list(loops), default=next(iter(loops)))
     chosen, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
     request = cli.train_request(framework, rest)

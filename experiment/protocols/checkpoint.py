@@ -30,9 +30,9 @@ ROUNDING = 1e-6  # relative: Keras keeps the learning rate in the precision of t
 
 
 def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line of `python -m <framework>_impl.convert`; exits with 2 on a mistake."""
+    """The command line of `python -m <framework>_impl.convert.command`; exits with 2 on a mistake."""
     parser = PlainParser(
-        prog=f"{framework}_impl.convert",
+        prog=f"{framework}_impl.convert.command",
         description="Write a run's checkpoints as plain arrays, or make them from such arrays. "
         "`python -m parity convert` does both, and checks the predictions.",
     )

@@ -72,7 +72,7 @@ def trace(side: str, folder: Path, request: Mapping[str, Any], device: str, back
     folder.mkdir(parents=True, exist_ok=True)
     path = write_request(folder / f"{side}.json", request, device)
     out = folder / (side if side == "lightning" else f"{side}-{backend}")
-    start(f"{side}_impl.trace", [str(path), str(out)], device, backend)
+    start(f"{side}_impl.trace.command", [str(path), str(out)], device, backend)
     return out
 
 

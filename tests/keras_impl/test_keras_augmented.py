@@ -13,9 +13,9 @@ from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
 from experiment.errors import DataError
 from experiment.protocols.augmentation import Request
-from keras_impl import augmented
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
+from keras_impl.trace import augmented
 
 EXPERIMENT = Experiment.model_validate(
     {

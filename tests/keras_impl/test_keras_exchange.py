@@ -17,8 +17,9 @@ from experiment.deploy.prediction import TrainedRun
 from experiment.errors import RunError
 from experiment.runs.record import Run
 from experiment.training.lifecycle import Session
-from keras_impl import convert, train
-from keras_impl.exchange import read_checkpoints
+from keras_impl import train
+from keras_impl.convert import command as convert
+from keras_impl.convert.checkpoint import read_checkpoints
 from keras_impl.model import build_model
 from keras_impl.weights import load, warm_start, weights
 

@@ -21,6 +21,7 @@ from tensorflow.lite.tools.flatbuffer_utils import convert_object_to_bytearray, 
 
 from experiment.deploy.export import muted
 from keras_impl import export, predict, tflite_metadata, train
+from keras_impl.runtime import load_exported
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_a_file_whose_output_has_tflites_own_name_still_opens(file: Path, tmp_pa
     archive = content[content.index(b"PK\x03\x04") :]
     (tmp_path / "model.tflite").write_bytes(convert_object_to_bytearray(model) + archive)
     images = np.zeros((2, 32, 32, 3), np.uint8)
-    old, new = (export.load_exported(path).predict(images) for path in (tmp_path / "model.tflite", file))
+    old, new = (load_exported(path).predict(images) for path in (tmp_path / "model.tflite", file))
     np.testing.assert_array_equal(old, new)
 
 
@@ -178,6 +179,6 @@ with vision.ImageClassifier.create_from_options(options) as classifier:
     for path in (file, *quantised.values()):
         command = [python, "-c", script, path, tmp_path / "images.npy"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        best = export.load_exported(path).predict(pictures(5)).argmax(1)
+        best = load_exported(path).predict(pictures(5)).argmax(1)
         said = [line for line in done.stdout.splitlines() if line.startswith("-> ")]
         assert said == [f"-> probabilities {digit}" for digit in best]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_impl.fused import fuse_batch_norm
+from keras_impl.layers.fused_batchnorm import fuse_batch_norm
 
 IMAGES = np.random.default_rng(1).normal(3, 2, size=(8, 7, 6, 5)).astype("float32")
 ROWS = np.linspace(0, 1, 5, dtype="float32")[:, None, None]  # so that no gradient is zero by symmetry

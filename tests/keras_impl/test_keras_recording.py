@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_impl import canonical
-from keras_impl.kinds import kind, settings
-from keras_impl.recording import Recording, leaves, without_dropout
+from keras_impl.layers import weight_layout
+from keras_impl.layers.layer_types import kind, settings
+from keras_impl.trace.recorder import Recording, leaves, without_dropout
 
 
 def built(layer: Any, *shape: int) -> Any:
@@ -21,7 +21,7 @@ def built(layer: Any, *shape: int) -> Any:
 
 def test_a_depthwise_kernel_is_that_of_a_convolution_in_groups() -> None:
     layer = built(layers.DepthwiseConv2D(3, depth_multiplier=2), 8, 8, 4)
-    found = canonical.arrays(layer)
+    found = weight_layout.arrays(layer)
     assert {name: array.shape for name, array in found.items()} == {"kernel": (3, 3, 1, 8), "bias": (8,)}
     own = keras.ops.convert_to_numpy(layer.kernel)
     np.testing.assert_array_equal(found["kernel"][:, :, 0, 5], own[:, :, 2, 1])  # 5 = 2 * multiplier + 1
@@ -29,12 +29,12 @@ def test_a_depthwise_kernel_is_that_of_a_convolution_in_groups() -> None:
 
 def test_a_separable_convolution_counts_as_two() -> None:
     layer = built(layers.SeparableConv2D(6, 3, name="separable"), 8, 8, 4)
-    units = {canonical.unit(layer, name) for name in canonical.tensors(layer)}
+    units = {weight_layout.unit(layer, name) for name in weight_layout.tensors(layer)}
     assert units == {("separable/depthwise", "kernel"), ("separable", "kernel"), ("separable", "bias")}
 
 
 def test_random_state_is_no_weight() -> None:
-    assert canonical.tensors(built(layers.Dropout(0.5, seed=1), 4)) == {}
+    assert weight_layout.tensors(built(layers.Dropout(0.5, seed=1), 4)) == {}
 
 
 # Keras's `same` adds the odd pixel behind: (ceil(n / s) - 1) * s + k - n in all.

@@ -15,7 +15,7 @@ from experiment.config import Data
 from experiment.data.dataset import load
 from experiment.deploy.prediction import TrainedRun
 from experiment.runs.record import Run
-from keras_impl import model, predict
+from keras_impl import checkpoint, model, predict
 from keras_impl.train import main
 from keras_impl.weights import weights
 
@@ -31,7 +31,7 @@ def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 
 def load_model(run: Path) -> keras.Model:
-    return predict.load(TrainedRun.open(run, "keras"))
+    return checkpoint.load(TrainedRun.open(run, "keras"))
 
 
 def predicted(run: Run) -> np.ndarray:

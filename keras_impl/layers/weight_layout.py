@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.kinds import DEPTHWISE
+from keras_impl.layers.layer_types import DEPTHWISE
 
 
 def arrays(layer: Any) -> dict[str, np.ndarray]:

@@ -1,4 +1,5 @@
-"""python -m keras_impl.augmented REQUEST.npz OUT.npz: images augmented here, and by ImageDataGenerator."""
+"""python -m keras_impl.trace.augmented REQUEST.npz OUT.npz: images augmented here, and by
+ImageDataGenerator."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def replay(images: np.ndarray, parameters: Parameters) -> np.ndarray:
     import keras
 
     from keras_impl.augment import KerasAugment
-    from keras_impl.fit import numerics
+    from keras_impl.precision import numerics
 
     backend = keras.backend.backend()
     if images.dtype == np.float64 and backend != "tensorflow":

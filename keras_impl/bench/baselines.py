@@ -1,4 +1,5 @@
-"""python -m keras_impl.bare [--mode M]: the same model without `train`, for the benchmarks to compare with.
+"""python -m keras_impl.bench.baselines [--mode M]: the same model without `train`, for the benchmarks to
+compare with.
 
 bare: train_on_batch, without augmentation, callbacks or record. tutorial: fit() on an ImageDataGenerator
 that augments, and validation, as the tutorial that this project grew out of has it. input: `train`'s
@@ -19,7 +20,7 @@ from experiment import randomness
 from experiment.config import Experiment
 from experiment.data.dataset import Dataset, Split
 from experiment.protocols import benchmark
-from keras_impl.augmented import stock_generator
+from keras_impl.trace.augmented import stock_generator
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def bare(experiment: Experiment) -> dict[str, Any]:
-    from keras_impl.fit import numerics
+    from keras_impl.precision import numerics
 
     seconds = []
     with numerics(experiment):
@@ -49,7 +50,7 @@ def bare(experiment: Experiment) -> dict[str, Any]:
 def tutorial(experiment: Experiment) -> dict[str, Any]:
     import keras
 
-    from keras_impl.fit import numerics
+    from keras_impl.precision import numerics
 
     seconds, ends = [], []
 
@@ -85,7 +86,7 @@ def read(experiment: Experiment) -> dict[str, Any]:
     from experiment.data.dataset import load
     from keras_impl.augment import KerasAugment
     from keras_impl.data import DataModule
-    from keras_impl.fit import numerics
+    from keras_impl.precision import numerics
 
     seconds: list[float] = []
     with numerics(experiment):

@@ -1,4 +1,4 @@
-"""python -m keras_impl.convert export|import RUN FOLDER: checkpoints to plain arrays, and back."""
+"""python -m keras_impl.convert.command export|import RUN FOLDER: checkpoints to plain arrays, and back."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def convert(arguments: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit code. Raises DataError and RunError."""
     trained = TrainedRun.open(arguments.run, "keras")
     cli.use_device("keras", trained.experiment)
-    from keras_impl.exchange import evaluate, read_checkpoints, write_checkpoints
-    from keras_impl.fit import numerics
+    from keras_impl.convert.checkpoint import evaluate, read_checkpoints, write_checkpoints
+    from keras_impl.precision import numerics
 
     with numerics(trained.experiment):
         if arguments.action == "export":

@@ -18,11 +18,11 @@ from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.trace import Arrays, Request, TraceError, user_object
 from experiment.training.lifecycle import class_weights
-from keras_impl import canonical
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
-from keras_impl.recording import Recording, leaves, without_dropout
+from keras_impl.layers import weight_layout
+from keras_impl.trace.recorder import Recording, leaves, without_dropout
 
 
 @dataclass
@@ -130,7 +130,7 @@ def unsettle(model: keras.Model, seed: int) -> None:
     not show.
     """
     for layer in leaves(model):
-        for name, variable in canonical.tensors(layer).items():
+        for name, variable in weight_layout.tensors(layer).items():
             value = keras.ops.convert_to_numpy(variable)
             variable.assign(trace.unsettled(value, seed, f"{layer.name}/{name}"))
 

@@ -1,4 +1,4 @@
-"""python -m keras_impl.trace REQUEST.json OUT: what a model does, layer by layer and step by step.
+"""python -m keras_impl.trace.command REQUEST.json OUT: what a model does, layer by layer and step by step.
 
 Writes OUT/structure.json and OUT/arrays.npz in Keras's names and layout, for `parity` to compare. A request
 holds `experiment`, the configuration of one of this project's models, or `build`, a user's
@@ -16,11 +16,11 @@ import numpy as np
 
 from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
-from keras_impl import canonical
-from keras_impl.fit import numerics
+from keras_impl.layers import weight_layout
 from keras_impl.model import count_parameters
-from keras_impl.recording import leaves
-from keras_impl.subjects import Subject, own, users
+from keras_impl.precision import numerics
+from keras_impl.trace.recorder import leaves
+from keras_impl.trace.target import Subject, own, users
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,8 +48,8 @@ def describe(subject: Subject) -> dict[str, Any]:
     for one in recording.seen:
         layer = operations.get(one.name)
         shapes: dict[str, dict[str, list[int]]] = {one.name: {}}
-        for name, array in canonical.arrays(layer).items():
-            unit, weight = canonical.unit(layer, name)
+        for name, array in weight_layout.arrays(layer).items():
+            unit, weight = weight_layout.unit(layer, name)
             shapes.setdefault(unit, {})[weight] = list(array.shape)
         # The depthwise half of a SeparableConv2D comes before the layer itself.
         units = [unit for unit in shapes if unit != one.name]
@@ -68,7 +68,7 @@ def describe(subject: Subject) -> dict[str, Any]:
                 }
             )
     seen = {one.name for one in recording.seen}
-    unused = sorted(name for name, o in operations.items() if canonical.tensors(o) and name not in seen)
+    unused = sorted(name for name, o in operations.items() if weight_layout.tensors(o) and name not in seen)
     return tracing.structure(layers, count_parameters(subject.model), unused)
 
 
@@ -140,8 +140,8 @@ def weights(prefix: str, subject: Subject) -> Arrays:
 
     found = {}
     for layer in leaves(subject.model):
-        for name, array in canonical.arrays(layer).items():
-            found["/".join((prefix, *canonical.unit(layer, name)))] = np.array(array)
+        for name, array in weight_layout.arrays(layer).items():
+            found["/".join((prefix, *weight_layout.unit(layer, name)))] = np.array(array)
     return found
 
 
@@ -151,13 +151,13 @@ def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
     owners = {
         id(v): (layer, name)
         for layer in leaves(subject.model)
-        for name, v in canonical.tensors(layer).items()
+        for name, v in weight_layout.tensors(layer).items()
     }
     found = {}
     for variable, value in zip(subject.trained.trainable_variables, values, strict=False):
         layer, name = owners[id(variable)]
-        found["/".join((prefix, *canonical.unit(layer, name)))] = np.array(
-            canonical.keras_layout(layer, name, value)
+        found["/".join((prefix, *weight_layout.unit(layer, name)))] = np.array(
+            weight_layout.keras_layout(layer, name, value)
         )
     return found
 

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.canonical import tensors
-from keras_impl.kinds import kind, settings
+from keras_impl.layers.layer_types import kind, settings
+from keras_impl.layers.weight_layout import tensors
 
 DROPOUTS = (
     keras.layers.Dropout,  # SpatialDropout among them
