@@ -33,7 +33,7 @@ class Suite(throughput.Suite):
     )
     quantity, higher_is_better = "µs an image", False
     ways = {  # noqa: RUF012
-        "Lightning": Way("lightning_impl.bare", ("--mode=input",)),
+        "Lightning": Way("lightning_impl.bench.baselines", ("--mode=input",)),
         "Keras on TensorFlow": Way(
             "keras_impl.bench.baselines", ("--mode=input", "--backend=tensorflow"), "tensorflow"
         ),

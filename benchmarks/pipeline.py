@@ -20,9 +20,9 @@ class Suite(throughput.Suite):
         base: Way(
             "keras_impl.bench.baselines", ("--mode=tutorial_input", "--backend=tensorflow"), "tensorflow"
         ),
-        "Lightning": Way("lightning_impl.bare", ("--mode=input",)),
+        "Lightning": Way("lightning_impl.bench.baselines", ("--mode=input",)),
         "Lightning, torchvision's transforms": Way(
-            "lightning_impl.bare", ("--mode=input", "--augment.kind=torchvision")
+            "lightning_impl.bench.baselines", ("--mode=input", "--augment.kind=torchvision")
         ),
         "Keras on TensorFlow": Way(
             "keras_impl.bench.baselines", ("--mode=input", "--backend=tensorflow"), "tensorflow"

@@ -58,8 +58,8 @@ class Suite(throughput.Suite):
     )
     base = "bare PyTorch loop"
     ways = {  # noqa: RUF012
-        base: Way("lightning_impl.bare", ("--mode=loop",)),
-        "Lightning, barebones": Way("lightning_impl.bare", ("--mode=barebones",)),
+        base: Way("lightning_impl.bench.baselines", ("--mode=loop",)),
+        "Lightning, barebones": Way("lightning_impl.bench.baselines", ("--mode=barebones",)),
         "Lightning, train": Way("lightning_impl.train"),
         "Keras on TensorFlow, train": Way("keras_impl.train", ("--backend=tensorflow",), "tensorflow"),
         "Keras on JAX, train": Way("keras_impl.train", ("--backend=jax",), "jax"),
@@ -67,7 +67,7 @@ class Suite(throughput.Suite):
         "the tutorial's recipe": Way(
             "keras_impl.bench.baselines", ("--mode=tutorial", "--backend=tensorflow"), "tensorflow"
         ),
-        "one CUDA graph": Way("lightning_impl.bare", ("--mode=captured",)),
+        "one CUDA graph": Way("lightning_impl.bench.baselines", ("--mode=captured",)),
     }
     quick = (base, "Lightning, train", "Keras on TensorFlow, train", "the tutorial's recipe")
 
@@ -119,7 +119,7 @@ class Suite(throughput.Suite):
     def ceilings(self, precision: str) -> dict[str, float]:
         if precision not in self.found:
             options = ["--mode=ceilings", *self.options, f"--training.precision={precision}"]
-            self.found[precision] = json.loads(timed("lightning_impl.bare", options)[0][-1][1])
+            self.found[precision] = json.loads(timed("lightning_impl.bench.baselines", options)[0][-1][1])
         return self.found[precision]
 
     def experiment(self, setting: dict[str, Any]) -> Experiment:
@@ -129,7 +129,9 @@ class Suite(throughput.Suite):
         """Milliseconds of each part of Lightning's step, without its Trainer, for each setting."""
         found = {}
         for setting in self.settings():
-            lines, _ = timed("lightning_impl.bare", ["--mode=phases", *self.train_options(setting)])
+            lines, _ = timed(
+                "lightning_impl.bench.baselines", ["--mode=phases", *self.train_options(setting)]
+            )
             told = json.loads(lines[-1][1])
             steps = (self.epochs - 1) * -(-told["images"] // setting["batch"])
             words = setting_of({"setting": setting})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from experiment.data import features
 from experiment.data.dataset import Dataset
 from experiment.errors import RunError
 from experiment.runs.record import Run, brief
-from experiment.system import devices, distributed
+from experiment.system import distributed
 from experiment.system.environment import environment
 from experiment.system.files import replacing
 from experiment.tracking.tensorboard import Layers
@@ -31,10 +29,9 @@ from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
 from lightning_impl.keras_semantics import BatchNorm
 from lightning_impl.model import count_parameters
-from lightning_impl.recording import Recording
+from lightning_impl.precision import PRECISIONS, numerics, use_gpu
+from lightning_impl.trace.recorder import Recording
 from lightning_impl.weights import warm_start
-
-PRECISIONS = {"float32": "32-true", "tf32": "32-true", "bfloat16": "bf16-mixed", "float64": "64-true"}
 
 
 def fit(experiment: Experiment, resume: Path | None = None, checkpoint: str = "last") -> int:
@@ -101,20 +98,6 @@ def _train(session: Session) -> int:
     return lifecycle.finish(session, recorder, probabilities, test_loss, parameters, layers(classifier))
 
 
-@contextmanager
-def numerics(experiment: Experiment) -> Iterator[None]:
-    """Precision as configured; float32 means float32, on CUDA too, where torch would allow TF32."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64 if experiment.training.precision == "float64" else torch.float32)
-    tf32 = experiment.training.precision == "tf32"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 def synchronise(classifier: Classifier) -> None:
     """Let BatchNorm layers that are trained see the whole batch where it is spread over processes."""
     for layer in classifier.modules():
@@ -156,10 +139,6 @@ def build_trainer(experiment: Experiment, callbacks: list[Callback], processes: 
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-
-
-def use_gpu(experiment: Experiment) -> bool:
-    return devices.wanted(experiment.gpus) > 0 and torch.cuda.is_available()
 
 
 @torch.no_grad()

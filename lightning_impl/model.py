@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from experiment import randomness
 from experiment.config import Experiment, Model
 from experiment.data.pretrained import MEAN_COLOUR, base_weights
-from lightning_impl.bases import BASES
-from lightning_impl.canonical import keras_view, tensors
+from lightning_impl.backbones import BASES
 from lightning_impl.dropout import Dropout, SharedDropout
 from lightning_impl.keras_semantics import BatchNorm, Flatten
+from lightning_impl.layers.weight_layout import keras_view, tensors
 
 
 def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -> nn.Module:

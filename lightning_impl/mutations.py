@@ -25,8 +25,18 @@ from torch.nn import functional as F
 
 from experiment import cli, randomness
 from experiment.protocols import trace as tracing
-from lightning_impl import augment, bases, callbacks, classifier, data, export, fit, keras_semantics, model
-from lightning_impl.trace import trace
+from lightning_impl import (
+    augment,
+    backbones,
+    callbacks,
+    classifier,
+    data,
+    export,
+    fit,
+    keras_semantics,
+    model,
+)
+from lightning_impl.trace.command import trace
 
 Parameters = dict[str, np.ndarray]
 
@@ -54,7 +64,7 @@ class LatePlateau(keras_semantics.ReduceLROnPlateau):
         super().__init__(patience + 1, *arguments)
 
 
-class StridesLater(bases.Residual):
+class StridesLater(backbones.Residual):
     """torchvision's block: the second convolution strides, not the first."""
 
     def __init__(self, name: str, channels: int, filters: int, stride: int, convolve: bool) -> None:
@@ -142,7 +152,7 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
     "bn_stock": lambda: patch.object(
         model, "BatchNorm", partial(UnbiasedVariance, epsilon=1e-5, momentum=0.9)
     ),
-    "stride_placement": lambda: patch.object(bases, "Residual", StridesLater),
+    "stride_placement": lambda: patch.object(backbones, "Residual", StridesLater),
     "adam_epsilon": lambda: patch.object(classifier, "Adam", EpsilonAfterCorrection),
     "adam_beta_rounding": lambda: patch.object(classifier, "Adam", ExactBetas),
     "adam_stock": lambda: patch.object(classifier, "Adam", torch.optim.Adam),

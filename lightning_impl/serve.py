@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from experiment import cli
 from experiment.deploy import serving
-from lightning_impl.export import load_exported
 from lightning_impl.predict import predictor
+from lightning_impl.runtime import load_exported
 
 
 def main(argv: Sequence[str] | None = None) -> int:

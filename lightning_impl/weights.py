@@ -12,9 +12,9 @@ from experiment.errors import RunError
 from experiment.protocols.checkpoint import Arrays
 from experiment.training import warm_start as update
 from experiment.training.lifecycle import Session
-from lightning_impl import predict
-from lightning_impl.canonical import keras_view
-from lightning_impl.canonical import tensors as canonical_tensors
+from lightning_impl import checkpoint
+from lightning_impl.layers.weight_layout import keras_view
+from lightning_impl.layers.weight_layout import tensors as canonical_tensors
 
 
 def weights(model: nn.Module) -> Arrays:
@@ -37,7 +37,7 @@ def load(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
 def warm_start(session: Session, model: nn.Module) -> None:
     """Give a new model the weights of the run that its session starts from, if from any."""
     if session.warm is not None:
-        old = weights(predict.load(session.warm).network)
+        old = weights(checkpoint.load(session.warm).network)
         load(model, update.grown(old, weights(model), len(session.warm.class_names)))
 
 

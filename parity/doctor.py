@@ -63,7 +63,7 @@ def findings(build: str, training: str = "", input_shape: Sequence[int] = ()) ->
         request = Path(folder) / "request.json"
         values = {"build": build, "training": training, "input_shape": list(input_shape)}
         request.write_text(json.dumps({**values, "gpu": bool(devices.count_gpus())}))
-        processes.start("lightning_impl.doctor", [str(request), folder])
+        processes.start("lightning_impl.doctor.command", [str(request), folder])
         return json.loads((Path(folder) / "findings.json").read_text())["findings"]
 
 

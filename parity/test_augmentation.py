@@ -122,7 +122,7 @@ CODE_FAULTS = {"zero fill": MOVING, "corners aligned": SHIFTED}
 FAULTY_CODE = """
 import sys
 from torch.nn import functional as F
-from lightning_impl import augmented
+from lightning_impl.trace import augmented
 
 changed, unchanged, *outs = sys.argv[1:]
 grid, sample = F.affine_grid, F.grid_sample

@@ -12,9 +12,9 @@ from experiment import randomness
 from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
 from experiment.protocols.augmentation import Request
-from lightning_impl import augmented
 from lightning_impl.augment import build_augment
 from lightning_impl.data import DataModule, to_float
+from lightning_impl.trace import augmented
 
 EXPERIMENT = Experiment.model_validate(
     {

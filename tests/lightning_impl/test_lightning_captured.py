@@ -10,11 +10,11 @@ import torch
 
 from experiment import randomness
 from experiment.config import Experiment
-from lightning_impl import bare
-from lightning_impl.captured import Step
+from lightning_impl.bench import baselines
+from lightning_impl.bench.cuda_graph import Step
+from lightning_impl.bench.setup import Loader, Work
 from lightning_impl.classifier import Classifier
-from lightning_impl.fit import numerics
-from lightning_impl.work import Loader, Work
+from lightning_impl.precision import numerics
 
 SETTINGS = {
     "gpus": 0,
@@ -50,14 +50,14 @@ def test_its_losses_and_weights_are_those_of_the_classifier() -> None:
 
 def test_the_loop_tells_its_epochs(capsys: pytest.CaptureFixture) -> None:
     options = ["--data.name=digits", "--data.limit=90", "--model.filters=[4,8]", "--training.epochs=2"]
-    assert bare.main(["--mode=captured", "--gpus=0", *options]) == 0
+    assert baselines.main(["--mode=captured", "--gpus=0", *options]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(told["seconds"]) == 2
     assert 0 < told["loss"] < 10
 
 
 def test_ceilings_are_measured(capsys: pytest.CaptureFixture) -> None:
-    assert bare.main(["--mode=ceilings", "--gpus=0"]) == 0
+    assert baselines.main(["--mode=ceilings", "--gpus=0"]) == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 1e9 < measured["operations_per_second"] < 1e14
     assert 1e8 < measured["bytes_per_second"] < 1e13

@@ -17,8 +17,8 @@ from experiment.config import Experiment
 from experiment.protocols.trace import TraceError
 from lightning_impl import keras_semantics
 from lightning_impl.classifier import Classifier
-from lightning_impl.defaults import Finding
-from lightning_impl.doctor import examine
+from lightning_impl.doctor.command import examine
+from lightning_impl.doctor.defaults import Finding
 
 
 @pytest.fixture

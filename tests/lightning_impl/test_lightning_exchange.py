@@ -17,8 +17,9 @@ from experiment.deploy.prediction import TrainedRun
 from experiment.errors import RunError
 from experiment.runs.record import Run
 from experiment.training.lifecycle import Session
-from lightning_impl import convert, train
-from lightning_impl.exchange import read_checkpoints
+from lightning_impl import train
+from lightning_impl.convert import command as convert
+from lightning_impl.convert.checkpoint import read_checkpoints
 from lightning_impl.keras_semantics import BatchNorm
 from lightning_impl.model import build_model
 from lightning_impl.weights import load, warm_start, weights

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_impl import canonical
-from lightning_impl.kinds import kind, settings
-from lightning_impl.recording import Recording, without_dropout
+from lightning_impl.layers import weight_layout
+from lightning_impl.layers.layer_types import kind, settings
+from lightning_impl.trace.recorder import Recording, without_dropout
 
 WEIGHTED: list[tuple[nn.Module, dict[str, tuple[int, ...]]]] = [
     (nn.Conv2d(3, 5, (2, 4)), {"kernel": (2, 4, 3, 5), "bias": (5,)}),
@@ -29,43 +29,43 @@ WEIGHTED: list[tuple[nn.Module, dict[str, tuple[int, ...]]]] = [
 
 @pytest.mark.parametrize(("layer", "shapes"), WEIGHTED, ids=[str(layer) for layer, _ in WEIGHTED])
 def test_weights_have_keras_names_and_shapes_and_go_back(layer: nn.Module, shapes: dict) -> None:
-    found = canonical.arrays(layer)
+    found = weight_layout.arrays(layer)
     assert {name: array.shape for name, array in found.items()} == shapes
     numbers = {n: np.arange(a.size, dtype=np.float32).reshape(a.shape) for n, a in found.items()}
-    canonical.load(layer, numbers)
-    for name, array in canonical.arrays(layer).items():
+    weight_layout.load(layer, numbers)
+    for name, array in weight_layout.arrays(layer).items():
         np.testing.assert_array_equal(array, numbers[name])
 
 
 def test_a_convolutions_kernel_is_keras_by_its_elements() -> None:
     layer = nn.Conv2d(3, 5, (2, 4))
-    kernel = canonical.arrays(layer)["kernel"]
+    kernel = weight_layout.arrays(layer)["kernel"]
     assert kernel[1, 3, 2, 4] == layer.weight[4, 2, 1, 3].item()
 
 
 @pytest.mark.parametrize("layer", [nn.LSTM(2, 2), nn.PReLU()])
 def test_unknown_weights_are_refused(layer: nn.Module) -> None:
     with pytest.raises(ValueError, match="no known counterpart"):
-        canonical.arrays(layer)
+        weight_layout.arrays(layer)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"its kernel is \(3, 5\), the other side's is \(5, 3\)"):
-        canonical.load(nn.Linear(3, 5, bias=False), {"kernel": np.zeros((5, 3))})
+        weight_layout.load(nn.Linear(3, 5, bias=False), {"kernel": np.zeros((5, 3))})
     with pytest.raises(ValueError, match="bias, kernel"):
-        canonical.load(nn.Linear(3, 5), {"kernel": np.zeros((3, 5))})
+        weight_layout.load(nn.Linear(3, 5), {"kernel": np.zeros((3, 5))})
 
 
 def test_rows_of_flattened_images_are_put_in_keras_order() -> None:
-    rows = canonical.flat_rows((2, 3, 4), axis=1)  # channels, height, width
+    rows = weight_layout.flat_rows((2, 3, 4), axis=1)  # channels, height, width
     images = np.arange(24).reshape(2, 3, 4)
     assert rows is not None
     np.testing.assert_array_equal(images.ravel()[rows], np.moveaxis(images, 0, -1).ravel())
-    assert canonical.flat_rows((3, 4, 2), axis=-1) is None
-    assert canonical.flat_rows((5, 1, 1), axis=1) is None
+    assert weight_layout.flat_rows((3, 4, 2), axis=-1) is None
+    assert weight_layout.flat_rows((5, 1, 1), axis=1) is None
     layer = nn.Linear(24, 2)
-    kernel = canonical.arrays(layer, rows)["kernel"]
-    canonical.load(other := nn.Linear(24, 2), canonical.arrays(layer, rows), rows)
+    kernel = weight_layout.arrays(layer, rows)["kernel"]
+    weight_layout.load(other := nn.Linear(24, 2), weight_layout.arrays(layer, rows), rows)
     assert torch.equal(other.weight, layer.weight)
     np.testing.assert_allclose(
         np.moveaxis(images, 0, -1).ravel() @ kernel, layer.weight.detach().numpy() @ images.ravel(), rtol=1e-5
@@ -144,7 +144,7 @@ def test_functions_and_second_calls_are_layers() -> None:
     pooled = seen["MaxPooling2D#1"].output
     np.testing.assert_array_equal(seen["Flatten#1"].output, pooled.reshape(2, -1))
     rows = recording.flattened["dense"]
-    kernel = canonical.arrays(model.dense, rows)["kernel"]
+    kernel = weight_layout.arrays(model.dense, rows)["kernel"]
     assert model.dense.bias is not None
     dense = seen["Concatenate#1"].output @ kernel + model.dense.bias.detach().numpy()
     np.testing.assert_allclose(seen["dense"].output, dense, atol=1e-6)

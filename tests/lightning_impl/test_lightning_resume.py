@@ -15,7 +15,7 @@ from experiment.config import Data
 from experiment.data.dataset import load
 from experiment.deploy.prediction import TrainedRun
 from experiment.runs.record import Run
-from lightning_impl import model, predict
+from lightning_impl import checkpoint, model, predict
 from lightning_impl.keras_semantics import Flatten
 from lightning_impl.train import main
 from lightning_impl.weights import weights
@@ -32,7 +32,7 @@ def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 
 def load_model(run: Path) -> nn.Module:
-    return predict.load(TrainedRun.open(run, "lightning")).network
+    return checkpoint.load(TrainedRun.open(run, "lightning")).network
 
 
 def predicted(run: Run) -> np.ndarray:

@@ -14,8 +14,9 @@ from experiment.data import features
 from experiment.data.dataset import load
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
-from lightning_impl.fit import base_features, use_gpu
+from lightning_impl.fit import base_features
 from lightning_impl.model import build_model
+from lightning_impl.precision import use_gpu
 
 
 class Work:

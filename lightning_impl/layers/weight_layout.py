@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_impl.kinds import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
+from lightning_impl.layers.layer_types import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
 
 BY_FEATURE = (*BATCH_NORMS, nn.LayerNorm)  # what has a weight for each feature of flattened images
 

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from experiment import randomness
 from experiment.config import Experiment
 from lightning_impl.augment import resample, sampling
+from lightning_impl.bench.setup import Work
 from lightning_impl.data import to_float
-from lightning_impl.fit import numerics
-from lightning_impl.work import Work
+from lightning_impl.precision import numerics
 
 WARM_UP = 3  # steps before the capture, which must find every buffer made
 

@@ -1,4 +1,5 @@
-"""python -m lightning_impl.trace REQUEST.json OUT: what a model does, layer by layer and step by step.
+"""python -m lightning_impl.trace.command REQUEST.json OUT: what a model does, layer by layer and step by
+step.
 
 Writes OUT/structure.json and OUT/arrays.npz in Keras's names and layout, for `parity` to compare. A request
 holds `experiment`, the configuration of one of this project's models, or `build`, a user's
@@ -18,10 +19,10 @@ from torch import Tensor
 
 from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request, TraceError
-from lightning_impl import canonical
-from lightning_impl.fit import numerics
+from lightning_impl.layers import weight_layout
 from lightning_impl.model import count_parameters
-from lightning_impl.subjects import Subject, own, users
+from lightning_impl.precision import numerics
+from lightning_impl.trace.target import Subject, own, users
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,10 +105,10 @@ def weights(prefix: str, subject: Subject) -> Arrays:
     """Every weight and statistic as `prefix/layer/name`."""
     return {
         f"{prefix}/{layer}/{name}": np.array(
-            canonical.keras_layout(module, tensor, subject.flattened.get(layer))
+            weight_layout.keras_layout(module, tensor, subject.flattened.get(layer))
         )
         for layer, module in subject.layers().items()
-        for name, tensor in canonical.tensors(module).items()
+        for name, tensor in weight_layout.tensors(module).items()
     }
 
 
@@ -115,17 +116,17 @@ def of_trained(prefix: str, subject: Subject, of: Callable[[Any], Tensor | None]
     """Something of every trained parameter as `prefix/layer/name`; what is None is left out."""
     return {
         f"{prefix}/{layer}/{name}": np.array(
-            canonical.keras_layout(module, value, subject.flattened.get(layer))
+            weight_layout.keras_layout(module, value, subject.flattened.get(layer))
         )
         for layer, module in subject.layers().items()
-        for name, parameter in canonical.tensors(module).items()
+        for name, parameter in weight_layout.tensors(module).items()
         if parameter.requires_grad and (value := of(parameter)) is not None
     }
 
 
 def _shapes(name: str, module: Any) -> dict[str, list[int]]:
     try:
-        return {weight: list(array.shape) for weight, array in canonical.arrays(module).items()}
+        return {weight: list(array.shape) for weight, array in weight_layout.arrays(module).items()}
     except ValueError as error:
         raise TraceError(f"layer {name}: {error}") from error
 

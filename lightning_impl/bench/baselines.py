@@ -1,4 +1,5 @@
-"""python -m lightning_impl.bare [--mode M]: the same model in a bare loop, for benchmarks to compare.
+"""python -m lightning_impl.bench.baselines [--mode M]: the same model in a bare loop, for benchmarks to
+compare.
 
 loop: PyTorch alone, without augmentation, metrics or record: batches, forward, backward, stock Adam.
 barebones: the same step in Lightning's Trainer(barebones=True). compute: loop, on one batch again and again.
@@ -29,8 +30,8 @@ def loop(experiment: Experiment, again: bool = False) -> dict[str, Any]:
     """again: on the epoch's first batch alone."""
     from torch.nn import functional as F
 
-    from lightning_impl.fit import numerics
-    from lightning_impl.work import Work
+    from lightning_impl.bench.setup import Work
+    from lightning_impl.precision import numerics
 
     work, seconds = Work(experiment), []
     with numerics(experiment):
@@ -57,20 +58,20 @@ def compute(experiment: Experiment) -> dict[str, Any]:
 
 
 def captured(experiment: Experiment) -> dict[str, Any]:
-    from lightning_impl import captured
+    from lightning_impl.bench import cuda_graph
 
-    return captured.captured(experiment)
+    return cuda_graph.captured(experiment)
 
 
 def ceilings(experiment: Experiment) -> dict[str, Any]:
-    from lightning_impl import ceilings
+    from lightning_impl.bench import ceilings
 
     return ceilings.ceilings(experiment)
 
 
 def read(experiment: Experiment) -> dict[str, Any]:
-    from lightning_impl.fit import numerics
-    from lightning_impl.work import Loader, Work
+    from lightning_impl.bench.setup import Loader, Work
+    from lightning_impl.precision import numerics
 
     work, seconds = Work(experiment), []
     with numerics(experiment):
@@ -84,9 +85,9 @@ def read(experiment: Experiment) -> dict[str, Any]:
 
 
 def phases(experiment: Experiment) -> dict[str, Any]:
+    from lightning_impl.bench.setup import Loader, Work
     from lightning_impl.classifier import Classifier
-    from lightning_impl.fit import numerics
-    from lightning_impl.work import Loader, Work
+    from lightning_impl.precision import numerics
 
     work, seconds = Work(experiment), []
     parts = dict.fromkeys(("input", "forward", "backward", "optimizer"), 0.0)
@@ -119,8 +120,8 @@ def barebones(experiment: Experiment) -> dict[str, Any]:
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, IterableDataset
 
-    from lightning_impl.fit import PRECISIONS, numerics, use_gpu
-    from lightning_impl.work import Work
+    from lightning_impl.bench.setup import Work
+    from lightning_impl.precision import PRECISIONS, numerics, use_gpu
 
     work = Work(experiment)
     seconds: list[float] = []

@@ -1,4 +1,5 @@
-"""python -m lightning_impl.convert export|import RUN FOLDER: checkpoints to plain arrays, and back."""
+"""python -m lightning_impl.convert.command export|import RUN FOLDER: checkpoints to plain arrays, and
+back."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ def convert(arguments: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit code. Raises DataError and RunError."""
     trained = TrainedRun.open(arguments.run, "lightning")
     cli.use_device("lightning", trained.experiment)
-    from lightning_impl.exchange import evaluate, read_checkpoints, write_checkpoints
-    from lightning_impl.fit import numerics
+    from lightning_impl.convert.checkpoint import evaluate, read_checkpoints, write_checkpoints
+    from lightning_impl.precision import numerics
 
     with numerics(trained.experiment):
         if arguments.action == "export":

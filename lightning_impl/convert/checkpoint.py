@@ -18,14 +18,15 @@ from experiment.protocols.checkpoint import Arrays
 from experiment.runs.record import brief
 from experiment.training.lifecycle import Session
 from experiment.training.recorder import Recorder
-from lightning_impl import predict
 from lightning_impl.callbacks import LearningRateScheduler, build_callbacks
-from lightning_impl.canonical import keras_view
+from lightning_impl.checkpoint import load as load_checkpoint
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule
-from lightning_impl.fit import build_trainer, use_gpu
+from lightning_impl.fit import build_trainer
 from lightning_impl.keras_semantics import ReduceLROnPlateau
+from lightning_impl.layers.weight_layout import keras_view
 from lightning_impl.model import count_parameters
+from lightning_impl.precision import use_gpu
 from lightning_impl.weights import assign, by_name, load, to_array, weights
 
 MOMENTS = {"momentums": "exp_avg", "velocities": "exp_avg_sq"}
@@ -70,7 +71,7 @@ def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[st
 
 def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, dict[str, int]]:
     """Probabilities (N, classes) on the test split, the loss on it, and the numbers of parameters."""
-    classifier = predict.load(trained)
+    classifier = load_checkpoint(trained)
     device = torch.device("cuda" if use_gpu(trained.experiment) else "cpu")
     data = DataModule(dataset, trained.experiment, device, torch.get_default_dtype())
     trainer = build_trainer(trained.experiment, [])

@@ -1,4 +1,4 @@
-"""python -m lightning_impl.doctor REQUEST.json OUT: what a migration from Keras left unmatched.
+"""python -m lightning_impl.doctor.command REQUEST.json OUT: what a migration from Keras left unmatched.
 
 Reads the module and the objects that train it, without the Keras model; writes OUT/findings.json. A request
 holds `build` and `training` (the user's functions; the second may be empty), `input_shape` (without the
@@ -24,10 +24,10 @@ from experiment import cli
 from experiment.protocols import trace
 from experiment.protocols.trace import TraceError, user_object
 from experiment.runs.record import Run
-from lightning_impl.defaults import ARGUMENTS, Finding, of_arguments, of_behaviour
-from lightning_impl.kinds import CONVOLUTIONS, TRANSPOSED
-from lightning_impl.recording import Recording
-from lightning_impl.subjects import built, configured, to_torch
+from lightning_impl.doctor.defaults import ARGUMENTS, Finding, of_arguments, of_behaviour
+from lightning_impl.layers.layer_types import CONVOLUTIONS, TRANSPOSED
+from lightning_impl.trace.recorder import Recording
+from lightning_impl.trace.target import built, configured, to_torch
 
 POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)
 KNOWN = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.Embedding, nn.LSTM, nn.GRU)

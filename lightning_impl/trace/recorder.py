@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lightning_impl.canonical import flat_rows
-from lightning_impl.kinds import function_kind, function_settings, kind, settings
+from lightning_impl.layers.layer_types import function_kind, function_settings, kind, settings
+from lightning_impl.layers.weight_layout import flat_rows
 
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 PERMUTATIONS = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims")

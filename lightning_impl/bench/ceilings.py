@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from experiment.config import Experiment
-from lightning_impl.fit import numerics, use_gpu
+from lightning_impl.precision import numerics, use_gpu
 
 SIDES = {"cpu": 2048, "cuda": 8192}
 BYTES = {"cpu": 2**28, "cuda": 2**31}

@@ -20,13 +20,13 @@ from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.trace import Arrays, Request, TraceError, user_object
 from experiment.training.lifecycle import class_weights
-from lightning_impl import canonical
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
 from lightning_impl.dropout import SharedDropout
-from lightning_impl.fit import use_gpu
 from lightning_impl.keras_semantics import Adam
-from lightning_impl.recording import Recording, without_dropout
+from lightning_impl.layers import weight_layout
+from lightning_impl.precision import use_gpu
+from lightning_impl.trace.recorder import Recording, without_dropout
 
 
 @dataclass
@@ -203,10 +203,10 @@ def load_weights(subject: Subject, request: Request) -> None:
     theirs = request.their_weights()
     for name, theirs_name in request.layers.items():
         layer = subject.layers().get(name)
-        if layer is None or not canonical.tensors(layer):
+        if layer is None or not weight_layout.tensors(layer):
             continue  # a function, or a layer without weights
         try:
-            canonical.load(layer, theirs[theirs_name], subject.flattened.get(name))
+            weight_layout.load(layer, theirs[theirs_name], subject.flattened.get(name))
         except ValueError as error:
             raise TraceError(f"layer {name} cannot take the weights of {theirs_name}: {error}") from error
 

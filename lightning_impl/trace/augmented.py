@@ -1,4 +1,5 @@
-"""python -m lightning_impl.augmented REQUEST.npz OUT.npz: images augmented here, and by stock torchvision."""
+"""python -m lightning_impl.trace.augmented REQUEST.npz OUT.npz: images augmented here, and by stock
+torchvision."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def replay(images: np.ndarray, parameters: Parameters) -> np.ndarray:
 
     from lightning_impl.augment import affine
     from lightning_impl.data import to_float
-    from lightning_impl.fit import numerics, use_gpu
+    from lightning_impl.precision import numerics, use_gpu
 
     experiment = Experiment.model_validate({"training": {"precision": images.dtype.name}})
     with numerics(experiment):

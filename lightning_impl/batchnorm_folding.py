@@ -7,9 +7,9 @@ from copy import deepcopy
 from torch import nn
 
 from experiment.deploy import batchnorm_folding
-from lightning_impl.canonical import arrays
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.keras_semantics import BatchNorm, Flatten
+from lightning_impl.layers.weight_layout import arrays
 from lightning_impl.model import set_weights
 
 

@@ -1,0 +1,24 @@
+"""The model of a trained run, from its checkpoint."""
+
+from __future__ import annotations
+
+from experiment.deploy.prediction import TrainedRun
+from experiment.errors import RunError
+from experiment.runs.record import brief
+
+
+def load(trained: TrainedRun):
+    """The run's classifier, in evaluation mode, on the CPU; raises RunError for a damaged checkpoint."""
+    import torch
+
+    from lightning_impl.classifier import Classifier
+
+    name = "best.ckpt" if trained.experiment.training.use_best else "last.ckpt"
+    path = trained.run.checkpoints / name
+    classifier = Classifier(trained.experiment.model_dump(), len(trained.class_names), pretrained=False)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        classifier.load_state_dict(state)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise RunError(f"{path}: cannot be read ({brief(error)})") from error
+    return classifier.to(torch.get_default_dtype()).eval()
