@@ -20,8 +20,8 @@ from experiment.deploy.export import QUANTIZATIONS
 from experiment.deploy.model_worker import Worker
 from experiment.runs.record import Run
 from experiment.system import devices, processes
-from parity import exports
-from parity.exported import SHORTCUTS, Model
+from parity.exports import command as exports
+from parity.exports.comparison import SHORTCUTS, Model
 
 BATCHES = (1, 64)
 

@@ -20,7 +20,7 @@ from experiment import cli
 from experiment.config import Experiment
 from experiment.runs.record import Run
 from experiment.system import devices
-from parity.whole_run import step_losses
+from parity.ladder.whole_run import step_losses
 
 # How far the first loss of a `train` may be from the reference's, on shared draws. Later ones say less: in
 # float32 two correct runs part within a few steps, which is why the ladder compares in float64.

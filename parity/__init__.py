@@ -1,14 +1,15 @@
 """The proof that the two implementations are the same, and its tools."""
 
-COMMANDS = (
-    "accuracy",
-    "ablation",
-    "convert",
-    "demo",
-    "doctor",
-    "exports",
-    "imbalance",
-    "report",
-    "sensitivity",
-    "update",
-)
+# The commands and their modules.
+COMMANDS = {
+    "accuracy": "parity.accuracy.command",
+    "ablation": "parity.studies.ablation",
+    "convert": "parity.convert",
+    "demo": "parity.demo.command",
+    "doctor": "parity.doctor",
+    "exports": "parity.exports.command",
+    "imbalance": "parity.studies.imbalance",
+    "report": "parity.report.page",
+    "sensitivity": "parity.studies.sensitivity",
+    "update": "parity.studies.update",
+}

@@ -16,8 +16,8 @@ from parity import COMMANDS
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 all passed, 1 something failed, 2 a mistake of the user."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    name = argv.pop(0) if argv and argv[0] in COMMANDS else "prove"
-    return importlib.import_module(f"parity.{name}").main(argv)
+    module = COMMANDS[argv.pop(0)] if argv and argv[0] in COMMANDS else "parity.command"
+    return importlib.import_module(module).main(argv)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from experiment.deploy.prediction import framework_of, test_predictions
 from experiment.errors import RunError
 from experiment.runs.record import Run
 from experiment.system import devices, processes
-from parity.tolerances import CONVERT
+from parity.ladder.tolerances import CONVERT
 
 OTHER = {"keras": "lightning", "lightning": "keras"}
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from experiment.runs.record import Run
-from parity import ablation
 from parity.__main__ import main
+from parity.studies import ablation
 
 # The loss of every step where an alignment is off; all others train as Keras does.
 LOSSES = {

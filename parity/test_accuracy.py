@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from experiment.runs.record import Run
-from parity import accuracy_runs
-from parity.accuracy import main
-from parity.accuracy_runs import Job, jobs
+from parity.accuracy import runs
+from parity.accuracy.command import main
+from parity.accuracy.runs import Job, jobs
 
 IMAGES = 1000
 OPTIONS = ("--data.name=digits", "--gpus=0")
@@ -75,7 +75,7 @@ def use(monkeypatch: pytest.MonkeyPatch, names: list[str], errors: Errors) -> No
         names.append(job.directory.name)
         return make_run(job, errors)
 
-    monkeypatch.setattr(accuracy_runs, "train", train)
+    monkeypatch.setattr(runs, "train", train)
 
 
 def run_main(out: Path, *argv: str) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from parity.accuracy import judge, main
-from parity.accuracy_runs import jobs, train_all
+from parity.accuracy.command import judge, main
+from parity.accuracy.runs import jobs, train_all
 
 
 def both(options: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -16,9 +16,9 @@ from experiment.config import Augment, Data
 from experiment.data.dataset import load
 from experiment.protocols.augmentation import Parameters, Request
 from experiment.system import processes
-from parity import augmentation, photos, stock_augmentation
-from parity.augmentation import SETTINGS, TRANSFORMS
 from parity.checks import Check, table
+from parity.ladder import augmentation, photos, stock_augmentation
+from parity.ladder.augmentation import SETTINGS, TRANSFORMS
 
 COUNT, SIZE = 64, 32
 PLACED = augmentation.placements(COUNT, SIZE)

@@ -16,7 +16,7 @@ from experiment.runs.record import Run
 from parity import convert as conversion
 from parity.checks import table
 from parity.convert import OTHER, main
-from parity.whole_run import IDENTITY, compare_runs
+from parity.ladder.whole_run import IDENTITY, compare_runs
 
 SMALL = (
     "--data.name=digits",

@@ -24,7 +24,7 @@ from PIL import Image
 from experiment.data.decoding import DEFAULTS, Reading
 from experiment.deploy.model_worker import RestartingError
 from experiment.system import processes
-from parity import demo
+from parity.demo import command as demo
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMES = ["cat", "dog", "frog", "ship", "bird", "<b>deer</b>"]

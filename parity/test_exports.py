@@ -14,10 +14,11 @@ from experiment.data import dataset
 from experiment.deploy.model_worker import Worker
 from experiment.runs.record import Run
 from experiment.system import processes
-from parity import convert, exports
+from parity import convert
 from parity.checks import table
-from parity.exported import check
-from parity.suite import Findings, Place
+from parity.exports import command as exports
+from parity.exports.comparison import check
+from parity.ladder.climb import Findings, Place
 
 SMALL = (
     "--data.name=digits",

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from experiment.system import devices
-from parity import mutations
 from parity.checks import table
-from parity.ladder import RUNGS
-from parity.mutations import MUTATIONS, Outcome
-from parity.suite import UNPROVEN, Findings, Place, own_pairs
+from parity.ladder import mutations
+from parity.ladder.climb import UNPROVEN, Findings, Place, own_pairs
+from parity.ladder.mutations import MUTATIONS, Outcome
+from parity.ladder.rungs import RUNGS
 
 
 def test_every_rung_of_the_cnn_holds_in_float64(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity import sensitivity
 from parity.__main__ import main
+from parity.studies import sensitivity
 
 STEPS = np.arange(300)
 ITSELF = 1e-15 * np.exp(STEPS / 12)

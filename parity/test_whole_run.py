@@ -9,7 +9,7 @@ import pytest
 
 from experiment.runs.record import HISTORY, Run
 from parity.checks import compare, table
-from parity.whole_run import CNN, VGG16_HEAD, compare_runs, diagnose, step_losses, train, train_both
+from parity.ladder.whole_run import CNN, VGG16_HEAD, compare_runs, diagnose, step_losses, train, train_both
 
 
 @pytest.fixture(scope="module")

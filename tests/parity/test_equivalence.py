@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parity.equivalence import Equivalence, disagreement, needed_pairs, paired, power, welch
+from parity.accuracy.equivalence import Equivalence, disagreement, needed_pairs, paired, power, welch
 
 RUNS = 4000  # simulated experiments: a share of 0.05 then has a standard deviation of 0.0034
 

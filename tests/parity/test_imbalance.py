@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from experiment.runs.record import Run
-from parity import imbalance
+from parity.studies import imbalance
 
 FACTS = {
     "data": {"training_images": {"cat": 225, "dog": 4500}},

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from parity.matching import MatchError, Matching, match
+from parity.traces.matching import MatchError, Matching, match
 
 Layers = list[dict[str, Any]]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from experiment.config import Experiment
-from parity.ladder import structure
-from parity.pair import Pair
+from parity.ladder.rungs import structure
+from parity.traces.pair import Pair
 
 
 def trace(folder: Path, inputs: dict[str, list[str]]) -> Path:

@@ -12,8 +12,9 @@ import pytest
 import sample_seeds
 from page import FAILED, FULL, Page, rung, skipped, small
 
-from parity import report, wording
-from parity.results import Results
+from parity.report import formatting
+from parity.report import page as report
+from parity.report.results import Results
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_a_passed_suite_is_told_whole(full: str) -> None:
         assert f"{one['pair']} {one['backend']} {one['precision']}{device} {status}" in page.words
         assert one["skipped"] or f"{len(one['checks'])} checks in " in page.words
     for check in (check for one in ran for check in one["checks"]):
-        numbers = f"{wording.number(check['largest'])} {wording.bound(check['tolerance'])}"
+        numbers = f"{formatting.number(check['largest'])} {formatting.bound(check['tolerance'])}"
         assert f"{check['quantity']} ✓ passed {numbers} " in page.words
     for text in (*FULL["reasons"].values(), FULL["command"], "16 of 16", "AMD EPYC", "2.15.0"):
         assert text in page.words
@@ -67,9 +68,9 @@ def test_a_passed_suite_is_told_whole(full: str) -> None:
     for one in FULL["ablation"]["rows"]:
         assert f"{one['name']} {one['what']} {one['first_step'] or 'never'} " in page.words
     for one in FULL["accuracy"]["comparisons"]:
-        interval = f"{wording.points(one['ci_low'])} to {wording.points(one['ci_high'])}"
+        interval = f"{formatting.points(one['ci_low'])} to {formatting.points(one['ci_high'])}"
         assert (
-            f"{wording.points(one['difference'])} {interval} 3.1e-5 99.80 % 5 2.10 % ✓ equivalent"
+            f"{formatting.points(one['difference'])} {interval} 3.1e-5 99.80 % 5 2.10 % ✓ equivalent"
             in page.words
         )
     figures = len(FULL["trajectories"]) + len(FULL["layers"]) + 2

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from page import FULL
 
-from parity import drawing, plots, report, seed_plots, wording
 from parity.checks import Check, Rung
-from parity.drawing import Decades, thin
-from parity.results import Ablation, Accuracy, Layers, Trajectory
+from parity.report import drawing, formatting, page, plots, seed_plots
+from parity.report.drawing import Decades, thin
+from parity.report.results import Ablation, Accuracy, Layers, Trajectory
 
 # === Numbers ===
 
@@ -40,8 +40,8 @@ from parity.results import Ablation, Accuracy, Layers, Trajectory
 )
 def test_margins(largest: float, tolerance: float, margin: str, fill: float) -> None:
     check = Check("x", largest, tolerance)
-    assert wording.margin(check) == margin
-    assert wording.fill(check) == pytest.approx(fill, abs=0.01)
+    assert formatting.margin(check) == margin
+    assert formatting.fill(check) == pytest.approx(fill, abs=0.01)
 
 
 def test_the_tightest_check_is_the_one_nearest_to_its_bound() -> None:
@@ -49,10 +49,10 @@ def test_the_tightest_check_is_the_one_nearest_to_its_bound() -> None:
         return Rung(name, "cnn", "tensorflow", "float64", "cpu", checks)
 
     loose, near, exact = Check("a", 1e-9, 1e-3), Check("b", 1e-13, 1e-12), Check("c", 0.0, 0.0)
-    found = report.tightest([of("one", loose, exact), of("two", near), of("none")])
+    found = page.tightest([of("one", loose, exact), of("two", near), of("none")])
     assert found is not None
     assert (found[0].name, found[1]) == ("two", near)
-    assert report.tightest([of("none")]) is None
+    assert page.tightest([of("none")]) is None
 
 
 # === Figures ===
@@ -159,7 +159,7 @@ def test_layers_are_drawn_one_a_row() -> None:
 def test_layers_fold_but_for_the_first_of_a_pair_and_failures() -> None:
     found = [Layers.model_validate(one) for one in FULL["layers"]]
     found[2].eval[3] = 1.0
-    assert [folded for _, folded in report.folding(found)] == [
+    assert [folded for _, folded in page.folding(found)] == [
         False,
         True,
         False,
@@ -200,6 +200,6 @@ def test_accuracy_draws_seeds_interval_and_margin() -> None:
 
 
 def test_the_page_has_a_place_for_every_colour_of_the_figures() -> None:
-    style = (Path(report.__file__).parent / "report.css").read_text()
+    style = (Path(page.__file__).parent / "report.css").read_text()
     for name in drawing.PAGE.values():
         assert style.count(f"--{name}: #") == 2, "light and dark"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from page import FULL, rung, small
 
-from parity import report
-from parity.results import Ablation, Accuracy, ResultsError, read
+from parity.report import page
+from parity.report.results import Ablation, Accuracy, ResultsError, read
 
 
 def test_accuracy_and_ablation_are_read_from_their_files(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_folder_without_results_is_one_line(
     if content is not None:
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(SystemExit) as stopped:
-        report.main([str(tmp_path)])
+        page.main([str(tmp_path)])
     assert stopped.value.code == 2
     err = capsys.readouterr().err
     assert said in err
@@ -66,14 +66,14 @@ def test_a_broken_part_is_blamed_on_its_own_file(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results.json").write_text(json.dumps(small()))
-    assert report.main([str(tmp_path)]) == 0
+    assert page.main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
 
 
 def test_an_earlier_page_outlives_broken_results(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(small()))
-    before = report.write(tmp_path).read_text()
+    before = page.write(tmp_path).read_text()
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(ResultsError):
-        report.write(tmp_path)
+        page.write(tmp_path)
     assert (tmp_path / "report.html").read_text() == before

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiment.runs.record import Run
-from parity import update
-from parity.studies import Row
+from parity.studies import update
+from parity.studies.study import Row
 
 FACTS = {"cpu": "a CPU", "cores": 2, "git_revision": "abc", "utc": "2026-11-23"}
 STEPS = ("first classes", "update, no replay", "update, replay")

@@ -1,0 +1,181 @@
+"""The ladder as a command: climbs it, shows it while it does, and writes the report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiment import cli
+from experiment.system import devices, processes
+from parity import COMMANDS
+from parity.exports import command as exports
+from parity.ladder import climb, mutations, whole_run
+from parity.ladder.climb import COMBINATIONS, Findings, Place
+from parity.report.reporter import Record
+from parity.traces.matching import MatchError
+from parity.traces.pair import Pair
+
+PAIRS = ("cnn", "vgg16", "resnet50")
+BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = parse(argv)
+    return cli.guarded(lambda: prove(arguments, ["python", "-m", "parity", *argv]))
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line; exits with 2 on a mistake."""
+    parser = cli.PlainParser(
+        prog="parity",
+        description="Prove that two models are the same, from structure to whole training runs. Other "
+        f"commands: {', '.join(COMMANDS)}.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
+    own = parser.add_argument_group("this project's models")
+    own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default all)")
+    own.add_argument(
+        "--backends", nargs="+", choices=BACKENDS, help="of Keras (default: all that are installed)"
+    )
+    own.add_argument("--quick", action="store_true", help="leave out whole runs and mutations")
+    own.add_argument("--no-mutations", action="store_true", help="leave out the mutations")
+    own.add_argument(
+        "--data.root",
+        dest="root",
+        type=Path,
+        metavar="FOLDER",
+        help="one more whole run, on a folder of images",
+    )
+    users = parser.add_argument_group("your own pair")
+    users.add_argument("--keras", metavar="PKG.MOD:BUILD", help="builds the Keras model (or a .keras file)")
+    users.add_argument("--torch", metavar="PKG.MOD:BUILD", help="builds the torch module")
+    users.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="of one input, channels last")
+    users.add_argument("--inputs", type=Path, metavar="FILE.npy", help="inputs instead, batch first")
+    users.add_argument("--loss", choices=("auto", "crossentropy", "mse"), default="auto")
+    users.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
+    users.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam where none is configured")
+    users.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="TORCH=KERAS",
+        help="whose layer is whose (may be repeated)",
+    )
+    arguments = parser.parse_args(argv)
+    if bool(arguments.keras) != bool(arguments.torch):
+        parser.error("a pair needs both --keras and --torch")
+    if arguments.keras and not (arguments.input_shape or arguments.inputs):
+        parser.error("give --input-shape (such as 32 32 3), or --inputs FILE.npy")
+    if any("=" not in one for one in arguments.map):
+        parser.error("--map takes TORCH_LAYER=KERAS_LAYER")
+    if arguments.steps < 1:
+        parser.error("--steps must be at least 1")
+    if arguments.inputs and not arguments.inputs.is_file():
+        parser.error(f"--inputs {arguments.inputs}: no such file")
+    if arguments.root and not arguments.root.is_dir():
+        parser.error(f"--data.root {arguments.root}: no such folder")
+    missing = [name for name in BACKENDS if not devices.installed(name)]
+    if wanted := [name for name in arguments.backends or () if name in missing]:
+        parser.error(f"--backends {' '.join(wanted)}: not installed")
+    arguments.backends = [name for name in arguments.backends or BACKENDS if name not in missing]
+    if arguments.device == "cuda" and not devices.count_gpus():
+        parser.error("--device cuda: this machine shows no CUDA GPUs")
+    return arguments
+
+
+def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    """Climb the ladder and write results.json and report.html; returns 0 where every rung passed."""
+    record, findings, mutated = Record(arguments.out, command), Findings(), None
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        place = Place(Path(folder), arguments.device, record.show)
+        try:
+            with record.kept(findings):
+                if arguments.keras:
+                    users_pair(arguments, place, findings)
+                else:
+                    mutated = own(arguments, place, findings, record)
+        except (processes.SideError, MatchError) as error:
+            cli.fail(str(error))
+    return record.conclude(findings, mutated)
+
+
+def own(
+    arguments: argparse.Namespace, place: Place, findings: Findings, record: Record
+) -> list[mutations.Outcome] | None:
+    """This project's models, on every backend; whole runs and mutations unless left out."""
+    console = record.console
+    combinations = [one for one in COMBINATIONS if one[0] in arguments.backends]
+    climb.own_pairs(arguments.pairs, combinations, place, findings)
+    outcomes = None
+    if not arguments.quick and "tensorflow" not in arguments.backends:
+        climb.without_float64(list(_runs(arguments)), place, findings)
+    elif not arguments.quick:
+        climb.whole_runs(_runs(arguments), place, findings)
+        exports.own_pairs(arguments.pairs, place, findings)
+        if not arguments.no_mutations:
+            console.print("\nmutations: each alignment off in turn")
+            outcomes = mutations.run(place.folder / "mutations", place.device, record.show_outcome)
+            console.print(f"mutation score {mutations.score(outcomes):.0%}")
+    if place.device == "cpu":
+        climb.unproven(arguments.pairs, findings)
+        console.print(climb.UNPROVEN if not devices.count_gpus() else "unproven on CUDA: give --device cuda")
+    return outcomes
+
+
+def users_pair(arguments: argparse.Namespace, place: Place, findings: Findings) -> None:
+    """A user's two models, from structure to a few steps; raises SideError and MatchError."""
+    inputs = place.folder / "inputs.npy"
+    np.save(inputs, _inputs(arguments))
+    experiment = {"training": {"precision": "float64", "learning_rate": arguments.learning_rate}}
+    common = {
+        "experiment": experiment,
+        "inputs_file": str(inputs),
+        "steps": arguments.steps,
+        "loss_name": arguments.loss,
+    }
+    given = dict(one.split("=", 1) for one in arguments.map)
+    started = time.perf_counter()
+    keras = processes.trace(
+        "keras", place.folder / "pair", {**common, "build": arguments.keras}, place.device, "tensorflow"
+    )
+    request = {**common, "build": arguments.torch, "weights": str(keras / "arrays.npz")}
+    alone = processes.trace(
+        "lightning", place.folder / "alone", {**request, "steps": 0, "weights": None}, place.device, ""
+    )
+    matching = Pair.of(keras, alone, cli.experiment_from(experiment), given).matching
+    request["layers"] = matching.weighted
+    torch = processes.trace("lightning", place.folder / "pair", request, place.device, "")
+    pair = Pair.of(keras, torch, cli.experiment_from(experiment), given)
+    name = arguments.torch.split(":")[0].rsplit(".", 1)[-1]
+    climb.climb(name, pair, "tensorflow", place, findings, seconds=time.perf_counter() - started)
+
+
+def _inputs(arguments: argparse.Namespace) -> np.ndarray:
+    if arguments.inputs:
+        try:
+            return np.load(arguments.inputs, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            cli.fail(f"--inputs {arguments.inputs}: cannot be read as an array ({error})")
+    count = 8 * arguments.steps
+    return np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
+
+
+def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
+    runs: dict[str, Sequence[str]] = {}
+    if "cnn" in arguments.pairs:
+        runs["cnn, digits"] = whole_run.CNN
+        if arguments.root:
+            data = ("--data.name=folder", f"--data.root={arguments.root}")
+            runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)
+    if "vgg16" in arguments.pairs:
+        runs["vgg16's head, digits"] = whole_run.VGG16_HEAD
+    return runs

@@ -1,0 +1,188 @@
+"""The rungs that two traces decide: from the structure of a model to a first few steps of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from parity.checks import Check, compare
+from parity.ladder.tolerances import TRACE
+from parity.traces.pair import Pair
+
+# Settings that change a model's numbers. Padding is left out: a padding layer before may do the same.
+COMPARED = (
+    "strides",
+    "dilation",
+    "groups",
+    "epsilon",
+    "momentum",
+    "pool_size",
+    "rate",
+    "negative_slope",
+    "approximate",
+)
+
+
+def structure(pair: Pair) -> list[Check]:
+    """Kinds, order, shapes, inputs, weights and settings of the matched layers, and the parameter counts."""
+    checks = [
+        _same(f"parameters, {name}", pair.keras.parameters[name], pair.torch.parameters[name])
+        for name in pair.keras.parameters
+    ]
+    for keras_name, torch_name in pair.names.items():
+        keras, torch = pair.keras.layer(keras_name), pair.torch.layer(torch_name)
+        wrong = [
+            f"{what} {torch[what]} for Keras's {keras[what]}"
+            for what in ("kind", "shape", "weights", "trainable")
+            if keras[what] != torch[what] and keras["shape"] is not None
+        ]
+        ours, theirs = torch["settings"], keras["settings"]
+        wrong += [
+            f"{setting} {_short(ours[setting])} for Keras's {_short(theirs[setting])}"
+            for setting in COMPARED
+            if setting in ours and setting in theirs and not _equal(ours[setting], theirs[setting])
+        ]
+        wrong += pair.other_inputs(keras_name)
+        checks.append(Check(keras_name, float(len(wrong)), 0.0, "; ".join(wrong)))
+    unmatched = [*pair.matching.unmatched_keras, *pair.matching.unmatched_torch]
+    alone = [name for name in unmatched if _holds_weights(pair, name)]
+    checks.append(Check("layers without a counterpart", float(len(alone)), 0.0, ", ".join(alone)))
+    unused = [*pair.keras.unused, *pair.torch.unused]
+    checks.append(Check("layers that no input reaches", float(len(unused)), 0.0, ", ".join(unused)))
+    return checks
+
+
+def initial_weights(pair: Pair) -> list[Check]:
+    """Every weight before training."""
+    return _of_weights(pair, "initial", "initial weights", scaled=False)
+
+
+def preprocessing(pair: Pair) -> list[Check]:
+    """Order, sizes and content of two epochs' batches, and what the layers before any weight make of it."""
+    tolerance = TRACE["preprocessing"][pair.precision]
+    checks = []
+    for key in pair.keras.keys:
+        if key.startswith("data/epoch"):
+            exact = key.endswith(("sizes", "labels"))
+            checks.append(
+                compare(
+                    key.removeprefix("data/").replace("/", ", "),
+                    pair.keras[key],
+                    pair.torch[key],
+                    0.0 if exact else tolerance,
+                    scaled=not exact,
+                )
+            )
+    for name in pair.before_weights:
+        if (found := pair.both("eval", name)) is not None:
+            checks.append(compare(f"{name}'s output", *found, tolerance, scaled=True))
+    return checks
+
+
+def augmentation(pair: Pair) -> list[Check]:
+    """The first batch as it is trained on."""
+    arrays = pair.keras["data/augmented"], pair.torch["data/augmented"]
+    return [compare("the first batch", *arrays, TRACE["augmentation"][pair.precision], scaled=True)]
+
+
+def forward(pair: Pair) -> list[Check]:
+    """Every layer's output on the first batch, evaluating and training, and the model's."""
+    tolerance = TRACE["forward"][pair.precision]
+    checks = []
+    for mode in ("eval", "train"):
+        for name in pair.names:
+            found = pair.both(mode, name)
+            # What finishes a model's outputs (a softmax) acts outside of training alone, on torch's side.
+            finishing = mode == "train" and found is not None and not found[1].size and not pair.weights(name)
+            # The first half of Keras's SeparableConv2D shows in the output of the second.
+            hidden = pair.keras.layer(name)["shape"] is None
+            if found is not None and not finishing and not hidden:
+                checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
+    outputs = pair.keras["outputs"], pair.torch["outputs"]
+    return [*checks, compare("the model's outputs", *outputs, tolerance, scaled=True)]
+
+
+def gradients(pair: Pair) -> list[Check]:
+    """The loss of the first batch and every weight's gradient, as shares of the layer's largest."""
+    tolerance = TRACE["loss and gradients"][pair.precision]
+    return [
+        compare("loss", pair.keras["loss"], pair.torch["loss"], tolerance, scaled=True),
+        *_of_weights(pair, "gradient", "loss and gradients", scaled=True),
+    ]
+
+
+def one_step(pair: Pair) -> list[Check]:
+    """After one step: every weight and statistic, and Adam's two moments.
+
+    In float32 a weight counts where its gradient is at least `FIRM` of its layer's largest: Adam divides a
+    gradient by its own size, and of the others that leaves the sign of rounding noise.
+    """
+    checks = _of_weights(pair, "step", "one step", scaled=False, firm=pair.precision == "float32")
+    for moment in ("momentums", "velocities"):
+        # Adam's moments after one step are the gradient and its square, times a constant.
+        checks += _of_weights(pair, moment, "loss and gradients", scaled=True, label=f"{moment} of ")
+    return checks
+
+
+def trajectory(pair: Pair) -> list[Check]:
+    """The loss of every traced step, and the weights after the last."""
+    tolerance = TRACE["trajectory"][pair.precision]
+    losses = compare("step loss", pair.keras["losses"], pair.torch["losses"], tolerance)
+    return [losses, *_of_weights(pair, "final", "trajectory", scaled=False, label="final ")]
+
+
+RUNGS: dict[str, Callable[[Pair], list[Check]]] = {
+    "structure": structure,
+    "initial weights": initial_weights,
+    "preprocessing": preprocessing,
+    "augmentation": augmentation,
+    "forward": forward,
+    "loss and gradients": gradients,
+    "one step": one_step,
+    "trajectory": trajectory,
+}
+FIRM = 1e-2
+
+# Those that a user's pair has: its weights are handed over, its data are one array.
+USERS = ("structure", "forward", "loss and gradients", "one step", "trajectory")
+
+
+def _of_weights(
+    pair: Pair, stage: str, rung: str, scaled: bool, label: str = "", firm: bool = False
+) -> list[Check]:
+    tolerance, checks = TRACE[rung][pair.precision], []
+    for layer in pair.names:
+        found = {weight: pair.both(stage, layer, weight) for weight in pair.weights(layer)}
+        arrays = {weight: both for weight, both in found.items() if both is not None}
+        largest = max((float(np.abs(keras).max()) for keras, _ in arrays.values()), default=0.0)
+        for weight, (keras, torch) in arrays.items():
+            # A bias before BatchNorm has a gradient that cancels: its share is of the layer's largest.
+            scale = largest if scaled and largest else 1.0
+            gradient = pair.keras[key] if (key := f"gradient/{layer}/{weight}") in pair.keras else None
+            if firm and gradient is not None and keras.shape == torch.shape:
+                counted = np.abs(gradient) >= FIRM * np.abs(gradient).max()
+                keras, torch = keras[counted], torch[counted]
+            checks.append(compare(f"{label}{layer}/{weight}", keras / scale, torch / scale, tolerance))
+    return checks
+
+
+def _same(quantity: str, keras: Any, torch: Any) -> Check:
+    equal = keras == torch
+    return Check(quantity, 0.0 if equal else 1.0, 0.0, "" if equal else f"{torch} for Keras's {keras}")
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        return abs(one - other) < 1e-9
+    return one == other
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _holds_weights(pair: Pair, name: str) -> bool:
+    layers = [*pair.keras.layers, *pair.torch.layers]
+    return any(layer["name"] == name and layer["weights"] for layer in layers)

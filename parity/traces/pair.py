@@ -1,0 +1,106 @@
+"""What the two sides' traces hold, and whose layer is whose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment.config import Experiment
+from parity.traces.layers import itself, sources
+from parity.traces.matching import Matching, match
+
+
+class Trace:
+    """What one side's `trace` command wrote; arrays are read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        structure = json.loads((folder / "structure.json").read_text())
+        self.layers: list[dict[str, Any]] = structure["layers"]
+        self.parameters: dict[str, int] = structure["parameters"]
+        self.unused: list[str] = structure["unused"]
+        self._arrays = np.load(folder / "arrays.npz")
+        self.keys = list(self._arrays.files)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self._arrays[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
+    def get(self, key: str) -> np.ndarray:
+        """The array, or an empty one."""
+        return self[key] if key in self else np.empty(0)
+
+    @property
+    def by_name(self) -> dict[str, dict[str, Any]]:
+        return {layer["name"]: layer for layer in self.layers}
+
+    def layer(self, name: str) -> dict[str, Any]:
+        return self.by_name[name]
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        """Every array `prefix/...`, by the rest of its name."""
+        return {k.removeprefix(f"{prefix}/"): self[k] for k in self.keys if k.startswith(f"{prefix}/")}
+
+
+@dataclass
+class Pair:
+    """Two traces and whose layer is whose: `names` leads from Keras's layers to torch's, in their order."""
+
+    keras: Trace
+    torch: Trace
+    matching: Matching
+    experiment: Experiment
+
+    @classmethod
+    def of(
+        cls, keras: Path, torch: Path, experiment: Experiment, given: dict[str, str] | None = None
+    ) -> Pair:
+        """Read two traces and match their layers; raises MatchError where that would be guessing."""
+        one, other = Trace(keras), Trace(torch)
+        return cls(one, other, match(one.layers, other.layers, given or {}), experiment)
+
+    @property
+    def precision(self) -> str:
+        return self.experiment.training.precision
+
+    @property
+    def names(self) -> dict[str, str]:
+        both = {**self.matching.weighted, **self.matching.plain}
+        turned = {keras: torch for torch, keras in both.items()}
+        return {
+            layer["name"]: turned[layer["name"]] for layer in self.keras.layers if layer["name"] in turned
+        }
+
+    @property
+    def before_weights(self) -> list[str]:
+        """Keras's names of the matched layers that come before the first with weights."""
+        return list(takewhile(lambda name: not self.weights(name), self.names))
+
+    def both(self, stage: str, layer: str, weight: str = "") -> tuple[np.ndarray, np.ndarray] | None:
+        """One array of both sides, by Keras's name of the layer; empty where one has none, None if both."""
+        tail = f"/{weight}" if weight else ""
+        keys = f"{stage}/{layer}{tail}", f"{stage}/{self.names[layer]}{tail}"
+        if keys[0] not in self.keras and keys[1] not in self.torch:
+            return None
+        # What only one side has differs in shape, and so is infinitely far.
+        return self.keras.get(keys[0]), self.torch.get(keys[1])
+
+    def other_inputs(self, layer: str) -> list[str]:
+        """What a layer takes its inputs from, in words, where that is another layer on the other side."""
+        known = {torch: keras for keras, torch in self.names.items()}
+        theirs = sources(self.keras.by_name, layer, itself(known), "Keras")
+        ours = sources(self.torch.by_name, self.names[layer], known, "torch")
+        # "" stands for the model's inputs, and for what left no trace: x + y in a layer's own code.
+        if ours == theirs or "" in (*ours, *theirs):
+            return []
+        return [f"takes its input from {', '.join(ours)} for Keras's {', '.join(theirs)}"]
+
+    def weights(self, layer: str) -> Iterable[str]:
+        return self.keras.layer(layer)["weights"]
