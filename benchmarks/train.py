@@ -18,9 +18,8 @@ from benchmarks.suite import Measured, digits, setting_of
 from benchmarks.throughput import Way, timed
 from experiment import cli
 from experiment.config import Experiment
-from experiment.runs.record import Run
+from experiment.runs.record import Run, step_losses
 from experiment.system import devices
-from parity.ladder.whole_run import step_losses
 
 # How far the first loss of a `train` may be from the reference's, on shared draws. Later ones say less: in
 # float32 two correct runs part within a few steps, which is why the ladder compares in float64.

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiment.runs.record import HISTORY, Run
+from experiment.runs.record import HISTORY, Run, step_losses
 from parity.checks import compare, table
-from parity.ladder.whole_run import CNN, VGG16_HEAD, compare_runs, diagnose, step_losses, train, train_both
+from parity.ladder.whole_run import CNN, VGG16_HEAD, compare_runs, diagnose, train, train_both
 
 
 @pytest.fixture(scope="module")

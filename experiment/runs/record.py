@@ -338,3 +338,8 @@ def changes(before: dict[str, Any] | None, now: Experiment, free: Collection[str
 
     kept = {k: v for k, v in (before or {}).items() if k not in ("run", "tracking", "mlflow")}
     return next(differing(kept, now, ""), None)
+
+
+def step_losses(run: Run) -> np.ndarray:
+    """The training loss of every step: (steps,)."""
+    return np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2]

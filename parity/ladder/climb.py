@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiment import cli
-from experiment.runs.record import Run
+from experiment.runs.record import Run, step_losses
 from experiment.system import processes
 from parity.checks import Rung
 from parity.diagnosis.diagnose import diagnose
@@ -166,7 +166,7 @@ def whole_runs(runs: dict[str, Sequence[str]], place: Place, findings: Findings)
         records = whole_run.train_both(folder, [cache, *options], place.device)
         checks = whole_run.compare_runs(records["keras"], records["lightning"])
         took = time.perf_counter() - started
-        steps = {side: whole_run.step_losses(run) for side, run in records.items()}
+        steps = {side: step_losses(run) for side, run in records.items()}
         note = f"{len(steps['keras'])} steps"
         findings.rungs.append(
             Rung("whole run", name, "tensorflow", "float64", place.device, checks, note, took)

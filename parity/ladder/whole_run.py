@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.runs.record import Run
+from experiment.runs.record import Run, step_losses
 from experiment.system import processes
 from parity.checks import Check, compare
 from parity.ladder.tolerances import WHOLE_RUN
@@ -152,11 +152,6 @@ def _of_steps(keras: np.ndarray, lightning: np.ndarray) -> dict[str, str]:
             "evidence": f"the first step differs by {first:.1e}; {grown}",
         }
     return {"cause": "a step that is taken otherwise", "evidence": grown}
-
-
-def step_losses(run: Run) -> np.ndarray:
-    """The training loss of every step: (steps,)."""
-    return np.loadtxt(run.directory / "steps.csv", delimiter=",", skiprows=1)[:, 2]
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:

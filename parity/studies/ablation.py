@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from experiment import cli
-from experiment.runs.record import Run
+from experiment.runs.record import Run, step_losses
 from experiment.system import processes
 from experiment.system.files import replacing
 from parity.ladder import whole_run
@@ -104,7 +104,7 @@ def measure(folder: Path, seeds: Sequence[int]) -> Iterator[AblationRow]:
     reference = [_accuracy(folder / f"keras-{seed}", "keras", seed) for seed in seeds]
     for number, (name, what, mutations, options) in enumerate(DEFAULTS):
         run = _identity(folder / f"identity-{number}", "lightning", mutations, options)
-        losses = whole_run.step_losses(keras), whole_run.step_losses(run)
+        losses = step_losses(keras), step_losses(run)
         differences = whole_run.apart(*losses)
         first = whole_run.first_beyond(differences, THRESHOLD)
         if first is None and len(losses[0]) != len(losses[1]):

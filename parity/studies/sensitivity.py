@@ -18,6 +18,7 @@ from rich.console import Console
 
 from experiment import cli
 from experiment.evaluation.figures import page
+from experiment.runs.record import step_losses
 from experiment.system import processes
 from experiment.system.files import replacing
 from parity.ladder import whole_run
@@ -79,7 +80,7 @@ def train(folder: Path, options: Sequence[str], console: Console) -> dict[str, n
     for name, (side, mutation) in runs.items():
         console.print(f"training {name}", style="dim")
         run = whole_run.train(side, folder / name, options, mutation=mutation, weights=False)
-        losses[name] = whole_run.step_losses(run)
+        losses[name] = step_losses(run)
     return losses
 
 
