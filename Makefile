@@ -18,7 +18,7 @@ env: .venv/complete  ## Build the environment in .venv (hash-pinned, needs a pac
 train: env  ## Train the CNN on both sides, on data that needs no download, and compare the two
 	$(BIN)/python -m keras_impl.train --config configs/digits.yaml --run.dir runs/keras-digits --run.overwrite true
 	$(BIN)/python -m lightning_impl.train --config configs/digits.yaml --run.dir runs/lightning-digits --run.overwrite true
-	$(BIN)/python -m experiment.tracking.compare runs/keras-digits runs/lightning-digits --figure runs/side_by_side.png
+	$(BIN)/python -m experiment runs runs/keras-digits runs/lightning-digits --figure runs/side_by_side.png
 
 test: env  ## Run the test suite
 	$(BIN)/python -m pytest

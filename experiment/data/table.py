@@ -121,8 +121,7 @@ def read_shards(root: Path, image_size: int, reading: Reading = DEFAULTS) -> Poo
     paths = {split: sorted(root.glob(f"{split}-*-images.npy")) for split in SPLITS}
     if missing := [split for split in ("train", "test") if not paths[split]]:
         raise DataError(
-            f"{root} has no {missing[0]}-00000-images.npy: write it with python -m "
-            f"experiment.data.write_table"
+            f"{root} has no {missing[0]}-00000-images.npy: write it with python -m experiment shards"
         )
     images = Shards([path for split in SPLITS for path in paths[split]])
     if images.shape[1:3] != (image_size, image_size):

@@ -1,4 +1,4 @@
-"""python -m experiment.data.write_table OUT: a data set in pieces, for one that is larger than memory.
+"""python -m experiment shards OUT: a data set in pieces, for one that is larger than memory.
 
 A folder of shards holds class_names.txt, a name a line, reading.json, how image files were read, and for each
 of train and test, and for validation where there is such a split, numbered from 00000,
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from experiment.system.files import replacing
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = cli.PlainParser(
-        prog="experiment.data.write_table",
+        prog="experiment shards",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -73,7 +72,3 @@ def _write(config: Any, out: Path, size: int) -> int:
     counts = [f"{len(getattr(dataset, split))} {split}" for split in splits]
     print(f"{', '.join(counts)} images: --data.name shards --data.root {out}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

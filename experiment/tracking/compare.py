@@ -1,4 +1,4 @@
-"""python -m experiment.tracking.compare [RUN or FOLDER]...: list runs in a table, or compare some side by
+"""python -m experiment runs [RUN or FOLDER]...: list runs in a table, or compare some side by
 side."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = cli.PlainParser(
-        prog="experiment.tracking.compare",
+        prog="experiment runs",
         description="List the runs below folders, or compare runs side by side: results, and how their "
         "configurations differ.",
     )
@@ -247,7 +247,3 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
         + "  ".join(f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))
         for line in lines
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

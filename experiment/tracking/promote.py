@@ -1,4 +1,4 @@
-"""python -m experiment.tracking.promote RUN: make a registered run the champion, unless it does worse than
+"""python -m experiment promote RUN: make a registered run the champion, unless it does worse than
 that one.
 
 Both models classify the run's test images; where the run was a warm start, those of the earlier run and the
@@ -29,7 +29,7 @@ CHAMPION = "champion"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 1 where the champion stays."""
     parser = cli.PlainParser(
-        prog="experiment.tracking.promote",
+        prog="experiment promote",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -116,7 +116,3 @@ def classify(client: Any, name: str, version: Any, dataset: Any) -> np.ndarray:
         images, _ = test.batch(np.arange(start, min(start + BATCH, len(test))))
         found.append(np.asarray(model.predict(images)).argmax(1))
     return names[np.concatenate(found)]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

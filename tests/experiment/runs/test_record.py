@@ -177,7 +177,10 @@ def test_replacing_a_run_removes_its_config_last(run: Run, monkeypatch: pytest.M
 def busy(run: Run) -> Iterator[Run]:
     """A run that another process writes."""
     release()
-    hold = "import sys; from experiment.runs.record import Run; Run(sys.argv[1]).claim(); print(); sys.stdin.read()"
+    hold = (
+        "import sys; from experiment.runs.record import Run\n"
+        "Run(sys.argv[1]).claim(); print(); sys.stdin.read()"
+    )
     command = [sys.executable, "-c", hold, str(run.directory)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -324,7 +324,7 @@ def test_champion_gives_way_only_to_one_that_is_not_worse(both: Path, tmp_path: 
     from mlflow import MlflowClient
 
     def promote(directory: Path, *options: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "experiment.tracking.promote", str(directory), *options]
+        command = [sys.executable, "-m", "experiment", "promote", str(directory), *options]
         done = subprocess.run(command, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
