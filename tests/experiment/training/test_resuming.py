@@ -14,13 +14,14 @@ import yaml
 from experiment.cli import read_config
 from experiment.config import EarlyStopping, Experiment
 from experiment.data.dataset import load
+from experiment.deploy import run_data
 from experiment.deploy.prediction import TrainedRun
 from experiment.deploy.prediction import test_predictions as read_predictions
 from experiment.errors import RunError
 from experiment.evaluation import figures
 from experiment.runs.record import Run
 from experiment.tracking import compare, tensorboard
-from experiment.training import lifecycle, warm_start
+from experiment.training import lifecycle
 from experiment.training.lifecycle import Session, begin
 
 METRICS = {"loss": 1.0, "accuracy": 0.5, "val_accuracy": 0.25, "learning_rate": 1e-3}
@@ -36,7 +37,7 @@ def quick() -> Iterator[None]:
     drawn += [(figures, "calibration"), (figures, "mistakes")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            warm_start, "load", lambda data, seed, *more: digits if data == known else load(data, seed, *more)
+            run_data, "load", lambda data, seed, *more: digits if data == known else load(data, seed, *more)
         )
         for module, name in drawn:
             patch.setattr(module, name, lambda *_: None)
