@@ -353,7 +353,10 @@ def test_a_file_that_predicts_otherwise_is_not_kept(
     ("spoil", "message"),
     [
         (lambda run, _: (run / "metrics.json").unlink(), "not finished"),
-        (lambda run, _: (run / "environment.json").write_text('{"framework": "jax"}'), "is a jax run"),
+        (
+            lambda run, _: (run / "environment.json").write_text('{"framework": "jax"}'),
+            "damaged, 'jax' is no framework",
+        ),
         (lambda run, _: [f.write_bytes(b"x") for f in (run / "checkpoints").iterdir()], "cannot be read"),
         (lambda run, file: (run / file).mkdir(), "cannot be written"),
     ],
