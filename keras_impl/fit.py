@@ -27,7 +27,7 @@ from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.distribution import distribute
 from keras_impl.model import count_parameters
-from keras_impl.precision import numerics
+from keras_impl.precision import check, numerics
 from keras_impl.trace.recorder import Recording
 from keras_impl.weights import warm_start
 
@@ -41,6 +41,7 @@ def fit(experiment: Experiment, resume: Path | None = None, checkpoint: str = "l
     session = lifecycle.begin(experiment, "keras", resume, checkpoint)
     with lifecycle.checking(session):
         distribute(session)
+        check(experiment)
     with numerics(experiment):
         return _train(session)
 

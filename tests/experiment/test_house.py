@@ -61,6 +61,8 @@ DIFFERENCES = {
     "lightning export.halved": "ONNX Runtime has no float16 of weights alone",
     "lightning dropout.Dropout": "torch's own is slow on a CPU",
     "lightning fit.build_trainer": "Keras has no Trainer",
+    "keras precision.convolves_in_bfloat16": "torch computes in bfloat16 on every processor",
+    "keras precision.check": "as for convolves_in_bfloat16",
     "lightning precision.use_gpu": "Keras's backends find the GPU themselves",
     "lightning fit.synchronise": "one Keras process has all of a batch",
     "lightning fit.check_shares": "as for synchronise",

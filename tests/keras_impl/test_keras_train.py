@@ -13,6 +13,7 @@ from small_runs import SMALL, compiled_and_eager_losses, kill_after, probabiliti
 from experiment.config import Data
 from experiment.data.dataset import load
 from experiment.runs.record import Run
+from keras_impl.precision import convolves_in_bfloat16
 from keras_impl.train import main
 
 EVENTS = ("--training.plateau.patience=1", "--training.plateau.min_delta=0.5", "--training.epochs=5")
@@ -139,9 +140,22 @@ def test_run_without_a_finished_epoch_leaves_nothing(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float64"])
 def test_precisions(tmp_path: Path, precision: str) -> None:
+    if precision == "bfloat16" and not convolves_in_bfloat16():
+        pytest.skip("TensorFlow cannot convolve in bfloat16 on this processor")
     run = train(tmp_path / "run", "--training.epochs=1", f"--training.precision={precision}")
     assert probabilities(run).dtype == (np.float64 if precision == "float64" else np.float32)
     np.testing.assert_allclose(probabilities(run).sum(1), 1, atol=1e-6)
+
+
+def test_precision_that_the_processor_lacks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("keras_impl.precision.convolves_in_bfloat16", lambda: False)
+    with pytest.raises(SystemExit) as refused:
+        train(tmp_path / "run", "--training.precision=bfloat16")
+    assert refused.value.code == 2
+    assert "bfloat16: TensorFlow cannot convolve in it on this processor" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_vgg16_head_trains_on_cached_features(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -171,6 +185,7 @@ def test_vgg16_head_trains_on_cached_features(tmp_path: Path, capsys: pytest.Cap
     np.testing.assert_allclose(probabilities(cached), probabilities(whole), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_other_backends_train_the_same_model(tmp_path: Path) -> None:
     arguments = ("--training.epochs=1", "--training.dropout_masks=shared", "--run.record_steps=true")
     reference = train(tmp_path / "tensorflow", *arguments)
