@@ -16,7 +16,7 @@ PRECISIONS = {"float32": "float32", "tf32": "float32", "bfloat16": "mixed_bfloat
 
 @functools.cache
 def convolves_in_bfloat16() -> bool:
-    """Whether the backend has a convolution in bfloat16 here: TensorFlow's oneDNN has none below AVX-512."""
+    """True where the backend has a convolution in bfloat16: TensorFlow's oneDNN has none below AVX-512."""
     if keras.backend.backend() != "tensorflow":
         return True
     import tensorflow as tf

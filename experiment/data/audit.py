@@ -1,4 +1,4 @@
-"""What a data set's divisions mean for its numbers: images on both sides of one, classes with too few."""
+"""Audit of a data set's splits: images that lie in two of them, classes with too few."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from experiment.evaluation.metrics import shorten
 
 
 def identical(dataset: Dataset) -> dict[str, int]:
-    """How many images of one split are, pixel for pixel, in another, too: `test_in_train` and so on.
+    """Numbers of images of one split that are, pixel for pixel, in another, too: `test_in_train` and so on.
 
     A validation split that is the test split is left out.
     """
@@ -27,7 +27,7 @@ def identical(dataset: Dataset) -> dict[str, int]:
 
 
 def remarks(dataset: Dataset, updated: bool = False) -> list[str]:
-    """What the user should know of the splits, a sentence each.
+    """Remarks on the splits for the user, a sentence each.
 
     updated: whether it is a warm start's, whose earlier classes may go untrained.
     """

@@ -77,7 +77,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run record tells of the images that a run saw: how they are known where others were added."""
+    """Images that a run saw, as its record tells: how they are known where others were added."""
 
     class_names: tuple[str, ...]
     digests: np.ndarray | None  # (K,) uint64; None: an earlier record, which tells the classes alone
@@ -294,7 +294,7 @@ def _digest(images: np.ndarray, rows: np.ndarray, digests: np.ndarray, content: 
 
 
 def _dark(images: np.ndarray, splits: dict[str, np.ndarray | None]) -> str | None:
-    """What is to be said where a split is all but black: it was divided once too often, or never scaled."""
+    """Warning of a split that is all but black (divided once too often, or never scaled), or None."""
     dark = {}
     for name, rows in splits.items():
         brightest = None

@@ -330,7 +330,7 @@ def _scaled(image: Image.Image, white: int, inverted: bool) -> Image.Image:
 
 
 def remarks(facts: Sequence[Facts] | np.ndarray, reading: Reading) -> list[str]:
-    """What is to be said of images that were read, a line each.
+    """Remarks on images that were read, a line each.
 
     facts: (N, 4), those of each. How many were transparent, and whether values of more than 8 bits a channel
     come out dark: where half of these images or more stay below a quarter of the white that was assumed.

@@ -1,4 +1,4 @@
-"""Which files of a folder are images: those that Pillow reads. All others are counted, to be named aloud."""
+"""Images among the files of a folder: those that Pillow reads. All others are counted, to be named aloud."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def formats() -> tuple[str, ...]:
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """What the names of such files end in, with the dot, in lower case."""
+    """Suffixes of such files, with the dot, in lower case."""
     read = {*formats(), "MPO"}  # several photographs in one JPEG file, which JPEG's reader opens
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in read)
 
 
 def named_as_image(name: str) -> bool:
-    """Whether a file's name, of which hidden ones are not asked, is that of an image."""
+    """True for the name of an image; hidden files are not asked of."""
     return _suffix(name) in suffixes()
 
 
@@ -72,7 +72,7 @@ def count_beside(folder: Path, ignored: Counter[str]) -> None:
 
 
 def told(ignored: Counter[str]) -> str | None:
-    """What was ignored, in a line, the most frequent first; None where nothing was."""
+    """The ignored files in a line, the most frequent kind first; None where there are none."""
     kinds = sorted(((kind, n) for kind, n in ignored.items() if n), key=lambda item: (-item[1], item[0]))
     if not kinds:
         return None
@@ -102,7 +102,7 @@ def _is_image(parent: str, name: str, ignored: Counter[str]) -> bool:
 
 
 def _special(path: str) -> str | None:
-    """What a file is that must not be opened, since that may wait for ever; None where it is none."""
+    """The kind of a file that must not be opened, since that may wait for ever; None for others."""
     try:
         mode = os.stat(path).st_mode
     except OSError:

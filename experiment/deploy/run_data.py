@@ -80,7 +80,7 @@ def digests(dataset: Dataset) -> np.ndarray:
 
 
 def recorded(run: Run, experiment: Experiment) -> Recorded | None:
-    """What a run's record says of its images, or None where it does not tell."""
+    """Images of a run, as its record tells, or None where it does not."""
     try:
         names = tuple(run.read_json("environment.json")["data"]["class_names"])
     except (RunError, TypeError):  # whoever needs the record says what is wrong with it

@@ -127,7 +127,7 @@ def _measure(text: str | bytes) -> None:
 
 
 def _place(error: Exception) -> str:
-    """What a parser says, in a line of bearable length."""
+    """A parser's message, in a line of bearable length."""
     mark = getattr(error, "problem_mark", None)
     told = [part for name in ("context", "problem") if (part := getattr(error, name, None))]
     said = f"line {mark.line + 1}: {', '.join(told)}" if mark is not None and told else str(error)

@@ -97,7 +97,7 @@ def _why(path: Path) -> int | None:
 
 
 def told(error: OSError) -> str | None:
-    """What is wrong with a file or its disk, in a line, or None where an error is about something else."""
+    """The fault of a file or its disk, in a line, or None where an error is about something else."""
     if isinstance(error, WriteError):
         return str(error)
     if error.errno is None or (error.filename is None and error.errno not in FULL):
@@ -108,7 +108,7 @@ def told(error: OSError) -> str | None:
 
 
 def full(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, is a disk that has no more room."""
+    """True where an error, or what led to it, is a disk that has no more room."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return True
@@ -125,7 +125,7 @@ def _to_disk(path: Path) -> None:
 
 
 def ours(path: Path) -> bool:
-    """Whether this is a lock file, or what a killed writer left half-written."""
+    """True for a lock file, and for what a killed writer left half-written."""
     return path.name == LOCK or path.match(PARTIAL)
 
 
