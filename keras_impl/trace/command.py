@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import keras
@@ -20,12 +21,35 @@ from keras_impl.layers import weight_layout
 from keras_impl.model import count_parameters
 from keras_impl.precision import numerics
 from keras_impl.trace.recorder import leaves
-from keras_impl.trace.target import Subject, own, users
+from keras_impl.trace.target import Subject, own, users, users_model, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return tracing.run(sys.argv[1:] if argv is None else argv, trace)
+    return tracing.run(sys.argv[1:] if argv is None else argv, trace, Tracer)
+
+
+class Tracer:
+    """A user's model as `python -m parity` asks about it, in the precision of the request."""
+
+    def __init__(self, request: Request) -> None:
+        self.request, self._numerics = request, ExitStack()
+        self._numerics.enter_context(numerics(request.experiment))
+        self.subject = users(request)
+
+    def describe(self) -> tuple[dict[str, Any], Arrays]:
+        """The structure, and the weights as built and as traced; raises TraceError."""
+        raw = {f"raw/{i}": array for i, array in enumerate(self.subject.model.get_weights())}
+        initial = weights("initial", self.subject.model)
+        return describe(self.subject), self.subject.own | initial | raw | {"outputs": self.subject.outputs}
+
+    def trace(self, handover: dict[str, Any]) -> Arrays:
+        """Every array of the trace; the weights stay Keras's own."""
+        return numbers(self.subject)
+
+    def rebuild(self) -> Arrays:
+        """The weights of the model built anew under another seed."""
+        return weights("own", users_model(self.request, seed=self.request.experiment.seed + 1))
 
 
 def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
@@ -80,7 +104,7 @@ def numbers(subject: Subject) -> Arrays:
 
 def _numbers(subject: Subject) -> Arrays:
     trained = subject.trained
-    arrays = weights("initial", subject)
+    arrays = weights("initial", subject.model)
     recording, outputs = subject.record(training=False)
     arrays |= {f"eval/{one.name}": one.output for one in recording.seen}
     arrays["outputs"] = keras.ops.convert_to_numpy(outputs)
@@ -98,12 +122,12 @@ def _numbers(subject: Subject) -> Arrays:
         trained.reset_metrics()
         losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
         if step == 0:
-            arrays |= tracing.changed(weights("step", subject), arrays)
+            arrays |= tracing.changed(weights("step", subject.model), arrays)
             optimizer = trained.optimizer
             for name, attribute in (("momentums", "_momentums"), ("velocities", "_velocities")):
                 arrays |= of_trained(name, subject, getattr(optimizer, attribute, []))
     arrays["losses"] = np.array(losses, dtype=float)
-    return arrays | tracing.changed(weights("final", subject), arrays)
+    return arrays | tracing.changed(weights("final", subject.model), arrays)
 
 
 def gradient(subject: Subject) -> tuple[Any, list[Any]]:
@@ -133,16 +157,6 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
             trained.zero_grad()
             loss.backward()
             return loss, [v.value.grad for v in trained.trainable_variables]
-
-
-def weights(prefix: str, subject: Subject) -> Arrays:
-    """Every weight and statistic as `prefix/layer/name`."""
-
-    found = {}
-    for layer in leaves(subject.model):
-        for name, array in weight_layout.arrays(layer).items():
-            found["/".join((prefix, *weight_layout.unit(layer, name)))] = np.array(array)
-    return found
 
 
 def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
