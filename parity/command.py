@@ -44,11 +44,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=BACKENDS,
+        help="of Keras (default: all that are installed; for your own pair tensorflow, in float64 alone)",
+    )
     own = parser.add_argument_group("this project's models")
     own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default all)")
-    own.add_argument(
-        "--backends", nargs="+", choices=BACKENDS, help="of Keras (default: all that are installed)"
-    )
     own.add_argument("--quick", action="store_true", help="leave out whole runs and mutations")
     own.add_argument("--no-mutations", action="store_true", help="leave out the mutations")
     own.add_argument(
@@ -74,6 +77,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="whose layer is whose (may be repeated)",
     )
     users.add_argument(
+        "--precision",
+        choices=("float64", "float32"),
+        default="float64",
+        help="float32: compare in it as well, on --backends, each side's rounding against float64",
+    )
+    users.add_argument(
         "--format", choices=("text", "json"), default="text", help="of the verdict on stdout (default text)"
     )
     arguments = parser.parse_args(argv)
@@ -92,6 +101,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     missing = [name for name in BACKENDS if not devices.installed(name)]
     if wanted := [name for name in arguments.backends or () if name in missing]:
         parser.error(f"--backends {' '.join(wanted)}: not installed")
+    if arguments.keras and "tensorflow" in missing:
+        parser.error("your own pair needs TensorFlow, the one backend of Keras that computes in float64")
+    arguments.singles = arguments.backends or ["tensorflow"] * (arguments.precision == "float32")
     arguments.backends = [name for name in arguments.backends or BACKENDS if name not in missing]
     if arguments.device == "cuda" and not devices.count_gpus():
         parser.error("--device cuda: this machine shows no CUDA GPUs")
@@ -145,9 +157,15 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         options = {"inputs_file": str(inputs), "steps": arguments.steps, "loss_name": arguments.loss}
         given = dict(pair.split("=", 1) for pair in arguments.map)
         request = prove_pair.Request(
-            arguments.keras, arguments.torch, options, arguments.learning_rate, given, arguments.device
+            arguments.keras,
+            arguments.torch,
+            options,
+            arguments.learning_rate,
+            given,
+            arguments.device,
+            arguments.singles,
         )
-        with console.status("starting both frameworks") as status:
+        with console.status("") as status:
             verdict = prove_pair.prove(request, Path(folder), findings, status.update)
     if verdict.refused is None:
         report.conclude(findings)
@@ -168,7 +186,8 @@ def _inputs(arguments: argparse.Namespace) -> np.ndarray:
         except (OSError, ValueError) as error:
             cli.fail(f"--inputs {arguments.inputs}: cannot be read as an array ({error})")
     count = 8 * arguments.steps
-    return np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
+    inputs = np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
+    return inputs.astype(np.float32).astype(np.float64)  # the same numbers in either precision
 
 
 def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from experiment import cli
 from experiment.system.processes import SideError
 from parity.checks import Rung
+from parity.foreign import rounding
 from parity.foreign import weights as as_they_are
 from parity.foreign.sides import Side
 from parity.foreign.verdict import Answer, Verdict
@@ -39,6 +40,7 @@ class Request:
     learning_rate: float = 1e-3
     given: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    singles: Sequence[str] = ()  # Keras's backends to compare in float32 as well
 
     @property
     def name(self) -> str:
@@ -63,16 +65,29 @@ def prove(
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
-            keras = stack.enter_context(
-                Side("keras", folder, request.of_side("keras", "float64"), request.device)
-            )
-            torch = stack.enter_context(
-                Side("torch", folder, request.of_side("torch", "float64"), request.device)
-            )
-            verdict = _compare(request, keras, torch, findings, say)
+            say("starting both frameworks")
+            keras = stack.enter_context(_side("keras", request, folder))
+            torch = stack.enter_context(_side("torch", request, folder))
+            verdict, pair = _compare(request, keras, torch, findings, say)
+            keras.close()
+            torch.close()
+            if request.singles:
+                verdict = _in_float32(request, pair, keras.out, folder, findings, verdict, say)
     except (SideError, MatchError) as error:
         verdict = refused(str(error))
     return replace(verdict, seconds=time.perf_counter() - started)
+
+
+def _side(
+    name: str,
+    request: Request,
+    folder: Path,
+    precision: str = "float64",
+    backend: str = "tensorflow",
+    weights: str | None = None,
+) -> Side:
+    asked = {**request.of_side(name, precision), "weights": weights}
+    return Side(name, folder / f"{name}-{backend}-{precision}", asked, request.device, backend)
 
 
 def refused(why: str) -> Verdict:
@@ -82,7 +97,7 @@ def refused(why: str) -> Verdict:
 
 def _compare(
     request: Request, keras: Side, torch: Side, findings: Findings, say: Callable[[str], None]
-) -> Verdict:
+) -> tuple[Verdict, Pair]:
     say("building both models")
     torch.ask("describe")
     keras.get("describe")
@@ -99,12 +114,51 @@ def _compare(
     weights = _weights(request, pair, keras, torch, findings)
     climb.climb(request.name, pair, "tensorflow", Place(keras.out, request.device, _unseen), findings)
     computation = _computation(findings, pair)
-    notes = [*pair.notes, *(f"{note}" for note in pair.matching.notes)]
-    return Verdict(weights, computation, notes, findings.rungs)
+    return Verdict(weights, computation, [*pair.notes, *pair.matching.notes], findings.rungs), pair
 
 
 def _unseen(rung: Rung) -> None:
     """The verdict shows the rungs, once all are done."""
+
+
+def _in_float32(
+    request: Request,
+    pair: Pair,
+    reference: Path,
+    folder: Path,
+    findings: Findings,
+    verdict: Verdict,
+    say: Callable[[str], None],
+) -> Verdict:
+    """The verdict with both sides in float32 as well, from the reference's weights, on each asked backend."""
+    handover = {"weights": str(reference / "weights.npz"), "layers": pair.matching.weighted}
+    with ExitStack() as stack:
+        torch = stack.enter_context(_side("torch", request, folder, "float32"))
+        torch.ask("describe")
+        for backend in request.singles:
+            started = time.perf_counter()
+            say(f"tracing in float32, Keras on {backend}")
+            started_from = str(handover["weights"])
+            keras = stack.enter_context(_side("keras", request, folder, "float32", backend, started_from))
+            keras.ask("describe")
+            if backend == request.singles[0]:
+                torch.answer()
+                torch.get("trace", **handover)
+            keras.answer()
+            keras.get("trace")
+            keras.close()
+            rungs = rounding.compare(pair, Trace(keras.out), Trace(torch.out))
+            took = (time.perf_counter() - started) / len(rungs)
+            findings.rungs += [
+                Rung(name, request.name, backend, "float32", request.device, checks, "", took)
+                for name, checks in rungs.items()
+            ]
+            failure = rounding.explain(rungs)
+            if failure is not None and verdict.computation.status == "passed":
+                rung, layer, cause = failure
+                answer = Answer("failed", f"{rung} ({backend} float32)", layer, pair.names.get(layer), *cause)
+                verdict = replace(verdict, computation=answer)
+    return replace(verdict, rungs=findings.rungs)
 
 
 def _computation(findings: Findings, pair: Pair) -> Answer:

@@ -19,12 +19,15 @@ PATIENCE = 5.0  # seconds that a process gets to end by itself
 
 
 class Side:
-    """One side's tracing process; it is asked for one thing at a time. Files appear in `out`."""
+    """One side's tracing process; it is asked for one thing at a time. Files appear in `out`.
+
+    folder: where, made if need be.
+    """
 
     def __init__(
         self, name: str, folder: Path, request: Mapping[str, Any], device: str, backend: str = "tensorflow"
     ) -> None:
-        self.name, self.module, self.out = name, MODULES[name], folder / f"{name}-{backend}"
+        self.name, self.module, self.out = name, MODULES[name], folder
         self.out.mkdir(parents=True, exist_ok=True)
         path = processes.write_request(self.out / "request.json", request, device)
         self._log = (self.out / "stderr.txt").open("w+", errors="backslashreplace")
@@ -68,6 +71,12 @@ class Side:
     ) -> None:
         if kind is not None:
             self._process.kill()
+        self.close()
+
+    def close(self) -> None:
+        """End the process, by force where it does not end by itself."""
+        if self._log.closed:
+            return
         with suppress(BrokenPipeError, subprocess.TimeoutExpired):
             self._process.communicate(timeout=PATIENCE)
         if self._process.poll() is None:
