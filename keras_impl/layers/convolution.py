@@ -104,7 +104,7 @@ def _viewed(weights: Weights, **names: str) -> Weights:
 
 
 def _grouped(kernel: np.ndarray) -> np.ndarray:
-    """A depthwise kernel (space..., in, multiplier) as that of a convolution in groups, (space..., 1, out)."""
+    """A depthwise kernel (space..., in, multiplier) as a grouped one, (space..., 1, out)."""
     return kernel.reshape(*kernel.shape[:-2], 1, -1)
 
 

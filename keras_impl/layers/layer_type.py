@@ -16,7 +16,7 @@ Pixels = Sequence[Sequence[int]]  # before and after each axis of space
 
 @dataclass(frozen=True)
 class Weight:
-    """A variable, and the view that takes it, or anything of its shape, to the layout that both sides write."""
+    """A variable, and the view of it, or of anything of its shape, in the layout that both sides write."""
 
     variable: Any
     view: Callable[[np.ndarray], np.ndarray] = lambda array: array

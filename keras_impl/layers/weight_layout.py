@@ -20,7 +20,7 @@ def weights(layer: Any) -> Weights:
 
 
 def units(layer: Any) -> dict[str, Weights]:
-    """A layer's weights by the names of the layers that it counts as: a SeparableConv2D is two convolutions."""
+    """A layer's weights by the layers that it counts as: a SeparableConv2D is two convolutions."""
     entry = layer_type(layer) if isinstance(layer, keras.Layer) else None
     before = {} if entry is None else entry.before
     parts = {f"{layer.name}/{part}": of.weights(layer) for part, of in before.items()}

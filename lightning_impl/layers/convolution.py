@@ -86,7 +86,7 @@ def _weights(layer: Any) -> Weights:
 
 
 def _keras_kernel(kernel: Tensor) -> Tensor:
-    """(out, in, space...) and, transposed, (in, out, space...) with the first two turned round and put last."""
+    """(out, in, space...) or, transposed, (in, out, space...): the first two turned round and put last."""
     return kernel.permute(*range(2, kernel.dim()), 1, 0)
 
 
