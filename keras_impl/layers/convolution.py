@@ -45,7 +45,7 @@ def _transposed(layer: Any, shape: Shape) -> Settings:
     return {
         "strides": list(layer.strides),
         "dilation": list(layer.dilation_rate),
-        "groups": layer.groups,
+        "groups": 1,
         "cropping": _cropping(layer),
     }
 
