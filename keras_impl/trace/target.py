@@ -24,6 +24,7 @@ from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import weight_layout
+from keras_impl.layers.layer_type import own_weights
 from keras_impl.trace.recorder import Recording, leaves, without_dropout
 
 
@@ -138,19 +139,21 @@ def unsettle(model: keras.Model, seed: int) -> None:
     not show.
     """
     for layer in leaves(model):
-        for name, variable in weight_layout.tensors(layer).items():
-            value = keras.ops.convert_to_numpy(variable)
-            moved = trace.unsettled(value, seed, f"{layer.name}/{name}")
-            variable.assign(moved.astype(np.float32) if moved.dtype == np.float64 else moved)
+        if isinstance(layer, keras.Layer):
+            for name, weight in own_weights(layer).items():
+                value = keras.ops.convert_to_numpy(weight.variable)
+                moved = trace.unsettled(value, seed, f"{layer.name}/{name}")
+                weight.variable.assign(moved.astype(np.float32) if moved.dtype == np.float64 else moved)
 
 
 def weights(prefix: str, model: keras.Model) -> Arrays:
     """Every weight and statistic as `prefix/layer/name`."""
-    found = {}
-    for layer in leaves(model):
-        for name, array in weight_layout.arrays(layer).items():
-            found["/".join((prefix, *weight_layout.unit(layer, name)))] = np.array(array)
-    return found
+    return {
+        f"{prefix}/{layer}/{name}": np.array(weight.value)
+        for operation in leaves(model)
+        for layer, found in weight_layout.units(operation).items()
+        for name, weight in found.items()
+    }
 
 
 @contextmanager

@@ -203,7 +203,7 @@ def hand_over(subject: Subject, weights: str, layers: Mapping[str, str]) -> None
                 theirs.setdefault(layer, {})[name] = arrays[key]
     for name, theirs_name in layers.items():
         layer = subject.layers().get(name)
-        if layer is None or not weight_layout.tensors(layer):
+        if layer is None or not weight_layout.weights(layer):
             continue  # a function, or a layer without weights
         try:
             weight_layout.load(layer, theirs[theirs_name], subject.flattened.get(name))
