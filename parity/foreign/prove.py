@@ -190,7 +190,7 @@ def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: F
             "tensorflow",
             "as built",
             request.device,
-            compared.checks,
+            () if skipped else compared.checks,
             note,
             took,
             skipped,
