@@ -176,9 +176,9 @@ def build(name: str) -> Any:
 
 def described(value: Any) -> str:
     """A value that is no model, in words."""
-    return (
-        f"the class {value.__name__}, not a model" if isinstance(value, type) else f"a {type(value).__name__}"
-    )
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not a model"
+    return f"an object of type {type(value).__name__}"
 
 
 def _required(function: Callable[..., Any]) -> list[str]:
