@@ -76,9 +76,13 @@ def trace(side: str, folder: Path, request: Mapping[str, Any], device: str, back
 
 def write_request(path: Path, request: Mapping[str, Any], device: str) -> Path:
     """Write a trace's request for a device."""
-    experiment = {**request["experiment"], "gpus": 1 if device == "cuda" else 0}
-    path.write_text(json.dumps({**request, "experiment": experiment}, indent=2))
+    path.write_text(json.dumps(on_device(request, device), indent=2))
     return path
+
+
+def on_device(request: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """A trace's request with the device in its experiment."""
+    return {**request, "experiment": {**request["experiment"], "gpus": 1 if device == "cuda" else 0}}
 
 
 def _users_paths() -> list[str]:

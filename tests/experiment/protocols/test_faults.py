@@ -118,7 +118,7 @@ class Tracer:
         sys.exit(5)
 
 
-sys.exit(conversation.serve("net:build", Tracer, Path(sys.argv[1])))
+sys.exit(conversation.serve(lambda request: Tracer()))
 """
 
 
@@ -126,9 +126,9 @@ def test_a_tracing_process_answers_until_it_is_told_no_more(tmp_path: Path) -> N
     (tmp_path / "talk.py").write_text(CONVERSATION)
     requests = io.StringIO()
     for do in ("describe", "trace", "rebuild", "describe"):
-        requests.write(json.dumps({"do": do}) + "\n")
+        requests.write(json.dumps({"do": do, "request": {"build": "net:build"}, "out": "out"}) + "\n")
     done = subprocess.run(
-        [sys.executable, "talk.py", "out"],
+        [sys.executable, "talk.py"],
         input=requests.getvalue(),
         capture_output=True,
         text=True,
