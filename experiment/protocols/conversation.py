@@ -1,9 +1,9 @@
 """A side's tracing process that stays while a pair is compared: requests in on stdin, replies out on stdout.
 
-One JSON object a line, each request answered by one reply. `{"do": "describe", "request": {...}, "out":
-FOLDER}` builds a model; `{"do": "trace", ...}`, with what Keras's side hands over, and `{"do": "rebuild"}` are
-about the model that was built last. Arrays and structure are written to files; a reply is empty, or says under
-`error` what went wrong.
+One JSON object a line, each answered by one. A model is built for `{"do": "describe", "request":
+{...}, "out": FOLDER}`; `{"do": "trace", ...}`, with what Keras's side hands over, and `{"do": "rebuild"}` are
+about the model that was built last. Arrays and structure are written to files; a reply is empty, or says
+under `error` what went wrong.
 """
 
 from __future__ import annotations
