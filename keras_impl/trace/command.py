@@ -17,9 +17,8 @@ import numpy as np
 from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
 from keras_impl.layers import weight_layout
-from keras_impl.model import count_parameters
 from keras_impl.precision import numerics
-from keras_impl.trace.recorder import leaves
+from keras_impl.trace.recorder import named_leaves, without_record
 from keras_impl.trace.target import Subject, own, users
 
 
@@ -44,9 +43,9 @@ def describe(subject: Subject) -> dict[str, Any]:
 
     recording, _ = subject.record(training=False)
     shapes, trainable = {}, {}
-    for operation in leaves(subject.model):
-        for unit, found in weight_layout.units(operation).items():
-            shapes[unit] = {name: list(weight.value.shape) for name, weight in found.items()}
+    for name, operation in recording.operations.items():
+        for unit, found in weight_layout.units(name, operation).items():
+            shapes[unit] = {weight: list(view.value.shape) for weight, view in found.items()}
             trainable[unit] = bool(getattr(operation, "trainable_variables", []))
     layers = [
         {
@@ -63,7 +62,16 @@ def describe(subject: Subject) -> dict[str, Any]:
     ]
     seen = {one.name for one in recording.seen}
     unused = sorted(name for name, found in shapes.items() if found and name not in seen)
-    return tracing.structure(layers, count_parameters(subject.model), unused)
+    structure = tracing.structure(layers, subject.count_parameters(), unused)
+    return structure | {"uncovered": uncovered(subject.model), **subject.facts(recording)}
+
+
+def uncovered(model: Any) -> list[dict[str, Any]]:
+    """The layers with weights that no record says how to compare, as name, kind and weights."""
+    return [
+        {"name": name, "kind": type(layer).__leaf_, "weights": {v.name: list(v.shape) for v in variables}}
+        for name, (layer, variables) in without_record(model).items()
+    ]
 
 
 def numbers(subject: Subject) -> Arrays:
@@ -77,7 +85,7 @@ def _numbers(subject: Subject) -> Arrays:
     arrays = weights("initial", subject)
     recording, outputs = subject.record(training=False)
     arrays |= recording.outputs("eval")
-    arrays["outputs"] = keras.ops.convert_to_numpy(outputs)
+    arrays |= subject.outputs(outputs)
     before = trained.get_weights()
     recording, _ = subject.record(training=True)
     arrays |= recording.outputs("train")
@@ -134,8 +142,8 @@ def weights(prefix: str, subject: Subject) -> Arrays:
 
     return {
         f"{prefix}/{layer}/{name}": np.array(weight.value)
-        for operation in leaves(subject.model)
-        for layer, found in weight_layout.units(operation).items()
+        for leaf, operation in named_leaves(subject.model).items()
+        for layer, found in weight_layout.units(leaf, operation).items()
         for name, weight in found.items()
     }
 
@@ -145,8 +153,8 @@ def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
 
     owners = {
         id(weight.variable): (f"{prefix}/{layer}/{name}", weight)
-        for operation in leaves(subject.model)
-        for layer, found in weight_layout.units(operation).items()
+        for leaf, operation in named_leaves(subject.model).items()
+        for layer, found in weight_layout.units(leaf, operation).items()
         for name, weight in found.items()
     }
     arrays = {}
@@ -156,5 +164,5 @@ def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
     return arrays
 
 
-if __name__ == "__main__":
+if __leaf_ == "__main__":
     sys.exit(main())
