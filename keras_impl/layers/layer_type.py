@@ -74,8 +74,8 @@ class LayerType:
     function. settings: those that change the numbers, from the layer and the shape of the batch that it got.
     weights: in the layout that both sides write; what is no weight to both sides is left out. output: of all
     that the layer gives, what is compared. before: the parts of the layer that act before what is left of it,
-    by their names; to torch they are layers of their own. fused: an activation that it ends in and that cannot
-    be seen apart from it, if any. random: it draws, in training alone.
+    by their names; to torch they are layers of their own. fused: an activation that it ends in where that
+    cannot be seen apart from it. random: it draws, in training alone.
     """
 
     kind: str | Callable[[Any], str]

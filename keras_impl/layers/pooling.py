@@ -62,7 +62,9 @@ TABLE = (
     LayerType(_own_name, _classes("GlobalMaxPooling"), output=_flat),
     LayerType(_own_name, _classes("GlobalAveragePooling"), output=_flat),
     *(
-        LayerType(_adaptive_kind, _classes(f"Adaptive{which}Pooling"), _adaptive_settings, output=_adaptive_output)
+        LayerType(
+            _adaptive_kind, _classes(f"Adaptive{which}Pooling"), _adaptive_settings, output=_adaptive_output
+        )
         for which in ("Max", "Average")
     ),
 )

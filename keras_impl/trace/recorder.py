@@ -13,10 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from experiment.protocols.trace import are_probabilities
 from keras_impl.layers.layer_type import Pixels, own_weights
 from keras_impl.layers.registry import kind, layer_type, settings, with_padding
 from keras_impl.layers.shape import pairs
 
+ENDINGS = ("softmax", "sigmoid")
 PADDINGS = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
 
 
@@ -67,6 +69,16 @@ class Recording:
         """Every output that was recorded, as `stage/layer`."""
         return {f"{stage}/{one.name}": one.output for one in self.seen if one.output is not None}
 
+    def ending_of(self, output: np.ndarray) -> str:
+        """The activation that gives an output: softmax, sigmoid or none; by its numbers where no layer tells."""
+        same = (
+            one.kind
+            for one in reversed(self.seen)
+            if one.output is not None and np.array_equal(one.output, output)
+        )
+        last = next(same, "")
+        return last if last in ENDINGS else "softmax" if are_probabilities(output) else ""
+
     def _replace(self, owner: Any, name: str, value: Any) -> None:
         self._undo.append(_replace(owner, name, value))
 
@@ -91,9 +103,7 @@ class Recording:
             function = None if entry is None else entry.fused(operation)
             if function is not None:
                 self.seen.append(Seen(name, kind(operation), None, inputs, facts))
-                self._keep(
-                    f"{name}/activation", function, output, (name,), settings(function), operation
-                )
+                self._keep(f"{name}/activation", function, output, (name,), settings(function), operation)
             elif not _ends_in_activation(operation):
                 self._keep(name, operation, output, inputs, facts, operation)
             if isinstance(operation, PADDINGS):
@@ -205,7 +215,8 @@ def without_record(model: Any) -> dict[str, tuple[Any, list[Any]]]:
     found: dict[str, tuple[Any, list[Any]]] = {
         name: (layer, [weight.variable for weight in weights.values()])
         for name, layer in named_leaves(model).items()
-        if layer_type(layer) is None and (weights := own_weights(layer) if isinstance(layer, keras.Layer) else {})
+        if layer_type(layer) is None
+        and (weights := own_weights(layer) if isinstance(layer, keras.Layer) else {})
     }
     held = {id(v) for layer in leaves(model) if isinstance(layer, keras.Layer) for v in layer.weights}
     for layer in model._flatten_layers():
