@@ -23,6 +23,7 @@ from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
+from keras_impl.layers.registry import layer_type
 from keras_impl.trace.losses import Loss, loss_of
 from keras_impl.trace.recorder import Recording, leaves, named_leaves, without_dropout
 from keras_impl.trace.signature import arrays_of, inputs_of
@@ -211,11 +212,8 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
 
     constants: list[tuple[Any, str, Any]] = []
     for layer in leaves(model):
-        if isinstance(layer, keras.layers.Rescaling):
-            constants += [(layer, name, np.float64(getattr(layer, name))) for name in ("scale", "offset")]
-        elif isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
-            given = (("mean", layer.input_mean), ("variance", layer.input_variance))
-            constants += [(layer, name, _broadcast(layer, values)) for name, values in given]
+        if (entry := layer_type(layer)) is not None:
+            constants += [(layer, name, value) for name, value in entry.constants(layer).items()]
     if isinstance(model.optimizer, keras.optimizers.SGD):
         constants.append((model.optimizer, "momentum", np.float64(model.optimizer.momentum)))
     with ExitStack() as stack:
@@ -224,16 +222,6 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
         stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))
         stack.enter_context(patch.object(nn, "gelu", _gelu))
         yield
-
-
-def _broadcast(layer: Any, values: Any) -> Any:
-    """A Normalization's mean or variance as given to it, float64, in the shape of its own."""
-    values = np.asarray(values, np.float64)
-    shape = [1] * len(layer.mean.shape)
-    for axis in range(1, values.ndim + 1):
-        if len(layer._keep_axis) >= axis:
-            shape[layer._keep_axis[-axis]] = values.shape[-axis]
-    return np.broadcast_to(values.reshape(shape), layer.mean.shape)
 
 
 def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:

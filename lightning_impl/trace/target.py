@@ -79,11 +79,14 @@ class Subject:
     def _all_weights(self, recording: Recording) -> dict[str, Weights]:
         """Those of every layer that acted, and of every module of a kind that is known and did not."""
         weights = {name: found for name, found in recording.weights.items() if found}
+        claimed = {
+            id(p) for found in weights.values() for weight in found.values() for p in weight.parameters
+        }
         for name, module in self.model.named_modules():
-            own = name.rsplit(".", 1)[-1] if self.aligned else name
             known = layer_type(module)
-            if own not in weights and known is not None and (found := known.weights(module)):
-                weights[own] = found
+            idle = not any(id(parameter) in claimed for parameter in module.parameters())
+            if known is not None and idle and (found := known.weights(module)):
+                weights[name.rsplit(".", 1)[-1] if self.aligned else name] = found
         return weights
 
     def repeatable(self) -> AbstractContextManager[None]:
