@@ -31,8 +31,8 @@ from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
 from lightning_impl.precision import use_gpu
-from lightning_impl.trace.casts import WithoutCasts
 from lightning_impl.trace.losses import finished, loss_of
+from lightning_impl.trace.precision import WithoutCasts
 from lightning_impl.trace.recorder import Recording, without_dropout
 from lightning_impl.trace.signature import Inputs, inputs_of, outputs_of, to_float
 

@@ -39,7 +39,7 @@ def transposed():
     return _classifier(
         (5, 5, 3),
         layers.Conv2DTranspose(4, 3, strides=2, activation="selu"),
-        layers.Conv2DTranspose(4, 3, dilation_rate=2),
+        layers.Conv2DTranspose(4, (2, 3), strides=(1, 2), padding="same"),
         layers.GlobalAveragePooling2D(),
     )
 
@@ -69,6 +69,7 @@ def norms():
     return _classifier(
         (6, 6, 8),
         layers.BatchNormalization(scale=False),
+        layers.ReLU(),
         layers.BatchNormalization(center=False, epsilon=1e-4, momentum=0.9),
         layers.LayerNormalization(),
         layers.GroupNormalization(4),
@@ -183,9 +184,10 @@ def operations():
 
 
 ACTIVATIONS = (
-    "relu relu6 leaky_relu elu selu celu gelu silu mish hard_silu hard_sigmoid hard_tanh hard_shrink "
-    "soft_shrink tanh_shrink sigmoid log_sigmoid tanh softplus softsign softmax log_softmax"
-).split()
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hard_silu"),
+    *("hard_sigmoid", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink", "sigmoid", "log_sigmoid"),
+    *("tanh", "softplus", "softsign", "softmax", "log_softmax"),
+)
 
 
 def activations():
@@ -274,13 +276,15 @@ def repeated_names():
 
 
 def several():
-    """Tokens and an image in; two outputs by name."""
+    """Tokens and an image in; two outputs by name. Adam would add up a token's squared gradients."""
     tokens, image = keras.Input((5,), dtype="int32"), keras.Input((6, 6, 2))
     x = layers.GlobalAveragePooling1D()(layers.Embedding(11, 4)(tokens))
     y = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3, activation="relu")(image))
     both = layers.Concatenate()([x, y])
     kind = layers.Dense(3, activation="softmax", name="kind")(both)
-    return keras.Model([tokens, image], {"kind": kind, "age": layers.Dense(1)(both)})
+    model = keras.Model([tokens, image], {"kind": kind, "age": layers.Dense(1)(both)})
+    model.compile(keras.optimizers.SGD(0.1))
+    return model
 
 
 def multi_label():
@@ -299,9 +303,8 @@ def compiled():
 
 
 def segmentation():
-    return keras.Sequential(
-        [keras.Input((6, 6, 2)), layers.Conv2D(4, 3, padding="same"), layers.Conv2D(3, 1, activation="softmax")]
-    )
+    body = layers.Conv2D(4, 3, padding="same"), layers.Conv2D(3, 1, activation="softmax")
+    return keras.Sequential([keras.Input((6, 6, 2)), *body])
 
 
 def by_rule():
@@ -314,10 +317,6 @@ class Power(layers.Layer):
 
     def call(self, x):
         return keras.ops.power(x + 1.0, self.exponent)
-
-
-def power_rule(layer):
-    return {"kind": "Power", "weights": {"exponent": layer.exponent}}
 
 
 def vision_transformer():
@@ -348,11 +347,3 @@ class Positions(layers.Layer):
 
     def call(self, x):
         return x + self.table
-
-
-def token_rule(layer):
-    return {"kind": "ClassToken", "weights": {"token": layer.token}}
-
-
-def positions_rule(layer):
-    return {"kind": "Embedding", "weights": {"embeddings": (layer.table, lambda table: table[0])}}

@@ -1,5 +1,6 @@
 """Torch sides of a pair for each family of layers; families_keras.py has their twins of the same names."""
 
+import lightning as L
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -44,7 +45,7 @@ def conv3d():
         nn.Conv3d(2, 4, 3, stride=2),
         nn.ELU(),
         BatchNorm(4),
-        nn.MaxPool3d((1, 2, 2)) if False else nn.MaxPool3d(2),
+        nn.MaxPool3d(2),
         nn.ConvTranspose3d(4, 4, 4, stride=2, padding=1),
         nn.AvgPool3d((1, 2, 2)),
         nn.Dropout3d(0.2),
@@ -58,7 +59,8 @@ def transposed():
     return nn.Sequential(
         nn.ConvTranspose2d(3, 4, 3, stride=2),
         nn.SELU(),
-        nn.ConvTranspose2d(4, 4, 3, dilation=2),
+        nn.ConvTranspose2d(4, 4, (2, 3), stride=(1, 2), padding=(0, 0)),
+        Apply(lambda x: x[:, :, :-1, :-1]),
         Apply(lambda x: x.mean((2, 3))),
         nn.Linear(4, 3),
     )
@@ -113,6 +115,7 @@ class ChannelsLast(nn.Module):
 def norms():
     return nn.Sequential(
         WithoutAffine(8, without="weight"),
+        nn.ReLU(),
         WithoutAffine(8, epsilon=1e-4, momentum=0.9, without="bias"),
         ChannelsLast(nn.LayerNorm(8, eps=1e-3)),
         nn.GroupNorm(4, 8, eps=1e-3),
@@ -187,7 +190,10 @@ class Recurrent(nn.Module):
 
 def recurrent():
     return Recurrent(
-        nn.GRU(5, 6, batch_first=True), nn.RNN(6, 5, batch_first=True), nn.LSTM(5, 4, batch_first=True), width=4
+        nn.GRU(5, 6, batch_first=True),
+        nn.RNN(6, 5, batch_first=True),
+        nn.LSTM(5, 4, batch_first=True),
+        width=4,
     )
 
 
@@ -346,7 +352,7 @@ class Block(nn.Module):
         self.gamma = nn.Parameter(torch.full((4,), 0.5))
 
     def forward(self, x):
-        y = F.gelu(self.conv(x), approximate="tanh") if False else F.gelu(self.conv(x))
+        y = F.gelu(self.conv(x))
         x = x + y * self.gamma.reshape(1, -1, 1, 1)
         return self.head(x.mean((2, 3)))
 
@@ -402,15 +408,18 @@ class BatchNormAct(BatchNorm):
 
 def subclasses():
     return nn.Sequential(
-        SameConv2d(3, 4, 3, stride=2), nn.ReLU(), BatchNormAct(4), nn.Flatten(), nn.Linear(64, 5), nn.Tanh(),
+        SameConv2d(3, 4, 3, stride=2),
+        nn.ReLU(),
+        BatchNormAct(4),
+        nn.Flatten(),
+        nn.Linear(64, 5),
+        nn.Tanh(),
         nn.Linear(5, 3),
     )
 
 
 def normed_weights():
-    return nn.Sequential(
-        parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(64, 3)
-    )
+    return nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(64, 3))
 
 
 class Pixelwise(nn.Module):
@@ -431,7 +440,7 @@ def repeated_names():
     return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(28, 3))
 
 
-class Several(nn.Module):
+class Several(L.LightningModule):
     def __init__(self):
         super().__init__()
         self.embedding, self.conv = nn.Embedding(11, 4), nn.Conv2d(2, 4, 3)
@@ -442,6 +451,9 @@ class Several(nn.Module):
         both = torch.cat([x, F.relu(self.conv(image)).amax((2, 3))], 1)
         outputs = {"kind": self.kind(both), "age": self.age(both)}
         return (outputs, both) if self.training else outputs
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 def several():
@@ -485,10 +497,6 @@ class Power(nn.Module):
 
 def by_rule():
     return nn.Sequential(Power(), nn.Linear(6, 4), nn.Linear(4, 3))
-
-
-def power_rule(module):
-    return {"kind": "Power", "weights": {"exponent": ("exponent", lambda exponent: exponent[0])}}
 
 
 class VisionTransformer(nn.Module):

@@ -28,7 +28,8 @@ EXPERIMENT = {"training": {"precision": "float64", "learning_rate": 1e-3}}
 
 def main(side: str, file: str) -> None:
     """Trace one side of every pair."""
-    command = import_module({"keras": "keras_impl.trace.command", "torch": "lightning_impl.trace.command"}[side])
+    room = "keras_impl" if side == "keras" else "lightning_impl"
+    command = import_module(f"{room}.trace.command")
     for pair in json.loads(Path(file).read_text()):
         out = Path(pair["folder"]) / side
         out.mkdir(parents=True, exist_ok=True)
