@@ -70,7 +70,7 @@ def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
 
 def describe(subject: Subject) -> dict[str, Any]:
     """The model's layers in the order in which they act, and its parameter counts; raises TraceError."""
-    recording, _ = subject.record(training=False)
+    recording, _ = subject.scan()
     layers = [
         {
             "name": one.name,
