@@ -43,7 +43,7 @@ def test_a_convolutions_kernel_is_keras_by_its_elements() -> None:
     assert kernel[1, 3, 2, 4] == layer.weight[4, 2, 1, 3].item()
 
 
-@pytest.mark.parametrize("layer", [nn.LSTM(2, 2), nn.PReLU()])
+@pytest.mark.parametrize("layer", [nn.LSTM(2, 2, proj_size=1), nn.Bilinear(2, 3, 4)])
 def test_unknown_weights_are_refused(layer: nn.Module) -> None:
     with pytest.raises(ValueError, match="no known counterpart"):
         weight_layout.arrays(layer)
@@ -88,7 +88,7 @@ SETTINGS: list[tuple[nn.Module, str, dict[str, Any]]] = [
     (nn.Dropout2d(0.3), "SpatialDropout2D", {"rate": 0.3}),
     (nn.GELU("tanh"), "gelu", {"approximate": True}),
     (nn.AdaptiveAvgPool2d(1), "GlobalAveragePooling2D", {}),
-    (nn.AdaptiveAvgPool2d(2), "AdaptiveAvgPool2d", {}),
+    (nn.AdaptiveAvgPool2d(2), "AdaptiveAveragePooling2D", {"output_size": [2, 2]}),
     (
         nn.MaxPool2d(3, padding=1),
         "MaxPooling2D",
@@ -148,7 +148,7 @@ def test_functions_and_second_calls_are_layers() -> None:
     assert model.dense.bias is not None
     dense = seen["Concatenate#1"].output @ kernel + model.dense.bias.detach().numpy()
     np.testing.assert_allclose(seen["dense"].output, dense, atol=1e-6)
-    np.testing.assert_array_equal(recording.outputs(outputs), outputs.numpy())
+    np.testing.assert_array_equal(recording.array(outputs), outputs.numpy())
 
 
 def test_without_dropout_training_repeats_itself() -> None:
