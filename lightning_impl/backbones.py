@@ -1,4 +1,4 @@
-"""Pretrained bases as Keras defines them, from preprocessed images to features (N, F).
+"""Pretrained bases as Keras defines them, from preprocessed images to what their last layer gives.
 
 torchvision's differ: its VGG16 flattens channel first; its ResNet50 strides in the 3x3 convolution of a block
 where Keras strides in the first, its convolutions have no bias, and its BatchNorm another epsilon.
@@ -10,35 +10,31 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from experiment.data.pretrained import RESNET50_EPSILON, RESNET50_STAGES, VGG16_BLOCKS
-from lightning_impl.keras_semantics import BatchNorm, Flatten
+from experiment.backbones import RESNET50_EPSILON, RESNET50_STAGES, VGG16_BLOCKS
+from lightning_impl.keras_semantics import BatchNorm
 
 Layers = OrderedDict[str, nn.Module]
 
 
-def vgg16(size: int, trained: int) -> tuple[Layers, int]:
-    """VGG16's layers, the last `trained` blocks of them trainable, and how many features they give."""
+def vgg16(size: int) -> Layers:
+    """VGG16's layers, for images of `size` pixels a side, without its top."""
     layers: Layers = OrderedDict()
     channels = 3
     for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, 1):
         for number in range(1, convolutions + 1):
-            convolution = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
-            convolution.requires_grad_(block > len(VGG16_BLOCKS) - trained)
-            layers[f"block{block}_conv{number}"] = convolution
+            layers[f"block{block}_conv{number}"] = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
             layers[f"block{block}_relu{number}"] = nn.ReLU()
             channels = filters
         layers[f"block{block}_pool"] = nn.MaxPool2d(2)
-        size //= 2
-    layers["flatten"] = Flatten()
-    return layers, size * size * channels
+    return layers
 
 
-def resnet50(size: int, trained: int) -> tuple[Layers, int]:
-    """As `vgg16`, of ResNet50: its five blocks are the stem and the four stages."""
+def resnet50(size: int) -> Layers:
+    """As `vgg16`, of ResNet50."""
     layers: Layers = OrderedDict()
     layers["conv1_pad"] = nn.ZeroPad2d(3)
-    layers["conv1_conv"] = nn.Conv2d(3, 64, kernel_size=7, stride=2).requires_grad_(trained > 4)
-    layers["conv1_bn"] = BatchNorm(64, RESNET50_EPSILON).requires_grad_(trained > 4)
+    layers["conv1_conv"] = nn.Conv2d(3, 64, kernel_size=7, stride=2)
+    layers["conv1_bn"] = BatchNorm(64, RESNET50_EPSILON)
     layers["conv1_relu"] = nn.ReLU()
     layers["pool1_pad"] = nn.ZeroPad2d(1)
     layers["pool1_pool"] = nn.MaxPool2d(3, stride=2)
@@ -46,12 +42,10 @@ def resnet50(size: int, trained: int) -> tuple[Layers, int]:
     for stage, (blocks, filters) in enumerate(RESNET50_STAGES, 2):
         for block in range(1, blocks + 1):
             stride = 2 if block == 1 and stage > 2 else 1
-            residual = Residual(f"conv{stage}_block{block}", channels, filters, stride, block == 1)
-            layers[f"conv{stage}_block{block}"] = residual.requires_grad_(stage > 5 - trained)
+            name = f"conv{stage}_block{block}"
+            layers[name] = Residual(name, channels, filters, stride, block == 1)
             channels = 4 * filters
-    layers["pool"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = Flatten()
-    return layers, channels
+    return layers
 
 
 class Residual(nn.Module):

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from experiment import cli
+from experiment.backbones import BACKBONES
 from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
-from parity.ladder import climb, mutations, whole_run
+from parity.ladder import climb, mutations, pairs, whole_run
 from parity.ladder.climb import COMBINATIONS, Findings, Place
 from parity.report.reporter import Record
 from parity.traces.matching import MatchError
 from parity.traces.pair import Pair
 
-PAIRS = ("cnn", "vgg16", "resnet50")
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
 
 
@@ -42,7 +42,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
     own = parser.add_argument_group("this project's models")
-    own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default all)")
+    own.add_argument(
+        "--pairs", nargs="+", choices=pairs.MODELS, default=[*pairs.MODELS], help="which (default all)"
+    )
     own.add_argument(
         "--backends", nargs="+", choices=BACKENDS, help="of Keras (default: all that are installed)"
     )
@@ -117,9 +119,9 @@ def own(
     climb.own_pairs(arguments.pairs, combinations, place, findings)
     outcomes = None
     if not arguments.quick and "tensorflow" not in arguments.backends:
-        climb.without_float64(list(_runs(arguments)), place, findings)
+        climb.without_float64(list(_runs(arguments, place.folder)), place, findings)
     elif not arguments.quick:
-        climb.whole_runs(_runs(arguments), place, findings)
+        climb.whole_runs(_runs(arguments, place.folder), place, findings)
         exports.own_pairs(arguments.pairs, place, findings)
         if not arguments.no_mutations:
             console.print("\nmutations: each alignment off in turn")
@@ -169,13 +171,14 @@ def _inputs(arguments: argparse.Namespace) -> np.ndarray:
     return np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
 
 
-def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
+def _runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Sequence[str]]:
     runs: dict[str, Sequence[str]] = {}
     if "cnn" in arguments.pairs:
         runs["cnn, digits"] = whole_run.CNN
         if arguments.root:
             data = ("--data.name=folder", f"--data.root={arguments.root}")
             runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)
-    if "vgg16" in arguments.pairs:
-        runs["vgg16's head, digits"] = whole_run.VGG16_HEAD
+    for name in (name for name in arguments.pairs if name in BACKBONES):
+        base = (f"--model.name={name}", f"--model.weights={pairs.weights(name, folder)}")
+        runs[f"{name}'s head, digits"] = (*base, *whole_run.HEAD)
     return runs

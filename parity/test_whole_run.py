@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiment.backbones import BACKBONES
 from experiment.runs.record import HISTORY, Run, step_losses
 from parity.checks import compare, table
-from parity.ladder.whole_run import CNN, VGG16_HEAD, compare_runs, diagnose, train, train_both
+from parity.ladder.pairs import weights
+from parity.ladder.whole_run import CNN, HEAD, compare_runs, diagnose, train, train_both
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,10 @@ def test_cnn_trains_the_same(cnn: dict[str, Run]) -> None:
 
 
 @pytest.mark.slow
-def test_vgg16_head_trains_the_same(tmp_path: Path) -> None:
-    runs = train_both(tmp_path, [*VGG16_HEAD, f"--data.cache={tmp_path}"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_head_of_a_base_trains_the_same(tmp_path: Path, name: str) -> None:
+    base = (f"--model.name={name}", f"--model.weights={weights(name, tmp_path)}")
+    runs = train_both(tmp_path, [*base, *HEAD, f"--data.cache={tmp_path}"])
     checks = compare_runs(runs["keras"], runs["lightning"])
     assert all(check.passed for check in checks), table(checks)
     assert len(step_losses(runs["keras"])) >= 300

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from experiment import cli
+from experiment.backbones import BACKBONES
 from experiment.cli import Framework
 from experiment.deploy.export import BATCHES, QUANTIZATIONS
 from experiment.deploy.model_worker import Worker
@@ -50,8 +51,7 @@ DIGITS = {
         "--training.epochs=20",
         "--training.schedule.kind=cosine",  # at rest: an int8 file then turns few images over
     ),
-    "vgg16": ("--model.name=vgg16", *TRANSFER),
-    "resnet50": ("--model.name=resnet50", *TRANSFER),
+    **{name: (f"--model.name={name}", *TRANSFER) for name in BACKBONES},
 }
 
 
@@ -124,7 +124,7 @@ def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
         options = [*DIGITS[name], f"--data.cache={place.folder / 'cache'}", f"--run.dir={directory}"]
         processes.start("lightning_impl.train", [*options, "--gpus=0"])
         # With weights that were only drawn, a base's accuracy says nothing of a quantisation.
-        quantizations = QUANTIZATIONS if name == "cnn" else ()
+        quantizations = QUANTIZATIONS if name not in BACKBONES else ()
         rung(directory, f"{name}, digits", quantizations, place, findings)
 
 

@@ -49,11 +49,10 @@ EVENTS = (
 SMALL = ("--model.filters=[8,16]", "--model.dense_units=32", "--data.limit=730")
 CNN = (*DIGITS, *SMALL, *EVENTS)
 IMAGES = (*SMALL, *EVENTS)  # a folder of real images, CIFAR-10 among them
-VGG16_HEAD = (
+# A base's head alone, on the features that the frozen base gives once.
+HEAD = (
     "--data.name=digits",
     "--data.limit=60",
-    "--model.name=vgg16",
-    "--model.weights=random",
     "--augment.kind=none",
     "--training.epochs=12",
     "--training.batch_size=2",

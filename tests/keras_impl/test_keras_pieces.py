@@ -10,14 +10,16 @@ import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from experiment import randomness
+from experiment.backbones import BACKBONES
 from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
 from experiment.data.pretrained import base_weights
 from keras_impl.augment import KerasAugment, affine
+from keras_impl.backbones import BASES
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
-from keras_impl.model import BASES, build_model, count_parameters, named_layers
+from keras_impl.model import build_model, count_parameters, named_layers
 
 SMALL = {"data": {"name": "digits", "limit": 130}, "training": {"batch_size": 50}}
 
@@ -158,9 +160,9 @@ def test_loss_smooths_labels_and_penalises_every_trained_kernel() -> None:
     assert penalised == {"block5_conv1", "block5_conv2", "block5_conv3", "dense", "logits"}
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_base_is_read_from_a_file_that_keras_wrote(name: str, tmp_path: Path) -> None:
-    net = BASES[name][0](include_top=False, weights=None, input_shape=(32, 32, 3))
+    net = BASES[name](keras.Input((32, 32, 3)))
     random = np.random.default_rng(0)
     net.set_weights([random.random(w.shape, np.float32) for w in net.weights])
     net.save_weights(tmp_path / "base.weights.h5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from loopback import Server, md5
 
-from experiment.data import pretrained
-from experiment.data.pretrained import RESNET50_STAGES, VGG16_BLOCKS, Layers, base_weights, resnet50_shapes
+from experiment.backbones import BACKBONES, vgg16_layers
+from experiment.data.pretrained import Weights, base_weights
 from experiment.errors import DataError
 
 BLOCKS = ((2, 4), (1, 5))
@@ -21,7 +22,8 @@ Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "VGG16_BLOCKS", BLOCKS)
+    tiny = replace(BACKBONES["vgg16"], layers=tuple(vgg16_layers(BLOCKS)))
+    monkeypatch.setitem(BACKBONES, "vgg16", tiny)
 
 
 @pytest.fixture
@@ -51,32 +53,19 @@ def keras3(path: Path, arrays: Arrays) -> str:
 
 
 def imagenet(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes) -> None:
-    monkeypatch.setitem(pretrained.IMAGENET, "vgg16", (url, md5(content)))
+    monkeypatch.setitem(BACKBONES, "vgg16", replace(BACKBONES["vgg16"], url=url, checksum=md5(content)))
 
 
-def assert_read(read: Layers, arrays: Arrays) -> None:
+def assert_read(read: Weights, arrays: Arrays) -> None:
     assert list(read) == list(SHAPES)
     for name, pair in arrays.items():
         for got, expected in zip(read[name], pair, strict=True):
             np.testing.assert_array_equal(got, expected)
 
 
-def test_vgg16_has_its_number_of_parameters() -> None:
-    count, channels = 0, 3
-    for convolutions, filters in VGG16_BLOCKS:
-        for _ in range(convolutions):
-            count, channels = count + (9 * channels + 1) * filters, filters
-    assert count == 14_714_688
-
-
 @pytest.mark.parametrize("write", [legacy, keras3])
 def test_both_layouts_are_read_by_layer_name(write, arrays: Arrays, tmp_path: Path) -> None:
     assert_read(base_weights("vgg16", write(tmp_path / "w.h5", arrays), "nowhere"), arrays)
-
-
-def test_resnet50_has_its_number_of_parameters() -> None:
-    assert RESNET50_STAGES == ((3, 64), (4, 128), (6, 256), (3, 512))
-    assert sum(int(np.prod(shape)) for layer in resnet50_shapes().values() for shape in layer) == 23_587_712
 
 
 def test_random_needs_no_file() -> None:

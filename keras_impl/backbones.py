@@ -1,0 +1,20 @@
+"""Pretrained bases as Keras defines them, from preprocessed images to what their last layer gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+def vgg16(images: Any) -> keras.Model:
+    """VGG16 on a symbolic (N, S, S, 3), without its top."""
+    return keras.applications.VGG16(include_top=False, weights=None, input_tensor=images)
+
+
+def resnet50(images: Any) -> keras.Model:
+    """As `vgg16`, of ResNet50."""
+    return keras.applications.ResNet50(include_top=False, weights=None, input_tensor=images)
+
+
+BASES = {"vgg16": vgg16, "resnet50": resnet50}
