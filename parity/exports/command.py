@@ -28,6 +28,7 @@ from experiment.system.names import command_line, printable
 from parity import convert
 from parity.checks import Rung
 from parity.exports.comparison import BATCH, Model, Predicted, check, markdown, summary
+from parity.ladder import pairs
 from parity.ladder.climb import Findings, Place
 from parity.report import reporter
 from parity.report.results import Exports
@@ -36,7 +37,6 @@ SIDES: dict[Framework, tuple[str, str]] = {"keras": ("Keras", "TFLite"), "lightn
 TRANSFER = (
     "--data.name=digits",
     "--data.limit=200",
-    "--model.weights=random",
     "--augment.kind=none",
     "--training.epochs=2",
 )
@@ -122,8 +122,10 @@ def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
     for name in names:
         directory = place.folder / "exports" / f"{name}-trained"
         options = [*DIGITS[name], f"--data.cache={place.folder / 'cache'}", f"--run.dir={directory}"]
+        if name in BACKBONES:
+            options.append(f"--model.weights={pairs.weights(name, place.folder)}")
         processes.start("lightning_impl.train", [*options, "--gpus=0"])
-        # With weights that were only drawn, a base's accuracy says nothing of a quantisation.
+        # With made-up weights, a base's accuracy says nothing of a quantisation.
         quantizations = QUANTIZATIONS if name not in BACKBONES else ()
         rung(directory, f"{name}, digits", quantizations, place, findings)
 

@@ -19,7 +19,7 @@ from keras_impl.backbones import BASES
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
-from keras_impl.model import build_model, count_parameters, named_layers
+from keras_impl.model import build_model, count_parameters, initialise, named_layers, undrawn
 
 SMALL = {"data": {"name": "digits", "limit": 130}, "training": {"batch_size": 50}}
 
@@ -51,12 +51,13 @@ def test_vgg16_has_a_frozen_base() -> None:
     assert trained == {"block5_conv1", "block5_conv2", "block5_conv3", "dense", "logits"}
 
 
-def test_vgg16_sees_what_keras_applications_prepare() -> None:
-    model = build_model(experiment(model={"name": "vgg16", "weights": "random"}), 10)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_base_sees_what_keras_applications_prepare(name: str) -> None:
+    model = build_model(experiment(model={"name": name, "weights": "random"}), 10)
     images = np.random.default_rng(0).uniform(0, 255, size=(2, 32, 32, 3)).astype("float32")
     base = model.get_layer("base")
     prepared = keras.Model(base.inputs, base.get_layer("preprocess").output).predict(images, verbose=0)
-    expected = keras.applications.vgg16.preprocess_input(images.copy())
+    expected = getattr(keras.applications, name).preprocess_input(images.copy())
     np.testing.assert_allclose(prepared, expected, atol=1e-4)
 
 
@@ -172,3 +173,26 @@ def test_base_is_read_from_a_file_that_keras_wrote(name: str, tmp_path: Path) ->
     for layer, arrays in found.items():
         for got, wanted in zip(arrays, expected[layer], strict=True):
             np.testing.assert_array_equal(got, wanted)
+
+
+def test_weights_that_nothing_draws_are_refused() -> None:
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2DTranspose(4, 3, name="up")(images)
+    with pytest.raises(ValueError, match=r"layer up of kind Conv2DTranspose: nothing draws its kernel, bias"):
+        initialise(keras.Model(images, x), 1, "zeros")
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_every_kind_of_kernel_is_the_shared_draw(biases: bool) -> None:
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=biases, name="depthwise")(images)
+    x = keras.layers.Conv2D(8, 3, groups=2, use_bias=biases, name="grouped")(x)
+    with undrawn():
+        model = keras.Model(images, x)
+    initialise(model, 5, "uniform")
+    for name, shape, units in (("depthwise", (3, 3, 3, 2), 6), ("grouped", (3, 3, 3, 8), 8)):
+        kernel, *bias = model.get_layer(name).get_weights()
+        np.testing.assert_array_equal(kernel, randomness.kernel(5, name, shape).astype("float32"))
+        assert len(bias) == biases
+        for array in bias:
+            np.testing.assert_array_equal(array, randomness.bias(5, name, units, "uniform").astype("float32"))

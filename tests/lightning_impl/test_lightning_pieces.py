@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from lightning_impl.augment import KerasAugment, affine, build_augment
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule
 from lightning_impl.dropout import Dropout, SharedDropout
-from lightning_impl.model import build_model, count_parameters, keras_shape
+from lightning_impl.model import build_model, count_parameters, initialise, keras_shape
 
 SMALL = {"data": {"name": "digits", "limit": 130}, "training": {"batch_size": 50}}
 
@@ -200,3 +202,30 @@ def test_dropout_keeps_the_share_that_it_should_and_scales_it(dtype: torch.dtype
     torch.manual_seed(0)
     assert torch.equal(layer(ones), out)
     assert layer.eval()(ones) is ones
+
+
+def test_weights_that_nothing_draws_are_refused() -> None:
+    model = torch.nn.Sequential(OrderedDict(up=torch.nn.ConvTranspose2d(3, 4, 3)))
+    with pytest.raises(ValueError, match=r"layer up of kind ConvTranspose2d: nothing draws its kernel, bias"):
+        initialise(model, 1, "zeros")
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_every_kind_of_kernel_is_the_shared_draw(biases: bool) -> None:
+    depthwise = torch.nn.Conv2d(3, 6, 3, groups=3, bias=biases)
+    grouped = torch.nn.Conv2d(6, 8, 3, groups=2, bias=biases)
+    initialise(torch.nn.Sequential(OrderedDict(depthwise=depthwise, grouped=grouped)), 5, "uniform")
+    drawn = randomness.kernel(5, "depthwise", (3, 3, 3, 2)).astype("float32")
+    for channel in range(3):  # Keras's output c * multiplier + j is that of channel c with its j-th kernel
+        for j in range(2):
+            np.testing.assert_array_equal(
+                depthwise.weight.detach()[channel * 2 + j, 0], drawn[:, :, channel, j]
+            )
+    drawn = randomness.kernel(5, "grouped", (3, 3, 3, 8)).astype("float32")
+    np.testing.assert_array_equal(grouped.weight.detach().permute(2, 3, 1, 0), drawn)
+    for layer, name, units in ((depthwise, "depthwise", 6), (grouped, "grouped", 8)):
+        if biases:
+            expected = randomness.bias(5, name, units, "uniform").astype("float32")
+            np.testing.assert_array_equal(layer.bias.detach(), expected)
+        else:
+            assert layer.bias is None
