@@ -67,10 +67,9 @@ class Backbone:
         return self.layers[-1].shapes[0][-1] * (1 if self.pooled else self.side(size, self.stride) ** 2)
 
     @property
-    def biased_normalizations(self) -> bool:
-        """Its convolutions have biases that a BatchNormalization takes away: their true gradient is zero."""
-        kinds = {layer.kind for layer in self.layers}
-        return "batch_normalization" in kinds and any(len(layer.shapes) == 2 for layer in self.layers)
+    def normalized(self) -> bool:
+        """It holds BatchNormalizations."""
+        return any(layer.kind == "batch_normalization" for layer in self.layers)
 
     @property
     def blocks(self) -> int:
@@ -92,6 +91,16 @@ VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 # Blocks and filters (of their first two convolutions) of stages 2 to 5: He et al. 2015, table 1, 50 layers.
 RESNET50_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 RESNET50_EPSILON = 1.001e-5  # of every BatchNormalization in Keras's ResNet
+# Expansion, filters, blocks and stride of each stage: Sandler et al. 2018, table 2, at width 1.
+MOBILENET_V2_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 def vgg16_layers(blocks: Sequence[tuple[int, int]] = VGG16_BLOCKS) -> Iterator[Layer]:
@@ -134,6 +143,34 @@ def resnet50_layers() -> Iterator[Layer]:
             channels = last
 
 
+def mobilenet_v2_layers() -> Iterator[Layer]:
+    """MobileNetV2's layers, without biases: its five blocks are those at one size of the image each.
+
+    Of a block's inverted residuals the first strides, in its depthwise convolution; the stem opens the first
+    block, and the last convolution ends the last.
+    """
+    yield Layer("conv2d", "Conv1", ((3, 3, 3, 32),), 1, 1, 2, True)
+    yield normalization("bn_Conv1", 32, 1, 2)
+    channels, stride, block, number = 32, 2, 1, 0
+    for expansion, filters, repeats, first in MOBILENET_V2_STAGES:
+        for repeat in range(repeats):
+            name = f"block_{number}" if number else "expanded_conv"
+            strides = repeat == 0 and first == 2
+            block += strides
+            wide, after = expansion * channels, stride * (2 if strides else 1)
+            if number:
+                shapes = ((1, 1, channels, wide),)
+                yield Layer("conv2d", f"{name}_expand", shapes, block, stride, stride, strides)
+                yield normalization(f"{name}_expand_BN", wide, block, stride)
+            yield Layer("depthwise_conv2d", f"{name}_depthwise", ((3, 3, wide, 1),), block, stride, after)
+            yield normalization(f"{name}_depthwise_BN", wide, block, after)
+            yield Layer("conv2d", f"{name}_project", ((1, 1, wide, filters),), block, after, after)
+            yield normalization(f"{name}_project_BN", filters, block, after, added=repeat > 0)
+            channels, stride, number = filters, after, number + 1
+    yield Layer("conv2d", "Conv_1", ((1, 1, channels, 1280),), block, stride, stride)
+    yield normalization("Conv_1_bn", 1280, block, stride)
+
+
 def normalization(name: str, channels: int, block: int, stride: int, added: bool = False) -> Layer:
     """A BatchNormalization."""
     return Layer("batch_normalization", name, ((channels,),) * 4, block, stride, stride, added=added)
@@ -155,6 +192,15 @@ BACKBONES = {
         checksum="md5:4d473c1dd8becc155b73f8504c6f6626",
         layers=tuple(resnet50_layers()),
         preprocessing=CAFFE,
+        pads=True,
+        pooled=True,
+    ),
+    "mobilenet_v2": Backbone(
+        title="MobileNetV2",
+        url=f"{APPLICATIONS}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        checksum=None,
+        layers=tuple(mobilenet_v2_layers()),
+        preprocessing=Preprocessing(False, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
         pads=True,
         pooled=True,
     ),

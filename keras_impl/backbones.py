@@ -17,4 +17,9 @@ def resnet50(images: Any) -> keras.Model:
     return keras.applications.ResNet50(include_top=False, weights=None, input_tensor=images)
 
 
-BASES = {"vgg16": vgg16, "resnet50": resnet50}
+def mobilenet_v2(images: Any) -> keras.Model:
+    """As `vgg16`, of MobileNetV2 at width 1."""
+    return keras.applications.MobileNetV2(include_top=False, weights=None, input_tensor=images)
+
+
+BASES = {"vgg16": vgg16, "resnet50": resnet50, "mobilenet_v2": mobilenet_v2}

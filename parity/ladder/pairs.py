@@ -33,6 +33,7 @@ MODELS: dict[str, Nested] = {
     # Glorot's weights would give large features, with which probabilities saturate: Keras then clips the loss
     # on JAX and torch, and not on TensorFlow.
     "resnet50": _base(),
+    "mobilenet_v2": _base(),
 }
 STEPS = 8
 
@@ -42,9 +43,10 @@ def setup(pair: str, photos: str, cache: str, precision: str) -> Nested:
     model = {"name": pair, **MODELS[pair]}
     if pair in BACKBONES:
         model["weights"] = weights(pair, Path(photos).parent)
-        # A bias before a BatchNorm has no gradient but rounding, which Adam turns into whole steps: no two
-        # correct trainings of such a block agree in float32.
-        noisy = precision == "float32" and BACKBONES[pair].biased_normalizations
+        # What a BatchNorm takes away again (a bias before it, a beta of MobileNetV2's before a linear
+        # convolution) has no gradient but rounding, which Adam turns into whole steps: no two correct
+        # trainings of such a block agree in float32.
+        noisy = precision == "float32" and BACKBONES[pair].normalized
         model["fine_tune_blocks"] = 0 if noisy else 1
     return {
         "augment": _AUGMENT,

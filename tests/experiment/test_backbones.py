@@ -7,7 +7,8 @@ import pytest
 
 from experiment.backbones import BACKBONES, RESNET50_STAGES
 
-PARAMETERS = {"vgg16": 14_714_688, "resnet50": 23_587_712}  # as Keras counts them, without the top
+# As Keras counts them, without the top.
+PARAMETERS = {"vgg16": 14_714_688, "resnet50": 23_587_712, "mobilenet_v2": 2_257_984}
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -46,3 +47,25 @@ def test_the_last_blocks_are_named() -> None:
     names = BACKBONES["resnet50"].trained(5)
     assert {"conv1_conv", "conv1_bn", "conv5_block3_3_bn"} <= names
     assert len(names) == len(BACKBONES["resnet50"].layers)
+
+
+def test_the_blocks_of_mobilenet_v2_are_its_strides() -> None:
+    layers = BACKBONES["mobilenet_v2"].layers
+    assert [min(layer.after for layer in layers if layer.block == block) for block in range(1, 6)] == [
+        2,
+        2,
+        4,
+        8,
+        16,
+    ]  # what a block expands first has the size of the block before it
+    assert [layer.name for layer in layers if layer.entry] == [
+        "Conv1",
+        "block_1_expand",
+        "block_3_expand",
+        "block_6_expand",
+        "block_13_expand",
+    ]
+    assert sum(layer.added for layer in layers) == 10
+    last = BACKBONES["mobilenet_v2"].trained(1)
+    assert {"block_13_expand", "block_16_project_BN", "Conv_1", "Conv_1_bn"} <= last
+    assert not {"block_12_project_BN", "Conv1"} & last
