@@ -143,25 +143,27 @@ def load_base(model: nn.Module, config: Model, cache: str) -> None:
 
 
 def keras_shape(layer: nn.Conv2d | nn.Linear) -> tuple[int, ...]:
-    """Shape of a layer's kernel in Keras's layout: (height, width, in, out) or (in, out).
+    """Shape of a layer's kernel in Keras's layer, see `as_keras`."""
+    return tuple(as_keras(layer, layer.weight).shape)
 
-    A convolution with a group for each channel is Keras's DepthwiseConv2D: (height, width, in, multiplier).
+
+def as_keras(layer: nn.Module, tensor: Tensor) -> Tensor:
+    """One weight of a layer, or anything of its shape, seen as Keras's layer holds it.
+
+    A kernel is (height, width, in, out) or (in, out). A convolution with a group for each channel is Keras's
+    DepthwiseConv2D: (height, width, in, multiplier).
     """
-    if isinstance(layer, nn.Linear):
-        return (layer.in_features, layer.out_features)
-    if layer.groups == layer.in_channels > 1:
-        return (*layer.kernel_size, layer.in_channels, layer.out_channels // layer.in_channels)
-    return (*layer.kernel_size, layer.in_channels // layer.groups, layer.out_channels)
+    view = keras_view(layer, tensor)
+    if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 and tensor.dim() == 4:
+        return view.squeeze(2).unflatten(-1, (layer.in_channels, -1))
+    return view
 
 
 @torch.no_grad()
 def set_weights(layer: nn.Module, *arrays: np.ndarray) -> None:
     """Copy a kernel in Keras's layout and a bias, or a BatchNormalization's arrays, into a layer."""
     for tensor, values in zip(tensors(layer).values(), arrays, strict=True):
-        view, array = keras_view(layer, tensor), np.asarray(values)
-        if isinstance(layer, nn.Conv2d) and array.shape == keras_shape(layer):
-            array = array.reshape(view.shape)  # of a depthwise kernel, whose groups torch has as outputs
-        view.copy_(torch.from_numpy(array))
+        as_keras(layer, tensor).copy_(torch.from_numpy(np.asarray(values)))
 
 
 def share_dropout(model: nn.Module, seed: int) -> None:

@@ -80,6 +80,7 @@ DIFFERENCES = {
     "keras model.choose_dropout": "Keras's layers cannot be swapped in a built model",
     "lightning model.share_dropout": "torch's can",
     "lightning model.keras_shape": "Keras's kernels have Keras's shape",
+    "lightning model.as_keras": "as for keras_shape",
     "lightning model.Rescaling": "Keras brings its own",
     "lightning model.Flip": "Keras has keras.ops.flip",
     "lightning model.Normalization": "Keras brings its own",
