@@ -234,6 +234,25 @@ class Augment(Section):
         default=0.2, ge=0, lt=1, description="zoom factors are drawn from [1 - zoom, 1 + zoom]"
     )
     horizontal_flip: bool = Field(default=True, description="mirror every second image, at random")
+    brightness: list[float] | None = Field(
+        default=None,
+        description="factors are drawn from [low, high], as ImageDataGenerator's brightness_range; null: off",
+    )
+
+    @field_validator("brightness")
+    @classmethod
+    def _range(cls, brightness: list[float] | None) -> list[float] | None:
+        if brightness is not None and not (len(brightness) == 2 and 0 <= brightness[0] <= brightness[1]):
+            raise ValueError("augment.brightness takes two factors, 0 <= low <= high, such as [0.8, 1.2]")
+        return brightness
+
+    @model_validator(mode="after")
+    def _known(self) -> Augment:
+        if self.kind == "torchvision" and self.brightness is not None:
+            raise ValueError(
+                "augment.brightness: augment.kind torchvision does not shift it: leave it null, or say keras"
+            )
+        return self
 
 
 if TYPE_CHECKING:

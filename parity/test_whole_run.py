@@ -40,6 +40,14 @@ def test_the_head_of_a_base_trains_the_same(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+def test_brightness_trains_the_same(tmp_path: Path) -> None:
+    runs = train_both(tmp_path, [*CNN, "--augment.brightness=[0.6,1.4]", "--training.epochs=8"])
+    checks = compare_runs(runs["keras"], runs["lightning"])
+    assert all(check.passed for check in checks), table(checks)
+    assert len(step_losses(runs["keras"])) == 8 * 14
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", ["--training.dropout_masks=own", "--augment.zoom=0.2001", "--training.l2=0.000101"]
 )

@@ -53,6 +53,11 @@ AUGMENTATION = {
     "float32": 1e-5,  # positions up to 32 carry errors of 2e-6 pixels, times the contrast of neighbours
 }
 
+# As AUGMENTATION, of pixels that end in whole levels: where float32 leaves one on the other side of a level,
+# it is a level off, before the factor (1.7 at most).
+LEVEL = {"float32": 2 / 255 + 1e-9}
+LEVELS_APART = 2e-2  # the share of such pixels
+
 # By precision: the test predictions of a run and of the run of the other side that it was turned into.
 CONVERT = {
     "float64": 1e-12,  # the same weights to the last bit: what is left is the order of additions

@@ -30,7 +30,8 @@ BACKENDS = {"tensorflow", "jax", "torch"}  # keras_impl may import these in a fu
 # Public names that one side has alone, and functions with (arguments of Keras's | of Lightning's alone); *
 # stands for any characters.
 DIFFERENCES = {
-    "keras augment.draw_matrices": "data.py draws the matrices, an input of Keras's model",
+    "keras augment.as_inputs": "the parameters are an input of Keras's model",
+    "augment.augment(inputs | parameters)": "as for as_inputs",
     "lightning augment.build_augment": "only torchvision has stock transforms to choose as well",
     "lightning augment.PerImage": "a v2 transform draws one set of parameters for a whole batch",
     "keras augment.compiled": "torch augments in few operations, none of them compiled",

@@ -14,7 +14,7 @@ from experiment.backbones import BACKBONES
 from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
 from experiment.data.pretrained import base_weights
-from keras_impl.augment import KerasAugment, affine
+from keras_impl.augment import KerasAugment, affine, as_inputs, brightness
 from keras_impl.backbones import BASES
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
@@ -109,9 +109,42 @@ def test_augmentation_acts_in_training_alone() -> None:
     layer = KerasAugment()
     images = np.random.default_rng(0).integers(0, 256, size=(4, 16, 16, 3), dtype="uint8")
     parameters = randomness.augmentation(randomness.generator(1, "test"), 4, Augment(), 16)
-    matrices = randomness.affine_matrices(parameters, 16).astype("float32")
-    np.testing.assert_array_equal(layer(images, matrices, training=False), images)
-    assert np.abs(np.asarray(layer(images, matrices, training=True)) - images).mean() > 1
+    inputs = as_inputs(parameters, 16)
+    np.testing.assert_array_equal(layer(images, inputs, training=False), images)
+    assert np.abs(np.asarray(layer(images, inputs, training=True)) - images).mean() > 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_brightness_is_that_of_image_data_generator(precision: str) -> None:
+    """On whole levels and between them; 0 and 1 are shortcuts of Pillow's."""
+    random = np.random.default_rng(0)
+    whole = random.integers(0, 256, size=(6, 16, 16, 3)).astype(precision)
+    between = random.uniform(0, 255, size=(6, 16, 16, 3)).astype(precision)
+    if precision == "float32":
+        between = np.round(between * 1024) / 1024  # which float32 pixels are taken for
+    factors = np.array([0.0, 0.3, 1.0, 1.21, 2.5, 0.999])
+    reference = ImageDataGenerator()
+    for images in (whole, between):
+        found = np.asarray(brightness(keras.ops.array(images), factors.astype(precision)))
+        assert found.dtype == precision
+        for image, factor, output in zip(images, factors, found, strict=True):
+            expected = reference.apply_transform(image.astype("float32"), {"brightness": factor})
+            np.testing.assert_array_equal(output, expected)
+
+
+def test_a_batch_holds_the_brightness_of_each_image() -> None:
+    settings = experiment(training={"batch_size": 50}, augment={"brightness": [0.5, 1.5]})
+    dataset = load(settings.data, settings.seed)
+    batches = DataModule(dataset, settings).train
+    inputs, _ = batches[0]
+    assert inputs.keys() == {"images", "matrices", "brightness"}
+    drawn = randomness.augmentation(
+        randomness.generator(settings.seed, "augment", 0, 0), 50, settings.augment, 32
+    )
+    np.testing.assert_allclose(inputs["brightness"], drawn["brightness"], rtol=1e-6)
+    trained = Classifier(settings, len(dataset.class_names)).trained
+    assert {tensor.name for tensor in trained.inputs} == inputs.keys()
+    assert np.isfinite(trained.train_on_batch(*batches[0])[0])
 
 
 @pytest.mark.parametrize("sampling", ["shuffle", "balanced"])

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from experiment import randomness
 from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
-from lightning_impl.augment import KerasAugment, affine, build_augment
+from lightning_impl.augment import KerasAugment, affine, brightness, build_augment
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule
 from lightning_impl.dropout import Dropout, SharedDropout
@@ -113,6 +113,30 @@ def test_augmentation_composes_and_repeats() -> None:
     assert chain(images[0]).shape == (3, 16, 16)
     moved = [(a - b).abs().mean() for a, b in zip(first, images, strict=True)]
     assert len({round(float(m), 6) for m in moved}) == 4  # one draw an image
+
+
+def test_brightness_is_whole_levels_times_a_factor() -> None:
+    images = torch.tensor([0.0, 9.0, 99.9, 200.0, 254.9999]).expand(5, 3, 1, 5).contiguous()
+    factors = np.array([0.0, 0.5, 1.0, 1.21, 2.5])
+    expected = torch.tensor(
+        [[0] * 5, [0, 4, 49, 100, 127], [0, 9, 99, 200, 254], [0, 10, 119, 242, 255], [0, 22, 247, 255, 255]]
+    )
+    assert torch.equal(brightness(images.double(), factors)[:, 0, 0], expected.double())
+    expected[2, 4] = 255  # what float32 leaves within a 2048th of a level is on it
+    assert torch.equal(brightness(images, factors)[:, 0, 0], expected.float())
+
+
+def test_several_processes_take_their_shares_of_every_parameter() -> None:
+    augment = KerasAugment(Augment(brightness=[0.4, 1.6]))
+    images = torch.rand(6, 3, 16, 16) * 255
+
+    def part(place: tuple[int, ...], rows: slice) -> torch.Tensor:
+        augment.generator, augment.place = randomness.generator(1, "augment", 0, 0), place
+        return augment(images[rows])
+
+    whole = part((), slice(None))
+    torch.testing.assert_close(torch.cat([part((0, 6), slice(0, 2)), part((2, 6), slice(2, 6))]), whole)
+    assert torch.equal(whole, whole.floor()), "brightness ends in whole levels"
 
 
 def test_stock_augmentation_draws_for_each_image() -> None:
