@@ -68,6 +68,7 @@ def training_order(experiment: Experiment, epoch: int, labels: np.ndarray) -> np
 
 
 GEOMETRY = ("theta", "tx", "ty", "zx", "zy", "flip")  # what `affine_matrices` takes
+PARAMETERS = (*GEOMETRY, "brightness")
 Parameters = dict[str, np.ndarray]
 
 

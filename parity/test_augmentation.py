@@ -15,7 +15,7 @@ from experiment import randomness
 from experiment.config import Augment, Data
 from experiment.data.dataset import load
 from experiment.protocols.augmentation import Request
-from experiment.randomness import Parameters
+from experiment.randomness import PARAMETERS, Parameters
 from experiment.system import processes
 from parity.checks import Check, table
 from parity.ladder import augmentation, photos, stock_augmentation
@@ -67,7 +67,7 @@ def rung(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Rung:
     checks = augmentation.check(images, "tensorflow", "float64", "cpu", folder)
     with np.load(folder / "keras_answer.npz") as answered:
         reference, keras = (augmentation.split(answered[name], PLACED) for name in ("stock", "pixels"))
-        drawn = {name: answered[f"drawn_{name}"] for name in augmentation.PARAMETERS}
+        drawn = {name: answered[f"drawn_{name}"] for name in PARAMETERS}
     return Rung(folder, checks, reference, keras, drawn)
 
 

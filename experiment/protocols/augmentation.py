@@ -14,15 +14,12 @@ from experiment import cli
 from experiment.cli import Framework, PlainParser
 from experiment.config import Augment, Experiment
 from experiment.errors import DataError
-from experiment.randomness import GEOMETRY, Parameters
+from experiment.randomness import GEOMETRY, PARAMETERS, Parameters
 from experiment.system import devices
 from experiment.system.files import replacing
 
 Pixels = Callable[[np.ndarray, Parameters], np.ndarray]
 Draws = Callable[[Augment, int, int, int], Parameters]
-
-# Every parameter there is; NaN stands for one, not of the geometry, that an image goes without.
-PARAMETERS = (*GEOMETRY, "brightness")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from experiment.config import Augment, Experiment
 from experiment.errors import DataError
 from experiment.protocols import augmentation
-from experiment.protocols.augmentation import Parameters
+from experiment.randomness import GEOMETRY, PARAMETERS, Parameters
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,9 +54,8 @@ def stock_pixels(images: np.ndarray, parameters: Parameters) -> np.ndarray:
         transform = {name: float(parameters[name][i]) for name in ("theta", "tx", "ty", "zx", "zy")}
         flip = bool(parameters["flip"][i])
         pixels[i] = generator.apply_transform(image, {**transform, "flip_horizontal": flip})
-        if "brightness" in parameters:
-            brightness = {"brightness": float(parameters["brightness"][i])}
-            pixels[i] = generator.apply_transform(pixels[i].astype(np.float32), brightness)
+        if others := {name: float(v[i]) for name, v in parameters.items() if name not in GEOMETRY}:
+            pixels[i] = generator.apply_transform(pixels[i].astype(np.float32), others)
     return pixels
 
 
@@ -65,9 +64,9 @@ def stock_draws(settings: Augment, count: int, size: int, seed: int) -> Paramete
     generator = stock_generator(settings)
     np.random.seed(seed)  # noqa: NPY002  ImageDataGenerator draws from numpy's global generator
     drawn = [generator.get_random_transform((size, size, 3)) for _ in range(count)]
-    names = ["theta", "tx", "ty", "zx", "zy", *(["brightness"] if settings.brightness else [])]
-    found = {name: np.array([one[name] for one in drawn], float) for name in names}
-    return {**found, "flip": np.array([one["flip_horizontal"] for one in drawn], bool)}
+    drawn = [{**one, "flip": one["flip_horizontal"]} for one in drawn]
+    names = [name for name in PARAMETERS if drawn[0][name] is not None]
+    return {name: np.array([one[name] for one in drawn]) for name in names}
 
 
 def stock_generator(settings: Augment):

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from experiment.system import processes
 from experiment.system.files import replacing
 from experiment.system.names import command_line, printable
 from parity import convert
-from parity.checks import Rung
+from parity.checks import Subject
 from parity.exports.comparison import BATCH, Model, Predicted, check, markdown, summary
 from parity.ladder import pairs
 from parity.ladder.climb import Findings, Place
@@ -101,7 +102,6 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     images = folder / "images.npy"
     np.save(images, test.batch(np.arange(len(test)))[0])
     predicted = predict(models, images)
-    checks = check(models, predicted, test.labels)
     what = f"{config.model.name}, {config.data.name}, {len(test)} test images"
     found = summary(name, what, models, predicted, test.labels)
     findings.exports.append(found.model_dump())
@@ -110,11 +110,9 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
         facts = one.read_json("environment.json")
         places = ("converted_from", "experiment")  # of this machine
         findings.environment.setdefault(side, {k: v for k, v in facts.items() if k not in places})
-    found_rung = Rung(
-        "export", name, "tensorflow", "float32", "cpu", checks, what, time.perf_counter() - started
-    )
-    findings.rungs.append(found_rung)
-    place.watch(found_rung)
+    subject = Subject(name, "tensorflow", "float32", "cpu")
+    compare = partial(check, models, predicted, test.labels)
+    findings.decide("export", compare, subject, place, what, time.perf_counter() - started)
 
 
 def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:

@@ -11,15 +11,15 @@ from scipy import stats
 
 from experiment import randomness
 from experiment.config import Augment
-from experiment.protocols.augmentation import PARAMETERS, Request
-from experiment.randomness import GEOMETRY, Parameters
+from experiment.protocols.augmentation import Request
+from experiment.randomness import GEOMETRY, PARAMETERS, Parameters
 from experiment.system import processes
 from parity.checks import Check, compare
-from parity.ladder.tolerances import AUGMENTATION, LEVEL, LEVELS_APART
+from parity.ladder.tolerances import bound
 
 # Ranges that differ from each other, so that no two parameters can be exchanged unseen.
 SETTINGS = Augment(rotation=30, width_shift=0.1, height_shift=0.2, zoom=0.3, brightness=[0.4, 1.6])
-NEUTRAL = {"theta": 0.0, "tx": 0.0, "ty": 0.0, "zx": 1.0, "zy": 1.0, "flip": False, "brightness": np.nan}
+NEUTRAL = {"theta": 0.0, "tx": 0.0, "ty": 0.0, "zx": 1.0, "zy": 1.0, "flip": False}
 TRANSFORMS = {
     "rotation": ("theta",),
     "column shift": ("tx",),
@@ -28,7 +28,7 @@ TRANSFORMS = {
     "row zoom": ("zy",),
     "flip": ("flip",),
     "all that places": GEOMETRY,
-    "brightness": ("brightness",),
+    **{name: (name,) for name in PARAMETERS if name not in GEOMETRY},
     "all together": PARAMETERS,
 }
 LEVELS = ("brightness", "all together", "whole pixels, brightness")  # end in whole levels of 0..255
@@ -75,7 +75,7 @@ def check_draws(folder: Path) -> list[Check]:
 def placements(count: int, size: int) -> dict[str, Parameters]:
     """For every transform alone, and all together, parameters for `count` images of `size` pixels."""
     drawn = randomness.augmentation(randomness.generator(1, "parity augmentation"), count, SETTINGS, size)
-    neutral = {name: np.full(count, value) for name, value in NEUTRAL.items()}
+    neutral = {name: np.full(count, NEUTRAL.get(name, np.nan)) for name in PARAMETERS}
     placed = {
         transform: {**neutral, **{name: drawn[name] for name in names}}
         for transform, names in TRANSFORMS.items()
@@ -126,10 +126,10 @@ def compare_pixels(
         cut = precision == "float32" and transform in LEVELS
         for name, (one, other) in pairs.items():
             what, mine, others = f"{transform} ({name})", one[transform] / 255, other[transform] / 255
-            checks.append(compare(what, mine, others, (LEVEL if cut else AUGMENTATION)[precision]))
+            checks.append(compare(what, mine, others, bound("augmentation", "level" if cut else precision)))
             if cut and mine.shape == others.shape:
-                apart = float((np.abs(mine - others) > AUGMENTATION[precision]).mean())
-                checks.append(Check(f"{what}: pixels apart", apart, LEVELS_APART))
+                apart = float((np.abs(mine - others) > bound("augmentation", precision)).mean())
+                checks.append(Check(f"{what}: pixels apart", apart, bound("augmentation", "pixels_apart")))
     return checks
 
 
