@@ -16,7 +16,7 @@ from experiment.config import Experiment, Model
 from experiment.data.pretrained import base_weights
 from keras_impl.backbones import BASES
 from keras_impl.dropout import SharedDropout
-from keras_impl.layers.weight_layout import tensors
+from keras_impl.layers.weight_layout import weights
 
 Dropout = Callable[[float, str], keras.layers.Layer]
 
@@ -117,17 +117,14 @@ def initialise(model: keras.Model, seed: int, biases: str) -> None:
     Raises ValueError for weights of a kind of layer that it has no draw for: they would stay zeros.
     """
     for layer in named_layers(model).values():
-        weights = tensors(layer)
         if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):
-            draws = [randomness.kernel(seed, layer.name, tuple(weights.pop("kernel").shape))]
-            if (bias := weights.pop("bias", None)) is not None:
-                draws.append(randomness.bias(seed, layer.name, bias.shape[0], biases))
+            draws = [randomness.kernel(seed, layer.name, tuple(layer.kernel.shape))]
+            if layer.use_bias:
+                draws.append(randomness.bias(seed, layer.name, layer.bias.shape[0], biases))
             set_weights(layer, *draws)
-        elif isinstance(layer, layers.BatchNormalization):
-            weights.clear()  # starts as ones and zeros
-        if weights:
+        elif (names := weights(layer)) and not isinstance(layer, layers.BatchNormalization):  # ones and zeros
             raise ValueError(
-                f"layer {layer.name} of kind {type(layer).__name__}: nothing draws its {', '.join(weights)}"
+                f"layer {layer.name} of kind {type(layer).__name__}: nothing draws its {', '.join(names)}"
             )
 
 

@@ -112,7 +112,7 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
         findings.environment.setdefault(side, {k: v for k, v in facts.items() if k not in places})
     subject = Subject(name, "tensorflow", "float32", "cpu")
     compare = partial(check, models, predicted, test.labels)
-    findings.decide("export", compare, subject, place, what, time.perf_counter() - started)
+    findings.decide("export", compare, subject, what, time.perf_counter() - started, place.watch)
 
 
 def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:

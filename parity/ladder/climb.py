@@ -60,15 +60,15 @@ class Findings:
         name: str,
         compare: Callable[[], Sequence[Check]],
         subject: Subject,
-        place: Place,
         note: str = "",
         before: float = 0.0,
+        watch: Watch | None = None,
     ) -> Rung:
         """Run a rung's function, keep what it found and tell of it. before: seconds spent on it already."""
         started = time.perf_counter()
         checks = compare()
         rung = Rung(name, *subject, checks, note, before + time.perf_counter() - started)
-        return self.keep(rung, place.watch)
+        return self.keep(rung, watch)
 
     def skip(self, name: str, subject: Subject, note: str, watch: Watch | None = None) -> Rung:
         """Keep a rung that nothing could decide; the note says why."""
@@ -126,28 +126,26 @@ def climb(
     seconds: float = 0.0,
 ) -> None:
     """Compare two traces rung by rung; the first rung that fails is diagnosed. seconds: what tracing took."""
-    told = False
+    told, checked = False, {}
     subject = Subject(name, backend, pair.precision, place.device)
     for rung in rungs:
-        decided = findings.decide(
-            rung, partial(RUNGS[rung], pair), subject, place, before=seconds / len(rungs)
-        )
-        found = None if told else diagnose(rung, decided.checks, pair)
+        function, before = partial(RUNGS[rung], pair), seconds / len(rungs)
+        checks = findings.decide(rung, function, subject, before=before, watch=place.watch).checks
+        checked[rung] = checks
+        found = None if told else diagnose(rung, checks, pair)
         if found is not None:
             findings.diagnoses.append(
                 {"pair": name, "backend": backend, "precision": pair.precision, **asdict(found)}
             )
             told = True
-    findings.layers.append(_by_layer(name, pair, backend))
+    findings.layers.append(_by_layer(name, pair, backend, checked))
     notes = [f"{name}: {text}" for text in pair.matching.notes]
     findings.notes += [note for note in notes if note not in findings.notes]
 
 
-def _by_layer(name: str, pair: Pair, backend: str) -> dict[str, Any]:
+def _by_layer(name: str, pair: Pair, backend: str, checked: dict[str, Sequence[Check]]) -> dict[str, Any]:
     checks = {
-        check.quantity: check.largest
-        for rung in ("forward", "loss and gradients")
-        for check in RUNGS[rung](pair)
+        check.quantity: check.largest for rung in ("forward", "loss and gradients") for check in checked[rung]
     }
 
     def gradient(layer: str) -> float | None:
@@ -176,9 +174,10 @@ def _images(pair: Pair, backend: str, place: Place, findings: Findings) -> None:
     subject = Subject("ImageDataGenerator", backend, pair.precision, place.device)
     note = "against Keras's own ImageDataGenerator"
     pixels = partial(augmentation.check, checked, backend, pair.precision, place.device, folder)
-    findings.decide("augmentation", pixels, subject, place, note)
+    findings.decide("augmentation", pixels, subject, note, watch=place.watch)
     if pair.precision == "float64":
-        findings.decide("augmentation draws", partial(augmentation.check_draws, folder), subject, place, note)
+        draws = partial(augmentation.check_draws, folder)
+        findings.decide("augmentation draws", draws, subject, note, watch=place.watch)
         findings.stock_augmentation = stock_augmentation.measure(images, folder)
 
 
@@ -194,9 +193,9 @@ def whole_runs(runs: dict[str, Sequence[str]], place: Place, findings: Findings)
             "whole run",
             partial(whole_run.compare_runs, records["keras"], records["lightning"]),
             Subject(name, "tensorflow", "float64", place.device),
-            place,
             f"{len(steps['keras'])} steps",
             time.perf_counter() - started,
+            place.watch,
         )
         findings.trajectories.append(
             {

@@ -19,6 +19,7 @@ def _by_precision(float64: float, float32: float, reason: str, **more: float) ->
 
 # "As a share" is of the layer's largest magnitude, of pixels of their range.
 ROWS = {
+    "weights": Row({}, "a user's two models as they come: equal to the rounding of a file's precision"),
     "structure": _by_precision(0.0, 0.0, "counted and named, so equal"),
     "initial weights": _by_precision(0.0, 0.0, "drawn from one generator and only copied, so equal"),
     "preprocessing": _by_precision(

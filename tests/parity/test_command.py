@@ -27,6 +27,16 @@ OWN = ["--keras", "a:b", "--torch", "c:d"]
         ([*OWN, "--inputs", "nowhere.npy"], "--inputs nowhere.npy: no such file"),
         ([*OWN, "--input-shape", "3", "--map", "conv"], "--map takes TORCH_LAYER=KERAS_LAYER"),
         ([*OWN, "--input-shape", "3", "--steps", "0"], "--steps must be at least 1"),
+        (["--keras", "gone.keras", *OWN[2:], "--input-shape", "3"], "--keras gone.keras: no such file"),
+        (["--keras", "old.h5", *OWN[2:], "--input-shape", "3"], "keras.saving.load_model('old.h5'"),
+        (
+            ["--keras", "my.net", *OWN[2:], "--input-shape", "3"],
+            "neither a .keras file nor package.module:function",
+        ),
+        (
+            [*OWN[:2], "--torch", "my.net", "--input-shape", "3"],
+            "--torch my.net: write package.module:function",
+        ),
         (["--data.root", "nowhere"], "--data.root nowhere: no such folder"),
         (["--device", "cuda"], "--device cuda: this machine shows no CUDA GPUs"),
         (["--backends", "jax"], "--backends jax: not installed"),
@@ -95,7 +105,7 @@ def test_a_rung_is_decided_kept_and_told_of(tmp_path: Path) -> None:
     findings, place = Findings(), Place(tmp_path, "cpu", told.append)
     subject = Subject("cnn", "jax", "float32", "cpu")
     checks = [Check("parameters", 0.0, 0.0), Check("bn1", 1.0, 0.0)]
-    rung = findings.decide("structure", lambda: checks, subject, place, "a note", before=100.0)
+    rung = findings.decide("structure", lambda: checks, subject, "a note", 100.0, place.watch)
     assert (rung.status, rung.note, rung.checks) == ("failed", "a note", checks)
     assert (rung.pair, rung.backend, rung.precision, rung.device) == subject
     assert rung.seconds >= 100
@@ -103,7 +113,7 @@ def test_a_rung_is_decided_kept_and_told_of(tmp_path: Path) -> None:
     assert (skipped.status, skipped.note) == ("skipped", "no TensorFlow")
     assert findings.rungs == told == [rung, skipped]
     with pytest.raises(KeyError, match=r"rung height: parity/ladder/tolerances.py has no row for it"):
-        findings.decide("height", lambda: checks, subject, place)
+        findings.decide("height", lambda: checks, subject)
 
 
 def test_every_rung_of_two_traces_has_a_row_of_tolerances() -> None:
