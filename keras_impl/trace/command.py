@@ -21,6 +21,7 @@ from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
 from keras_impl.layers import weight_layout
 from keras_impl.precision import numerics
+from keras_impl.trace import optimizer as training
 from keras_impl.trace.recorder import named_leaves, without_record
 from keras_impl.trace.signature import arrays_of
 from keras_impl.trace.target import Subject, own, users, users_model, weights
@@ -92,7 +93,13 @@ def describe(subject: Subject) -> dict[str, Any]:
     unused = sorted(name for name, found in shapes.items() if found and name not in seen)
     counts = count_parameters(subject.model)
     structure = tracing.structure(layers, counts, unused, uncovered(subject.model), subject.notes)
-    return structure | {"losses": [asdict(term) for term in subject.losses], "endings": subject.endings}
+    structure |= {"losses": [asdict(term) for term in subject.losses], "endings": subject.endings}
+    if not subject.dropout:
+        structure |= {
+            "optimizer": training.facts(subject.trained),
+            "penalties": training.penalties(subject.model),
+        }
+    return structure
 
 
 def count_parameters(model: Any) -> dict[str, int]:
@@ -136,18 +143,23 @@ def _numbers(subject: Subject) -> Arrays:
     trained.set_weights(before)
     arrays["loss"] = keras.ops.convert_to_numpy(loss)
     arrays |= of_trained("gradient", subject, gradients)
-    losses = []
+    return arrays | _steps(subject, arrays) if trained.trainable_variables else arrays
+
+
+def _steps(subject: Subject, arrays: Arrays) -> Arrays:
+    """What the steps of training make of the weights whose arrays are there as `initial`."""
+    trained, losses, rates, steps = subject.trained, [], [], Arrays()
     for step, (x, y, shares) in enumerate(subject.batches):
         subject.set_step(step)
         trained.reset_metrics()
+        rates.append(training.learning_rate(trained.optimizer))
         losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
         if step == 0:
-            arrays |= tracing.changed(weights("step", subject.model), arrays)
-            optimizer = trained.optimizer
-            for name, attribute in (("momentums", "_momentums"), ("velocities", "_velocities")):
-                arrays |= of_trained(name, subject, getattr(optimizer, attribute, []))
-    arrays["losses"] = np.array(losses, dtype=float)
-    return arrays | tracing.changed(weights("final", subject.model), arrays)
+            steps |= tracing.changed(weights("step", subject.model), arrays)
+            for name, kept in training.slots(trained.optimizer).items():
+                steps |= of_trained(name, subject, kept)
+    steps |= {"losses": np.array(losses, dtype=float), "rates": np.array(rates)}
+    return steps | tracing.changed(weights("final", subject.model), arrays)
 
 
 def gradient(subject: Subject) -> tuple[Any, list[Any]]:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_impl.layers.registry import layer_type
+from keras_impl.trace.optimizer import exact_settings
 from keras_impl.trace.recorder import leaves, named_leaves
 
 
@@ -21,9 +22,9 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
     """Constants that TensorFlow takes through float32 keep their digits in float64.
 
     These are the scale of Rescaling, what Normalization was given, the slope of leaky_relu, the constants of
-    gelu and SGD's momentum: 1e-7 to 1e-9 that would hide what a float64 trace can show, and that are nothing
-    beside float32's own rounding. Pooling three axes, and resizing, TensorFlow does in float32 alone: here it
-    is done in float64. Adam's betas stay: `keras_semantics.Adam`, of the other side, rounds them as well.
+    gelu and an optimizer's settings: 1e-7 to 1e-9 that would hide what a float64 trace can show, and that are
+    nothing beside float32's own rounding. Pooling three axes, and resizing, TensorFlow does in float32 alone:
+    here it is done in float64. `keras_semantics.Adam`, of the other side, rounds no betas in such a trace.
     """
     if keras.backend.backend() != "tensorflow" or keras.config.floatx() != "float64":
         yield
@@ -34,10 +35,9 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
     for layer in leaves(model):
         if (entry := layer_type(layer)) is not None:
             constants += [(layer, name, value) for name, value in entry.constants(layer).items()]
-    optimizer = getattr(model, "optimizer", None)
-    if isinstance(optimizer, keras.optimizers.SGD):
-        constants.append((optimizer, "momentum", np.float64(optimizer.momentum)))
     with ExitStack() as stack:
+        if (optimizer := getattr(model, "optimizer", None)) is not None:
+            stack.enter_context(exact_settings(optimizer))
         for owner, name, value in constants:
             stack.enter_context(patch.object(owner, name, value))
         stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))

@@ -22,6 +22,7 @@ from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
 from keras_impl.trace.losses import Loss, loss_of
+from keras_impl.trace.optimizer import notes
 from keras_impl.trace.precision import exact_constants, in_one_precision, kept_in_float32
 from keras_impl.trace.recorder import Recording, leaves, named_leaves, without_dropout
 from keras_impl.trace.signature import arrays_of, inputs_of
@@ -146,7 +147,7 @@ def users(request: Request) -> Subject:
         scanned=recording,
         losses=[loss.term for loss in losses],
         endings=endings,
-        notes=kept_in_float32(model),
+        notes=[*kept_in_float32(model), *notes(model)],
     )
 
 

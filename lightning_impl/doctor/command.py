@@ -29,7 +29,8 @@ from lightning_impl.doctor.defaults import ARGUMENTS, Finding, of_arguments, of_
 from lightning_impl.layers.convolution import CONVOLUTIONS, TRANSPOSED
 from lightning_impl.trace.recorder import Recording
 from lightning_impl.trace.signature import to_torch
-from lightning_impl.trace.target import built, configured
+from lightning_impl.trace.optimizer import configured
+from lightning_impl.trace.target import built
 
 POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)
 KNOWN = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.Embedding, nn.LSTM, nn.GRU)
@@ -146,8 +147,9 @@ def _of_weights(module: Any, where: str) -> Iterator[Finding]:
 
 def trainers(model: nn.Module, training: str) -> list[tuple[str, Any]]:
     """What trains the model, each with where it was found: the LightningModule's own, and the user's."""
-    optimizer, scheduler = configured(model)
-    found: list[tuple[str, Any]] = [("configure_optimizers", optimizer), ("configure_optimizers", scheduler)]
+    optimizers, schedulers = configured(model)
+    configured_there = [*optimizers, *(entry["scheduler"] for entry in schedulers)]
+    found: list[tuple[str, Any]] = [("configure_optimizers", one) for one in configured_there]
     if isinstance(model, pl.LightningModule):
         callbacks: Any = model.configure_callbacks()
         found += [("configure_callbacks", one) for one in _each(callbacks)]

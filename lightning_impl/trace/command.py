@@ -24,6 +24,7 @@ from experiment.protocols.trace import Arrays, Request
 from lightning_impl.layers import weight_layout
 from lightning_impl.layers.layer_type import Weight, Weights
 from lightning_impl.precision import numerics
+from lightning_impl.trace.optimizer import Path, facts, slots
 from lightning_impl.trace.target import Subject, hand_over, own, users
 
 
@@ -96,7 +97,8 @@ def describe(subject: Subject) -> dict[str, Any]:
     seen = {one.name for one in recording.seen}
     untouched, uncovered = _left_over(subject)
     unused = sorted({*(name for name in subject.weights if name not in seen), *untouched})
-    return tracing.structure(layers, count_parameters(subject), unused, uncovered, subject.notes)
+    structure = tracing.structure(layers, count_parameters(subject), unused, uncovered, subject.notes)
+    return structure | {"optimizer": facts(subject.training, subject.weights)}
 
 
 def count_parameters(subject: Subject) -> dict[str, int]:
@@ -162,26 +164,40 @@ def _numbers(subject: Subject) -> Arrays:
         _keep_gradients(subject)
         recording, outputs = subject.record(training=True)
         arrays |= recording.outputs("train")
-        loss = subject.loss(outputs, subject.batches[0][1])
-        loss.backward()
+        loss = subject.loss(outputs, subject.batches[0][1]) if subject.own_loss is None else subject.loss_at(0)
+        if loss.requires_grad:
+            loss.backward()
         arrays["loss"] = loss.numpy(force=True)
         arrays |= of_trained("gradient", subject, lambda tensor: tensor.grad)
     model.load_state_dict(before)
-    losses = []
-    optimizer = subject.optimizer
-    for step, (inputs, labels) in enumerate(subject.batches):
-        subject.set_step(step)
-        loss = subject.loss(subject.call(model, inputs), labels)
-        optimizer.zero_grad()
+    if subject.training.optimizer is not None and loss.requires_grad:
+        arrays |= _steps(subject, arrays)
+    if subject.notes:
+        arrays["notes"] = np.array(subject.notes)  # some of which came up just now
+    return arrays
+
+
+def _steps(subject: Subject, arrays: Arrays) -> Arrays:
+    """What the steps of training make of the weights whose arrays are there as `initial`."""
+    training, losses, steps = subject.training, [], Arrays()
+    path = Path({} if subject.dropout else subject.weights, training.optimizer)
+    for index in range(len(subject.batches)):
+        loss, begins = subject.loss_at(index), training.begins
+        if begins:
+            training.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        path.gradients(begins)
+        training.clip()
+        path.clipped()
+        training.step()
+        path.stepped()
         losses.append(loss.item())
-        if step == 0:
-            arrays |= tracing.changed(weights("step", subject), arrays)
-            arrays |= of_trained("momentums", subject, lambda p: optimizer.state[p].get("exp_avg"))
-            arrays |= of_trained("velocities", subject, lambda p: optimizer.state[p].get("exp_avg_sq"))
-    arrays["losses"] = np.array(losses)
-    return arrays | tracing.changed(weights("final", subject), arrays)
+        if index == 0:
+            steps |= tracing.changed(weights("step", subject), arrays)
+            for name, kept in slots(training.optimizer).items():
+                steps |= of_trained(name, subject, kept)
+    steps["losses"] = np.array(losses)
+    return steps | path.arrays() | tracing.changed(weights("final", subject), arrays)
 
 
 def _keep_gradients(subject: Subject) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiment.protocols.trace import LossTerm
+from experiment.protocols.trace import LossTerm, TraceError
+from lightning_impl.trace.signature import Inputs
 
 # What takes outputs that end otherwise than Keras's to what Keras's are, by (Keras's ending, torch's).
 FINISHES: dict[tuple[str, str], Any] = {
@@ -78,3 +81,25 @@ def _binary(output: Tensor, target: Tensor, ending: str, smoothing: float) -> Te
     if ending == "sigmoid":
         return F.binary_cross_entropy(output, target)
     return F.binary_cross_entropy_with_logits(output, target)
+
+
+def has_own_loss(model: nn.Module) -> bool:
+    """Whether a model is a LightningModule that says how it trains, and leaves the steps to Lightning."""
+    own = isinstance(model, pl.LightningModule) and type(model).training_step is not pl.LightningModule.training_step
+    return own and getattr(model, "automatic_optimization", True)
+
+
+def own_loss(model: nn.Module, inputs: Inputs, labels: Sequence[Tensor], index: int) -> Tensor:
+    """The loss that training_step has for (inputs, targets), a scalar; raises TraceError where it has none.
+
+    Several inputs, or outputs, come as a tuple; inputs that go by names as a dictionary.
+    """
+    values: Any = dict(inputs.kwargs) or (inputs.args[0] if len(inputs.args) == 1 else inputs.args)
+    batch = (values, labels[0] if len(labels) == 1 else tuple(labels))
+    step: Any = model.training_step
+    arguments = [batch, index, 0][: len(inspect.signature(step).parameters)]
+    result = step(*arguments)
+    loss = result.get("loss") if isinstance(result, Mapping) else result
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise TraceError("it returns no loss, a scalar tensor")
+    return loss.reshape(())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -26,12 +25,12 @@ from experiment.training.lifecycle import class_weights
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule
 from lightning_impl.dropout import SharedDropout
-from lightning_impl.keras_semantics import Adam
 from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
 from lightning_impl.precision import use_gpu
-from lightning_impl.trace.losses import finished, loss_of
+from lightning_impl.trace.losses import finished, has_own_loss, loss_of, own_loss
+from lightning_impl.trace.optimizer import Training, exact_settings, users_training
 from lightning_impl.trace.precision import WithoutCasts, in_one_precision
 from lightning_impl.trace.recorder import Recording, without_dropout
 from lightning_impl.trace.signature import Inputs, inputs_of, outputs_of, to_float
@@ -44,12 +43,13 @@ class Subject:
     batches: (inputs, labels) as trained on; plain: the first batch's inputs, not augmented. Both are what
     `call` gives to the model. finish: what makes a model's outputs those that its user gets. dropout: whether
     its masks are shared with the other side. notes: on how the model is traced. weights, flattened and
-    touched: as the last Recording in evaluation has them. scanned: of a user's model, see `scan`.
+    touched: as the last Recording in evaluation has them. scanned: of a user's model, see `scan`. own_loss: of
+    a batch by its number, as a LightningModule's training_step has it.
     """
 
     model: nn.Module
     loss: Callable[[Any, Any], Tensor]
-    optimizer: Any
+    training: Training
     batches: list[tuple[Any, Any]]
     plain: Any
     finish: Callable[[Any], Any] = lambda outputs: outputs
@@ -62,6 +62,7 @@ class Subject:
     weights: dict[str, Weights] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     scanned: tuple[Recording, Any] | None = None
+    own_loss: Callable[[int], Tensor] | None = None
 
     def record(self, training: bool, index: int = 0) -> tuple[Recording, Any]:
         """One pass over a batch: the Recording, and the outputs."""
@@ -100,7 +101,15 @@ class Subject:
 
     def repeatable(self) -> AbstractContextManager[None]:
         """Until it is left, training draws nothing that the other side does not draw, too."""
-        return nullcontext() if self.dropout else without_dropout(self.model)
+        return nullcontext() if self.dropout else _repeatable(self.model)
+
+    def loss_at(self, index: int) -> Tensor:
+        """The loss of a batch, in training."""
+        self.set_step(index)
+        if self.own_loss is not None:
+            return self.own_loss(index)
+        inputs, labels = self.batches[index]
+        return self.loss(self.call(self.model, inputs), labels)
 
     def set_step(self, index: int) -> None:
         """Dropout masks shared between the sides are those of this step from here on."""
@@ -139,8 +148,14 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     def finish(logits: Tensor) -> list[Tensor]:
         return [F.softmax(logits, dim=1)]
 
-    optimizer = classifier.configure_optimizers()
-    return Subject(classifier.network, loss, optimizer, batches, first, finish, aligned=True), arrays
+    training = Training(classifier.network, classifier.configure_optimizers())
+    return Subject(classifier.network, loss, training, batches, first, finish, aligned=True), arrays
+
+
+@contextmanager
+def _repeatable(model: nn.Module) -> Iterator[None]:
+    with without_dropout(model), exact_settings():
+        yield
 
 
 def users(request: Request, seed: int | None = None) -> Subject:
@@ -162,7 +177,7 @@ def users(request: Request, seed: int | None = None) -> Subject:
     subject = Subject(
         model,
         _untold,
-        None,
+        Training(model, None),
         batches,
         batches[0][0],
         call=call,
@@ -173,7 +188,8 @@ def users(request: Request, seed: int | None = None) -> Subject:
     subject.take_up(scanned[0])
     _hold_added(subject)
     subject.notes += casts.notes
-    subject.optimizer = users_optimizer(model, request.experiment)
+    subject.training = users_training(model, request.experiment.training.learning_rate)
+    subject.notes += subject.training.notes
     return subject
 
 
@@ -203,35 +219,6 @@ def built(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TraceError(f"{name}: gives {trace.described(model)}; it must return a torch.nn.Module")
     return model
-
-
-def users_optimizer(model: nn.Module, experiment: Experiment) -> Any:
-    """What a LightningModule configures, else Keras's Adam at the configured learning rate."""
-    optimizer, _ = configured(model)
-    if optimizer is not None:
-        return optimizer
-    return Adam([p for p in model.parameters() if p.requires_grad], lr=experiment.training.learning_rate)
-
-
-def configured(model: nn.Module) -> tuple[Any, Any]:
-    """The first optimizer and the first scheduler that configure_optimizers gives, in any of its forms.
-
-    None for what there is not. Raises TraceError where it fails.
-    """
-    try:
-        given: Any = model.configure_optimizers() if isinstance(model, pl.LightningModule) else None
-    except Exception as error:  # whatever the user's function raises
-        raise TraceError(f"configure_optimizers fails: {told(error)}") from error
-    schedulers: Any = None
-    if isinstance(given, tuple | list) and given and isinstance(given[0], tuple | list):
-        given, schedulers = given[0], given[1]  # lists of both
-    if isinstance(given, tuple | list):
-        given = given[0] if given else None
-    if isinstance(given, dict):
-        given, schedulers = given["optimizer"], given.get("lr_scheduler")
-    if isinstance(schedulers, tuple | list):
-        schedulers = schedulers[0] if schedulers else None
-    return given, schedulers["scheduler"] if isinstance(schedulers, dict) else schedulers
 
 
 def hand_over(subject: Subject, request: Request, weights: str, layers: Mapping[str, str]) -> None:
@@ -286,6 +273,39 @@ def _take_loss(
 
     subject.finish = lambda outputs: finished(in_order(outputs), endings, keras_endings)
     subject.loss = lambda outputs, labels: loss_of(in_order(outputs), labels, terms, endings, keras_endings)
+    if not has_own_loss(subject.model):
+        return
+
+    def own(index: int) -> Tensor:
+        with in_one_precision(casts):
+            return own_loss(subject.model, *subject.batches[index], index)
+
+    casts = WithoutCasts(torch.get_default_dtype())
+    failure = _tried(subject, own)
+    if failure is None:
+        subject.own_loss = own
+        subject.notes.append("torch's loss is that of its training_step((inputs, targets), batch_idx)")
+    else:
+        subject.notes.append(
+            f"torch's training_step cannot be called without a Trainer, on (inputs, targets): {failure}; "
+            "its loss is that of --loss in its place"
+        )
+
+
+def _tried(subject: Subject, own: Callable[[int], Tensor]) -> str | None:
+    """Why a model's own loss of the first batch cannot be had; None where it can."""
+    buffers = {name: value.clone() for name, value in subject.model.named_buffers()}
+    try:
+        subject.model.train()
+        with torch.enable_grad():
+            own(0)
+    except Exception as error:  # whatever the user's training_step raises
+        return told(error)
+    finally:
+        with torch.no_grad():
+            for name, value in subject.model.named_buffers():
+                value.copy_(buffers[name]) if name in buffers else None
+    return None
 
 
 def _counted(count: int) -> str:

@@ -26,8 +26,15 @@ class Trace:
         self.parameters: dict[str, int] = structure["parameters"]
         self.unused: list[str] = structure["unused"]
         self.uncovered: list[dict[str, Any]] = structure.get("uncovered", [])
-        self.notes: list[str] = structure.get("notes", [])
+        self.optimizer: dict[str, Any] = structure.get("optimizer", {})
+        self.penalties: dict[str, dict[str, Any]] = structure.get("penalties", {})
+        self._notes: list[str] = structure.get("notes", [])
         self._folder = folder
+
+    @property
+    def notes(self) -> list[str]:
+        """How the model was traced, where a reader must know."""
+        return list(dict.fromkeys([*self._notes, *self.get("notes").tolist()]))
 
     @cached_property
     def _arrays(self) -> Any:

@@ -1,0 +1,160 @@
+"""How a user's model is trained: its optimizer, in words that both sides know, and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import keras
+import numpy as np
+
+from experiment.protocols.trace import Arrays
+from keras_impl.layers import weight_layout
+from keras_impl.trace.recorder import named_leaves
+
+# Optimizers that `parity` knows the steps of; others go by their own names. AdamW is Adam with a decay.
+FAMILIES = ("Adam", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion")
+SETTINGS = (
+    "beta_1",
+    "beta_2",
+    "epsilon",
+    "amsgrad",
+    "momentum",
+    "nesterov",
+    "rho",
+    "centered",
+    "initial_accumulator_value",
+    "clipnorm",
+    "global_clipnorm",
+    "clipvalue",
+    "gradient_accumulation_steps",
+)
+# What an optimizer keeps of every weight: the name that both sides give it, and where Keras has it.
+SLOTS = {
+    "momentums": ("_momentums", "momentums", "_m"),
+    "velocities": ("_velocities",),
+    "velocity_hats": ("_velocity_hats",),
+    "norms": ("_u",),
+    "average_gradients": ("_average_gradients",),
+    "accumulators": ("_accumulators",),
+    "accumulated_grads": ("_accumulated_grads",),
+    "accumulated_delta_vars": ("_accumulated_delta_vars",),
+}
+# TensorFlow takes these through float32 where they meet a float64 tensor.
+ROUNDED = ("beta_1", "beta_2", "momentum", "weight_decay")
+
+
+def facts(model: Any) -> dict[str, Any]:
+    """A compiled model's optimizer for structure.json: its class, family, settings and those of some weights.
+
+    family: "" for one that torch has no twin of. overrides: the settings of a weight that are others.
+    """
+    optimizer = model.optimizer
+    family = next((cls.__name__ for cls in type(optimizer).__mro__ if cls.__name__ in FAMILIES), "")
+    settings = {name: getattr(optimizer, name) for name in SETTINGS if hasattr(optimizer, name)}
+    settings |= {"weight_decay": optimizer.weight_decay or 0.0, "decay": "decoupled"}
+    if optimizer.use_ema and optimizer.ema_overwrite_frequency:
+        settings |= {
+            "ema_momentum": optimizer.ema_momentum,
+            "ema_overwrite_frequency": optimizer.ema_overwrite_frequency,
+        }
+    overrides: dict[str, dict[str, Any]] = {}
+    if settings["weight_decay"]:
+        overrides = {
+            key: {"weight_decay": 0.0}
+            for key, variable in _variables(model).items()
+            if variable.trainable and not optimizer._use_weight_decay(variable)
+        }
+    return {
+        "class": type(optimizer).__name__,
+        "family": family,
+        "form": "keras",
+        "settings": settings,
+        "overrides": overrides,
+        "schedule": _schedule(optimizer),
+    }
+
+
+def notes(model: Any) -> list[str]:
+    """What a reader must know of how a model is trained."""
+    optimizer, said = model.optimizer, []
+    if optimizer.use_ema and not optimizer.ema_overwrite_frequency:
+        said.append(
+            f"Keras's {type(optimizer).__name__} averages the weights (use_ema, momentum "
+            f"{optimizer.ema_momentum:g}) and puts the average in their place when fit ends: compared are the "
+            "weights that train"
+        )
+    return said
+
+
+def learning_rate(optimizer: Any) -> float:
+    """That of the next step."""
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def slots(optimizer: Any) -> dict[str, list[Any]]:
+    """What the optimizer keeps, by the names that both sides give it, in the order of the weights."""
+    found = {
+        name: next((kept for at in attributes if (kept := getattr(optimizer, at, None))), None)
+        for name, attributes in SLOTS.items()
+    }
+    return {name: list(kept) for name, kept in found.items() if kept is not None}
+
+
+def penalties(model: Any) -> dict[str, dict[str, float]]:
+    """The factors l1 and l2 of every regularised weight, `layer/weight`, and output, `layer`.
+
+    A regulariser that is neither L1 nor L2 has none of these, and is named.
+    """
+    found = {}
+    for key, variable in _variables(model).items():
+        if (regulariser := getattr(variable, "regularizer", None)) is not None:
+            found[key] = _factors(regulariser)
+    for name, layer in named_leaves(model).items():
+        if (regulariser := getattr(layer, "activity_regularizer", None)) is not None:
+            found[name] = _factors(regulariser)
+    return found
+
+
+def penalty(model: Any) -> Arrays:
+    """The sum of the penalties of the pass that was last run in training, a scalar."""
+    total = sum(float(keras.ops.convert_to_numpy(loss)) for loss in model.losses)
+    return {"penalty": np.array(total)}
+
+
+@contextmanager
+def exact_settings(optimizer: Any) -> Iterator[None]:
+    """The optimizer's settings keep their digits in float64, as torch's do.
+
+    Rounded to float32 by TensorFlow, betas move a step by 1e-5 of itself, which no training in float32 sees.
+    """
+    with ExitStack() as stack:
+        for name in ROUNDED:
+            if isinstance(value := getattr(optimizer, name, None), float):
+                stack.enter_context(patch.object(optimizer, name, np.float64(value)))
+        yield
+
+
+def _factors(regulariser: Any) -> dict[str, Any]:
+    factors = {name: float(getattr(regulariser, name, 0.0) or 0.0) for name in ("l1", "l2")}
+    known = isinstance(regulariser, keras.regularizers.L1 | keras.regularizers.L2 | keras.regularizers.L1L2)
+    return factors | {} if known else {"class": type(regulariser).__name__}
+
+
+def _variables(model: Any) -> dict[str, Any]:
+    return {
+        f"{unit}/{name}": weight.variable
+        for leaf, operation in named_leaves(model).items()
+        for unit, weights in weight_layout.units(leaf, operation).items()
+        for name, weight in weights.items()
+    }
+
+
+def _schedule(optimizer: Any) -> dict[str, str]:
+    """The class of a learning rate that changes by itself, and when it does."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return {"class": type(rate).__name__, "interval": "step"}
+    return {"class": "a function", "interval": "step"} if callable(rate) and not hasattr(rate, "assign") else {}
