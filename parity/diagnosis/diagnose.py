@@ -12,7 +12,7 @@ from parity.diagnosis import settings
 from parity.diagnosis.forward_causes import of_forward
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.diagnosis.replay import replayed
-from parity.diagnosis.step_causes import of_gradients, of_one_step
+from parity.diagnosis.step_causes import of_gradients, of_one_step, of_trajectory
 from parity.traces.pair import Pair
 
 
@@ -130,6 +130,7 @@ EXPLANATIONS: dict[str, Callable[[Check, Sequence[Check], Pair], Explanation | N
     "forward": of_forward,
     "loss and gradients": of_gradients,
     "one step": of_one_step,
+    "trajectory": of_trajectory,
 }
 
 

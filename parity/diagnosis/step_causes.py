@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from parity.checks import Check
+from parity.diagnosis import optimizers
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.traces.pair import Pair
 
@@ -55,7 +56,12 @@ def of_one_step(first: Check, failed: Sequence[Check], pair: Pair) -> Explanatio
             found = _statistics(layer, pair)
             if found is not None:
                 return found
-    return _adam(pair)
+    return optimizers.explain(pair) or _adam(pair)
+
+
+def of_trajectory(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
+    """What a first step does not show: a schedule, momentum, clipping; else what one step would show."""
+    return of_one_step(first, failed, pair)
 
 
 def _statistics(layer: str, pair: Pair) -> Explanation | None:
