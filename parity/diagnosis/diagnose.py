@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.checks import Check
-from parity.diagnosis import settings
+from parity.diagnosis import random_layers, settings
 from parity.diagnosis.forward_causes import of_forward
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.diagnosis.replay import replayed
@@ -56,10 +56,35 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
             causes[f"a layer of another kind, {torch['kind']} for Keras's {keras['kind']}"] = ""
         elif keras["trainable"] != torch["trainable"]:
             causes["a layer is frozen on one side alone"] = "freeze it, or let it train, on both sides"
+    for side, layer in random_layers.alone(pair):
+        other = "torch's module" if side == "Keras" else "the Keras model"
+        causes[f"{layer['kind']} stands on {side}'s side alone"] = (
+            f"let {other} do the same in training, or leave {layer['name']} out: what a data pipeline does is not seen"
+        )
+    if (frozen := _frozen(pair)) is not None:
+        causes = {frozen.cause: frozen.change, **{c: m for c, m in causes.items() if "is frozen" not in c}}
     if any("takes its input" in check.where for check in named):
         causes.setdefault("the layers act in another order", "apply them in Keras's order")
     words = "; ".join(causes) or "the two models have other layers"
     return Explanation(words, where, "; ".join(filter(None, causes.values())))
+
+
+def _frozen(pair: Pair) -> Explanation | None:
+    """That all of one model is frozen, and none, or not all, of the other."""
+    weighted = [name for name in pair.names if pair.weights(name)]
+    sides = {
+        "Keras": [pair.keras.layer(name)["trainable"] for name in weighted],
+        "torch": [pair.torch.layer(pair.names[name])["trainable"] for name in weighted],
+    }
+    for side, other in (("Keras", "torch"), ("torch", "Keras")):
+        if weighted and not any(sides[side]) and any(sides[other]):
+            how = "trainable = False" if side == "Keras" else "requires_grad_(False)"
+            return Explanation(
+                f"the whole model is frozen on {side}'s side alone",
+                f"{how} on all of {side}'s {len(weighted)} layers with weights",
+                "freeze both, or let both train",
+            )
+    return None
 
 
 def _initial_weights(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:

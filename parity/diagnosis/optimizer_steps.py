@@ -76,7 +76,8 @@ class Way:
 def complete(facts: Mapping[str, Any], weight: str = "") -> dict[str, Any]:
     """All settings of an optimizer as a trace's `facts` have it, of one weight (`layer/name`) or of most."""
     form = FORMS.get(facts["family"], {}).get(facts["form"], {})
-    settings = {**NEUTRAL, **form, **facts["settings"], **facts["overrides"].get(weight, {})}
+    own = {**facts["settings"], **facts["overrides"].get(weight, {})}
+    settings = {**NEUTRAL, **form, **{name: value for name, value in own.items() if value is not None}}
     if facts["form"] != "keras":
         settings["clip_margin"] = MARGIN
     return settings

@@ -136,6 +136,7 @@ def _by_settings(both: Optimizers) -> Explanation | None:
     names = sorted({name for key in theirs for name in theirs[key] if theirs[key][name] != ours[key].get(name)})
     names += [] if np.allclose(*rates.values(), rtol=1e-12, atol=0) else ["rates"]
     effects: dict[str, float] = {}
+    either: dict[str, float] = {}
     for name in names:
         mixed = {key: {**ours[key], name: theirs[key].get(name)} for key in ours}
         rate = rates[name == "rates"]
@@ -143,7 +144,10 @@ def _by_settings(both: Optimizers) -> Explanation | None:
         alone = {key: {**theirs[key], name: ours[key].get(name)} for key in ours}
         rate = rates[name != "rates"]
         other = both.apart(both.walked(alone if name != "rates" else theirs, rate, both.family), keras_way)
-        effects[name] = max(effects[name], other)
+        # A momentum's form is no difference where one side has no momentum: either side must feel it.
+        effects[name], either[name] = min(effects[name], other), max(effects[name], other)
+    if all(effect <= FELT for effect in effects.values()):
+        effects = either
     felt = sorted((name for name in names if effects[name] > FELT), key=lambda name: -effects[name])
     if not felt:
         return None

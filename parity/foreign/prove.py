@@ -14,6 +14,7 @@ import numpy as np
 from experiment import cli
 from experiment.system.processes import SideError
 from parity.checks import Rung, Subject
+from parity.diagnosis import random_layers, statistics
 from parity.foreign import rounding
 from parity.foreign import weights as as_they_are
 from parity.foreign.sides import Side, Sides
@@ -102,11 +103,12 @@ def _in_float64(
     keras.answer()
     torch.answer()
     say("comparing")
-    pair = Pair(Trace(keras.out), Trace(torch.out), pair.matching, experiment)
+    pair = Pair(Trace(keras.out), Trace(torch.out), pair.matching, experiment, foreign=True)
     weights = _weights(request, pair, keras, torch, findings)
     climb.climb(request.name, pair, "tensorflow", Place(keras.out, request.device, _unseen), findings)
     computation = _computation(findings, pair)
-    return Verdict(weights, computation, [*pair.notes, *pair.matching.notes], findings.rungs), pair
+    notes = [*pair.notes, *statistics.notes(pair), *random_layers.notes(pair), *pair.matching.notes]
+    return Verdict(weights, computation, notes, findings.rungs), pair
 
 
 def _unseen(rung: Rung) -> None:

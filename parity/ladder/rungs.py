@@ -5,12 +5,13 @@ Each is a function here, by its name in `RUNGS`, and a row of `tolerances.ROWS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from parity.checks import Check, compare
+from parity.diagnosis import random_layers, statistics
 from parity.diagnosis.settings import differing, plain
 from parity.ladder.tolerances import bound
 from parity.traces.pair import Pair
@@ -43,6 +44,8 @@ def structure(pair: Pair) -> list[Check]:
     unmatched = [*pair.matching.unmatched_keras, *pair.matching.unmatched_torch]
     alone = [name for name in unmatched if _holds_weights(pair, name)]
     checks.append(Check("layers without a counterpart", float(len(alone)), 0.0, ", ".join(alone)))
+    drawing = [f"{layer['kind']} stands on {side}'s side alone" for side, layer in random_layers.alone(pair)]
+    checks.append(Check("layers that draw in training", float(len(drawing)), 0.0, "; ".join(drawing)))
     unused = [*pair.keras.unused, *pair.torch.unused]
     checks.append(Check("layers that no input reaches", float(len(unused)), 0.0, ", ".join(unused)))
     return checks
@@ -109,13 +112,13 @@ def gradients(pair: Pair) -> list[Check]:
 
 
 def one_step(pair: Pair) -> list[Check]:
-    """After one step: every weight and statistic, and Adam's two moments.
+    """After one step: every weight and statistic, and what both optimizers keep: Adam's two moments.
 
     In float32 a weight counts where its gradient is at least `FIRM` of its layer's largest: Adam divides a
     gradient by its own size, and of the others that leaves the sign of rounding noise.
     """
     checks = _of_weights(pair, "step", "one step", scaled=False, firm=pair.precision == "float32")
-    for moment in ("momentums", "velocities"):
+    for moment in _slots(pair):
         # Adam's moments after one step are the gradient and its square, times a constant.
         checks += _of_weights(pair, moment, "loss and gradients", scaled=True, label=f"{moment} of ")
     return checks
@@ -139,6 +142,16 @@ RUNGS: dict[str, Callable[[Pair], list[Check]]] = {
     "trajectory": trajectory,
 }
 FIRM = 1e-2
+SLOTS = (
+    "momentums",
+    "velocities",
+    "velocity_hats",
+    "norms",
+    "average_gradients",
+    "accumulators",
+    "accumulated_grads",
+    "accumulated_delta_vars",
+)
 
 # Those that a user's pair has: its weights are handed over, its data are one array.
 USERS = ("structure", "forward", "loss and gradients", "one step", "trajectory")
@@ -159,8 +172,19 @@ def _of_weights(
             if firm and gradient is not None and keras.shape == torch.shape:
                 counted = np.abs(gradient) >= FIRM * np.abs(gradient).max()
                 keras, torch = keras[counted], torch[counted]
-            checks.append(compare(f"{label}{layer}/{weight}", keras / scale, torch / scale, tolerance))
+            check = compare(f"{label}{layer}/{weight}", keras / scale, torch / scale, tolerance)
+            if weight == "moving_variance" and not check.passed:
+                check = statistics.of_moving_variance(pair, layer, stage, check.quantity, tolerance) or check
+            checks.append(check)
     return checks
+
+
+def _slots(pair: Pair) -> Sequence[str]:
+    """What both sides' optimizers keep of each weight."""
+    if not pair.foreign:
+        return SLOTS[:2]  # Adam's, which both sides must have
+    kept = [{key.split("/")[0] for key in side.keys} for side in (pair.keras, pair.torch)]
+    return [name for name in SLOTS if name in kept[0] & kept[1]]
 
 
 def _same(quantity: str, keras: Any, torch: Any) -> Check:

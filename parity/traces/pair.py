@@ -80,6 +80,7 @@ class Pair:
     torch: Trace
     matching: Matching
     experiment: Experiment
+    foreign: bool = False  # a user's models, not this project's
 
     @classmethod
     def of(

@@ -1,0 +1,56 @@
+"""Layers that draw in training: switched off on both sides, and missed where only one side has them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from parity.traces.pair import Pair
+
+Layer = dict[str, Any]
+RATES = ("rate", "stddev")
+KINDS = re.compile(
+    r"((Spatial|Alpha|Gaussian)?Dropout([123]D)?|GaussianNoise|StochasticDepth|DropPath|Random\w+"
+    r"|RandAugment|AugMix|CutMix|MixUp)"
+)
+
+
+def drawing(layers: Sequence[Layer]) -> list[Layer]:
+    """Those of a structure's layers that draw in training by more than nothing."""
+    return [layer for layer in layers if KINDS.fullmatch(layer["kind"]) and any(_rates(layer))]
+
+
+def alone(pair: Pair) -> list[tuple[str, Layer]]:
+    """The drawing layers that one side alone has, by side (Keras, torch): more of their kind than the other.
+
+    Data augmentation in the model is among them: where the other side does it in its data pipeline, that
+    cannot be seen.
+    """
+    sides = {"Keras": drawing(pair.keras.layers), "torch": drawing(pair.torch.layers)}
+    counts = {side: Counter(layer["kind"] for layer in layers) for side, layers in sides.items()}
+    left = {"Keras": pair.matching.unmatched_keras, "torch": pair.matching.unmatched_torch}
+    found = []
+    for side, other in (("Keras", "torch"), ("torch", "Keras")):
+        more = counts[side] - counts[other]
+        for layer in sorted(sides[side], key=lambda one: one["name"] not in left[side]):
+            if more[layer["kind"]] > 0:
+                more[layer["kind"]] -= 1
+                found.append((side, layer))
+    return found
+
+
+def notes(pair: Pair) -> list[str]:
+    """One that says which kinds of layers were switched off on both sides."""
+    kinds = [{layer["kind"] for layer in drawing(side.layers)} for side in (pair.keras, pair.torch)]
+    both = sorted(kinds[0] & kinds[1])
+    if not both:
+        return []
+    return [f"{', '.join(both)} act in training alone, by draws of their own: switched off on both sides"]
+
+
+def _rates(layer: Layer) -> list[float]:
+    """What a layer draws by; one that has no rate always draws."""
+    rates = [value for name in RATES if isinstance(value := layer["settings"].get(name), int | float)]
+    return rates or [1.0]
