@@ -34,13 +34,17 @@ class LossTerm:
     """The loss of one output, in words that both sides know.
 
     name: crossentropy (of class numbers), binary, mse, mae or huber. from_logits: takes what Keras's model
-    gives for logits.
+    gives for logits. reduction: mean or sum over the samples. weight: of this output among all.
+    class_weights: of a crossentropy's samples, by class; divided by the number of samples, as Keras does.
     """
 
     name: str
     from_logits: bool = False
     label_smoothing: float = 0.0
     delta: float = 1.0
+    reduction: str = "mean"
+    weight: float = 1.0
+    class_weights: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Request:
     in the file named: one array (.npy), or several in the order of the model's inputs (.npz), batch first.
     drawn: they are numbers from 0 to 1, which stand for tokens where an Embedding takes them. weights: a
     weights.npz of Keras's, whose `raw` weights Keras's model starts from. rules: `Class=package.module:rule`
-    for layers that no table has; see `parity --help`.
+    for layers that no table has; see `parity --help`. class_weights: of the samples of each class, as
+    Keras's fit takes them.
     """
 
     experiment: Experiment
@@ -62,6 +67,7 @@ class Request:
     loss_name: str = "auto"
     weights: str | None = None
     rules: Sequence[str] = ()
+    class_weights: Sequence[float] = ()
 
     def inputs(self) -> Arrays:
         """The model's inputs by name, in order."""

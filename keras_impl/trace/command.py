@@ -136,8 +136,10 @@ def _numbers(subject: Subject) -> Arrays:
     arrays |= recording.outputs("eval")
     arrays |= arrays_of(outputs)
     before = trained.get_weights()
-    recording, _ = subject.record(training=True)
+    recording, outputs = subject.record(training=True)
     arrays |= recording.outputs("train")
+    if not subject.dropout:
+        arrays |= _of_the_loss(subject, outputs)
     trained.set_weights(before)
     loss, gradients = gradient(subject)
     trained.set_weights(before)
@@ -146,12 +148,29 @@ def _numbers(subject: Subject) -> Arrays:
     return arrays | _steps(subject, arrays) if trained.trainable_variables else arrays
 
 
+def _of_the_loss(subject: Subject, outputs: Any) -> Arrays:
+    """What the loss of the first batch is made of: outputs and targets of each output, and the penalties."""
+    given = list(arrays_of(outputs).values())
+    _, targets, shares = subject.batches[0]
+    targets = [targets] if len(given) == 1 else targets
+    arrays = {f"loss/outputs/{place}": array for place, array in enumerate(given)}
+    arrays |= {f"loss/targets/{place}": np.asarray(target) for place, target in enumerate(targets)}
+    arrays |= {} if shares is None else {"loss/shares": np.asarray(shares)}
+    if len(given) > 1:
+        functions = subject.trained.loss
+        each = [f(t, g) for f, t, g in zip(functions, targets, given, strict=True)]
+        arrays["loss/each"] = np.array([float(keras.ops.convert_to_numpy(loss)) for loss in each])
+    return arrays | training.penalty(subject.model)
+
+
 def _steps(subject: Subject, arrays: Arrays) -> Arrays:
     """What the steps of training make of the weights whose arrays are there as `initial`."""
-    trained, losses, rates, steps = subject.trained, [], [], Arrays()
+    trained, steps = subject.trained, Arrays()
+    losses, rates, penalties = [], [], []
     for step, (x, y, shares) in enumerate(subject.batches):
         subject.set_step(step)
         trained.reset_metrics()
+        penalties.append(training.weight_penalty(subject.model))
         rates.append(training.learning_rate(trained.optimizer))
         losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
         if step == 0:
@@ -159,6 +178,7 @@ def _steps(subject: Subject, arrays: Arrays) -> Arrays:
             for name, kept in training.slots(trained.optimizer).items():
                 steps |= of_trained(name, subject, kept)
     steps |= {"losses": np.array(losses, dtype=float), "rates": np.array(rates)}
+    steps["penalties"] = np.array(penalties)
     return steps | tracing.changed(weights("final", subject.model), arrays)
 
 

@@ -30,14 +30,22 @@ class Loss:
     function: Any
     term: LossTerm
     targets: np.ndarray
+    note: str = ""
 
 
 def loss_of(name: str, shape: tuple[int, ...], ending: str, seed: int, compiled: Any = None) -> Loss:
     """The loss of one output of a user's model; raises TraceError for a compiled one that torch is without.
 
-    shape: of the output, with the number of all samples. ending: the activation that gives it, if known.
+    `auto` takes the compiled one where torch has it, too. shape: of the output, with the number of all samples. ending: the activation that gives it, if known.
     compiled: as the model was compiled with it.
     """
+    note = ""
+    if name == "auto" and compiled is not None:
+        try:
+            _compiled(compiled)
+            name = "compiled"
+        except TraceError as error:
+            note = f"{str(error).removeprefix('--loss compiled: ')}; another stands in for it"
     if name == "compiled":
         function, term = _compiled(compiled)
     else:
@@ -47,7 +55,7 @@ def loss_of(name: str, shape: tuple[int, ...], ending: str, seed: int, compiled:
     targets = randomness.targets(seed, shape, term.name)
     if isinstance(function, keras.losses.CategoricalCrossentropy):
         targets = np.eye(shape[-1])[targets]
-    return Loss(function, term, targets)
+    return Loss(function, term, targets, note)
 
 
 def _kind(name: str, shape: Sequence[int], ending: str) -> str:
@@ -87,6 +95,7 @@ def _compiled(compiled: Any) -> tuple[Any, LossTerm]:
         bool(settings.get("from_logits", False)),
         float(settings.get("label_smoothing", 0.0)),
         float(settings.get("delta", 1.0)),
+        "sum" if function.reduction == "sum" else "mean",
     )
 
 

@@ -103,7 +103,7 @@ def slots(optimizer: Any) -> dict[str, list[Any]]:
     return {name: list(kept) for name, kept in found.items() if kept is not None}
 
 
-def penalties(model: Any) -> dict[str, dict[str, float]]:
+def penalties(model: Any) -> dict[str, dict[str, Any]]:
     """The factors l1 and l2 of every regularised weight, `layer/weight`, and output, `layer`.
 
     A regulariser that is neither L1 nor L2 has none of these, and is named.
@@ -124,6 +124,12 @@ def penalty(model: Any) -> Arrays:
     return {"penalty": np.array(total)}
 
 
+def weight_penalty(model: Any) -> float:
+    """The sum of the penalties of the weights alone, which need no pass."""
+    weights = (v for v in model.trainable_variables if getattr(v, "regularizer", None) is not None)
+    return sum(float(keras.ops.convert_to_numpy(v.regularizer(v))) for v in weights)
+
+
 @contextmanager
 def exact_settings(optimizer: Any) -> Iterator[None]:
     """The optimizer's settings keep their digits in float64, as torch's do.
@@ -138,9 +144,9 @@ def exact_settings(optimizer: Any) -> Iterator[None]:
 
 
 def _factors(regulariser: Any) -> dict[str, Any]:
-    factors = {name: float(getattr(regulariser, name, 0.0) or 0.0) for name in ("l1", "l2")}
+    factors: dict[str, Any] = {name: float(getattr(regulariser, name, 0.0) or 0.0) for name in ("l1", "l2")}
     known = isinstance(regulariser, keras.regularizers.L1 | keras.regularizers.L2 | keras.regularizers.L1L2)
-    return factors | {} if known else {"class": type(regulariser).__name__}
+    return factors if known else {"class": type(regulariser).__name__}
 
 
 def _variables(model: Any) -> dict[str, Any]:

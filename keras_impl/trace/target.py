@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,11 @@ def users(request: Request) -> Subject:
     )
     functions, targets = [loss.function for loss in losses], [loss.targets for loss in losses]
     single = len(losses) == 1
-    model.compile(optimizer=optimizer, loss=functions[0] if single else functions)
+    weighted = None if single else [loss.term.weight for loss in losses]
+    model.compile(optimizer=optimizer, loss=functions[0] if single else functions, loss_weights=weighted)
     optimizer.build(model.trainable_variables)
     batches = [
-        (_part(inputs, p), targets[0][p] if single else [t[p] for t in targets], None)
+        (_part(inputs, p), targets[0][p] if single else [t[p] for t in targets], _shares(losses, p))
         for p in trace.parts(count, request.steps)
     ]
     return Subject(
@@ -147,7 +148,7 @@ def users(request: Request) -> Subject:
         scanned=recording,
         losses=[loss.term for loss in losses],
         endings=endings,
-        notes=[*kept_in_float32(model), *notes(model)],
+        notes=[*kept_in_float32(model), *notes(model), *(loss.note for loss in losses if loss.note)],
     )
 
 
@@ -159,10 +160,38 @@ def _losses(
         compiled = [compiled[key] for key in sorted(compiled)]
     each = compiled if isinstance(compiled, list | tuple) else [compiled] * len(shapes)
     seed = request.experiment.seed
-    return [
+    losses = [
         loss_of(request.loss_name, shape, ending, seed + place, given)
         for place, (shape, ending, given) in enumerate(zip(shapes, endings, each, strict=True))
     ]
+    if request.class_weights and [loss.term.name for loss in losses] != ["crossentropy"]:
+        raise TraceError("--class-weights goes with one output and its crossentropy")
+    if request.class_weights and len(request.class_weights) != shapes[0][-1]:
+        raise TraceError(f"--class-weights: {len(request.class_weights)} for {shapes[0][-1]} classes")
+    weighted = _loss_weights(model, len(losses))
+    return [
+        replace(loss, term=replace(loss.term, weight=weight, class_weights=list(request.class_weights)))
+        for loss, weight in zip(losses, weighted, strict=True)
+    ]
+
+
+def _loss_weights(model: keras.Model, count: int) -> list[float]:
+    """What a model was compiled with, in the order of its outputs."""
+    given: Any = getattr(getattr(model, "_compile_loss", None), "_user_loss_weights", None)
+    if isinstance(given, dict):
+        given = [given[key] for key in sorted(given)] if len(given) == count else None
+    if given is None:
+        return [1.0] * count
+    return [float(weight) for weight in (given if isinstance(given, list | tuple) else [given] * count)]
+
+
+def _shares(losses: Sequence[Loss], part: slice) -> np.ndarray | None:
+    """The weight of every sample of a part, by its class."""
+    weights, targets = losses[0].term.class_weights, losses[0].targets[part]
+    if not weights:
+        return None
+    classes = targets.argmax(-1) if isinstance(losses[0].function, keras.losses.CategoricalCrossentropy) else targets
+    return np.asarray(weights, keras.config.floatx())[classes]
 
 
 def _part(inputs: Any, part: slice) -> Any:

@@ -47,7 +47,7 @@ def loss_of(
     for output, target, term, ending, theirs in zip(
         outputs, targets, terms, endings, keras_endings, strict=True
     ):
-        total = total + _term(output, target, term, ending, theirs)
+        total = total + term.weight * _term(output, target, term, ending, theirs)
     return total
 
 
@@ -58,22 +58,30 @@ def _term(output: Tensor, target: Tensor, term: LossTerm, ending: str, theirs: s
         output, ending = finished([output], [ending], [theirs])[0], ""
     match term.name:
         case "crossentropy":
-            return _crossentropy(output, target, ending, term.label_smoothing)
+            return _crossentropy(output, target, ending, term)
         case "binary":
-            return _binary(output, target, ending, term.label_smoothing)
+            loss = _binary(output, target, ending, term.label_smoothing)
         case "mae":
-            return F.l1_loss(output, target)
+            loss = F.l1_loss(output, target)
         case "huber":
-            return F.huber_loss(output, target, delta=term.delta)
-    return F.mse_loss(output, target)
+            loss = F.huber_loss(output, target, delta=term.delta)
+        case _:
+            loss = F.mse_loss(output, target)
+    # Keras adds up over the samples, and takes the mean over the last axis.
+    return loss * (output.numel() / output.shape[-1]) if term.reduction == "sum" else loss
 
 
-def _crossentropy(output: Tensor, target: Tensor, ending: str, smoothing: float) -> Tensor:
+def _crossentropy(output: Tensor, target: Tensor, ending: str, term: LossTerm) -> Tensor:
     output, target = output.flatten(0, -2), target.flatten()
+    smoothing = term.label_smoothing
     logs = output.log() if ending == "softmax" else output
     if ending in ("softmax", "log_softmax") and not smoothing:
-        return F.nll_loss(logs, target)
-    return F.cross_entropy(logs, target, label_smoothing=smoothing)  # the softmax of logarithms is itself
+        losses = F.nll_loss(logs, target, reduction="none")
+    else:  # the softmax of logarithms is itself
+        losses = F.cross_entropy(logs, target, label_smoothing=smoothing, reduction="none")
+    if term.class_weights:
+        losses = losses * torch.as_tensor(term.class_weights).to(losses)[target]
+    return losses.sum() if term.reduction == "sum" else losses.mean()
 
 
 def _binary(output: Tensor, target: Tensor, ending: str, smoothing: float) -> Tensor:

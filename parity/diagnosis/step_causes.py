@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from parity.checks import Check
-from parity.diagnosis import optimizers
+from parity.diagnosis import losses, optimizers, penalties
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.traces.pair import Pair
 
@@ -15,7 +15,9 @@ BETAS = (0.9, 0.999)
 
 
 def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
-    """An L2 penalty with another factor, a scaled loss, or other labels."""
+    """A frozen weight, a penalty, a loss of another kind or scale, or other labels."""
+    if pair.foreign and (found := _held(pair) or penalties.explain(pair) or losses.explain(pair)) is not None:
+        return found
     kernels = [
         (layer, weight, pair.keras[f"initial/{layer}/{weight}"])
         for layer in pair.names
@@ -40,12 +42,40 @@ def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanati
                 ratios += [] if weight == "kernel" else [ratio_of(*both)]
     known = [ratio for ratio in ratios if ratio is not None]
     if len(known) > len(ratios) / 2 and np.ptp(known) < 1e-6 * abs(known[0]):
-        return Explanation("the loss is scaled otherwise", f"every gradient is {known[0]:.6g} times Keras's")
+        return _scaled(known[0])
     if first.quantity == "loss":
         return Explanation(
             "the loss weighs or smooths the labels otherwise",
             f"it is off by {difference:+.3g}",
         )
+    return None
+
+
+def _scaled(ratio: float) -> Explanation:
+    """What a factor of the whole loss may be."""
+    parts = 1 / ratio
+    divided = f", as for {round(parts)} accumulated batches" if 1.5 < parts < 65 and abs(parts - round(parts)) < 1e-6 else ""
+    return Explanation(
+        f"the loss is scaled otherwise{divided}",
+        f"every gradient is {ratio:.6g} times Keras's",
+        f"divide the loss by {ratio:.6g}",
+    )
+
+
+def _held(pair: Pair) -> Explanation | None:
+    """A weight that trains on one side alone."""
+    for layer in pair.names:
+        for weight in pair.weights(layer):
+            keys = f"gradient/{layer}/{weight}", f"gradient/{pair.names[layer]}/{weight}"
+            there = keys[0] in pair.keras, keys[1] in pair.torch
+            computed = weight in pair.torch.layer(pair.names[layer]).get("computed", ())
+            if any(there) and not all(there) and not computed:
+                side = "torch's" if there[0] else "Keras's"
+                return Explanation(
+                    f"{weight} of {layer} is frozen, or reached by no gradient, on {side} side alone",
+                    "the other side has its gradient",
+                    "freeze it, or let it train, on both sides",
+                )
     return None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from experiment import cli
 from experiment.system.processes import SideError
 from parity.checks import Rung, Subject
-from parity.diagnosis import random_layers, statistics
+from parity.diagnosis import penalties, random_layers, statistics
 from parity.foreign import rounding
 from parity.foreign import weights as as_they_are
 from parity.foreign.sides import Side, Sides
@@ -107,7 +107,7 @@ def _in_float64(
     weights = _weights(request, pair, keras, torch, findings)
     climb.climb(request.name, pair, "tensorflow", Place(keras.out, request.device, _unseen), findings)
     computation = _computation(findings, pair)
-    notes = [*pair.notes, *statistics.notes(pair), *random_layers.notes(pair), *pair.matching.notes]
+    notes = [*pair.notes, *(note for kind in (statistics, random_layers, penalties) for note in kind.notes(pair)), *pair.matching.notes]
     return Verdict(weights, computation, notes, findings.rungs), pair
 
 

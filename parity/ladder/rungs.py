@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity.checks import Check, compare
-from parity.diagnosis import random_layers, statistics
+from parity.diagnosis import penalties, random_layers, statistics
 from parity.diagnosis.settings import differing, plain
 from parity.ladder.tolerances import bound
 from parity.traces.pair import Pair
@@ -105,10 +105,34 @@ def forward(pair: Pair) -> list[Check]:
 def gradients(pair: Pair) -> list[Check]:
     """The loss of the first batch and every weight's gradient, as shares of the layer's largest."""
     tolerance = bound("loss and gradients", pair.precision)
-    return [
+    checks = [
         compare("loss", pair.keras["loss"], pair.torch["loss"], tolerance, scaled=True),
         *_of_weights(pair, "gradient", "loss and gradients", scaled=True),
     ]
+    decayed = [] if all(check.passed for check in checks) else _with_decay(pair, tolerance)
+    return decayed if decayed and all(check.passed for check in decayed) else checks
+
+
+def _with_decay(pair: Pair, tolerance: float) -> list[Check]:
+    """The gradients as the optimizers have them, where a penalty in Keras's loss is torch's coupled decay."""
+    decayed = penalties.as_decay(pair)
+    if not decayed or "penalty" not in pair.keras:
+        return []
+    loss = pair.keras["loss"] - pair.keras["penalty"]
+    checks = [compare("loss without penalty", loss, pair.torch["loss"], tolerance, scaled=True)]
+    for layer in pair.names:
+        both = {weight: pair.both("gradient", layer, weight) for weight in pair.weights(layer)}
+        arrays = {
+            weight: (found[0], decayed.get(f"{layer}/{weight}", found[1]))
+            for weight, found in both.items()
+            if found is not None
+        }
+        largest = max((float(np.abs(keras).max(initial=0.0)) for keras, _ in arrays.values()), default=0.0) or 1.0
+        checks += [
+            compare(f"{layer}/{weight} with decay", keras / largest, torch / largest, tolerance)
+            for weight, (keras, torch) in arrays.items()
+        ]
+    return checks
 
 
 def one_step(pair: Pair) -> list[Check]:
@@ -127,7 +151,12 @@ def one_step(pair: Pair) -> list[Check]:
 def trajectory(pair: Pair) -> list[Check]:
     """The loss of every traced step, and the weights after the last."""
     tolerance = bound("trajectory", pair.precision)
-    losses = compare("step loss", pair.keras["losses"], pair.torch["losses"], tolerance)
+    keras, torch = pair.keras.get("losses"), pair.torch.get("losses")
+    if penalties.as_decay(pair):
+        keras = keras - pair.keras["penalties"]  # which torch's optimizer has, and not its loss
+    losses = compare("step loss", keras, torch, tolerance)
+    if not keras.size and not torch.size:
+        losses = Check("step loss", 0.0, tolerance, "nothing trains on either side")
     return [losses, *_of_weights(pair, "final", "trajectory", scaled=False, label="final ")]
 
 

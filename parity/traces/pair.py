@@ -28,6 +28,8 @@ class Trace:
         self.uncovered: list[dict[str, Any]] = structure.get("uncovered", [])
         self.optimizer: dict[str, Any] = structure.get("optimizer", {})
         self.penalties: dict[str, dict[str, Any]] = structure.get("penalties", {})
+        self.losses: list[dict[str, Any]] = structure.get("losses", [])
+        self.endings: list[str] = structure.get("endings", [])
         self._notes: list[str] = structure.get("notes", [])
         self._folder = folder
 
