@@ -1,0 +1,199 @@
+"""Faults planted in pairs that stand for a user's: each must fail, and its cause must be named.
+
+`keras_impl.planted` and `lightning_impl.planted` hold the models. As a command, `python -m
+parity.foreign.mutations`, it prints every fault, what was said of it, and the score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.foreign.inputs import drawn
+from parity.foreign.prove import Request, prove
+from parity.foreign.sides import Sides
+from parity.foreign.verdict import Verdict
+from parity.ladder.climb import Findings
+
+STEPS = 4
+IMAGES, SMALL, SEQUENCES, NUMBERS = (12, 12, 3), (6, 6, 3), (7, 5), (10,)
+SHAPES = {
+    **dict.fromkeys(("convolutional", "frozen", "preprocessed", "backbone", "augmented"), IMAGES),
+    "transposed": SMALL,
+    **dict.fromkeys(("lstm", "gru", "gru_reset_before"), SEQUENCES),
+}
+CLASS_WEIGHTS = {"class_weights": [1.0, 2.0, 0.5, 1.5]}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A pair by Keras's model, and the words of the cause that must be named; none where the pair is right."""
+
+    keras: str
+    words: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Torch's models that are right, with Keras's.
+RIGHT = {
+    **{
+        name: Fault(name)
+        for name in (
+            *("convolutional", "frozen", "preprocessed", "backbone", "transposed", "lstm", "gru", "dense"),
+            *("two_outputs", "regression", "l2", "smoothed", "adam", "sgd", "momentum", "nesterov", "scheduled"),
+            *("clipnorm", "global_clipnorm", "clipvalue", "accumulated", "adadelta", "nadam"),
+        )
+    },
+    "class_weights": Fault("dense", options=CLASS_WEIGHTS),
+}
+FAULTS = {
+    "same_padding": Fault("convolutional", "padded otherwise"),
+    "batchnorm_epsilon": Fault("convolutional", "epsilon differs"),
+    "batchnorm_momentum": Fault("convolutional", "momentum differs"),
+    "unbiased_variance": Fault("convolutional", "Bessel"),
+    "never_trains": Fault("convolutional", "in evaluation while Keras's trains"),
+    "flatten_order": Fault("convolutional", "flattening runs in another order"),
+    "depthwise_layout": Fault("convolutional", "another order"),
+    "tanh_gelu": Fault("convolutional", "approximated by tanh"),
+    "layernorm_epsilon": Fault("convolutional", "epsilon differs"),
+    "padding_counts": Fault("convolutional", "counts the zeros of the padding"),
+    "frozen_batchnorm": Fault("frozen", "trainable=False stops BatchNorm's statistics"),
+    "scale": Fault("preprocessed", "scaled"),
+    "mean": Fault("preprocessed", "mean"),
+    "reversed_colours": Fault("preprocessed", "RGB for BGR"),
+    "antialias": Fault("preprocessed", "antialias"),
+    "align_corners": Fault("preprocessed", "align_corners"),
+    "nearest": Fault("preprocessed", "interpolation differs"),
+    "strided_second": Fault("backbone", "strides differ"),
+    "without_biases": Fault("backbone", "bias"),
+    "backbone_epsilon": Fault("backbone", "epsilon differs"),
+    "cropped_before": Fault("transposed", "cropped on the other side"),
+    "lstm_gates": Fault("lstm", "gates are in the order"),
+    "two_biases": Fault("lstm", "added twice"),
+    "gru_gates": Fault("gru", "gates are in the order"),
+    "reset_after": Fault("gru_reset_before", "reset gate"),
+    "augmented": Fault("augmented", "RandomFlip stands on Keras's side alone"),
+    "nan": Fault("nan", "NaN"),
+    "probabilities": Fault("dense", "the softmax acts twice"),
+    "smoothing": Fault("dense", "label smoothing"),
+    "summed": Fault("dense", "adds up the samples"),
+    "quartered": Fault("dense", "as for 4 accumulated batches"),
+    "mean_of_class_weights": Fault("dense", "the mean of class weights", CLASS_WEIGHTS),
+    "some_class_weights": Fault("dense", "weighs the classes"),
+    "unweighted_outputs": Fault("two_outputs", "loss weights"),
+    "summed_squares": Fault("regression", "the sum of the squared errors"),
+    "absolute": Fault("regression", "the mean absolute error"),
+    "coupled_decay": Fault("l2", "an L2 penalty in the loss (Keras) for weight_decay coupled in Adam (torch)"),
+    "decoupled_decay": Fault("l2", "decoupled in AdamW (torch)"),
+    "penalty_factor": Fault("l2", "penalty has another factor"),
+    "without_l1": Fault("l1", "leaves out Keras's L1 penalty"),
+    "added_penalty": Fault("dense", "penalty that Keras's has not"),
+    "held": Fault("dense", "whole model is frozen on torch's side alone"),
+    "held_hidden": Fault("dense", "frozen on one side alone"),
+    "adam_epsilon": Fault("adam", "Adam's epsilon differs"),
+    "adam_place": Fault("adam", "Adam's epsilon stands before the bias correction in Keras"),
+    "adamw_place": Fault("adamw", "AdamW's epsilon stands before the bias correction in Keras"),
+    "adamw_coupled": Fault("adamw", "weight decay is decoupled in Keras's AdamW, coupled"),
+    "adam_betas": Fault("adam", "second beta differs"),
+    "learning_rate": Fault("adam", "learning rate differs"),
+    "amsgrad": Fault("amsgrad", "amsgrad"),
+    "momentum_dampened": Fault("momentum", "dampening differs"),
+    "plain_momentum": Fault("nesterov", "Nesterov"),
+    "scheduled_momentum": Fault("scheduled_momentum", "holds the learning rates of earlier steps"),
+    "once_an_epoch": Fault("scheduled", "once an epoch"),
+    "rmsprop_place": Fault("rmsprop", "RMSprop's epsilon stands inside of the square root in Keras"),
+    "rmsprop_rho": Fault("rmsprop", "RMSprop's rho"),
+    "uncentered": Fault("centered", "centered on one side alone"),
+    "adagrad_initial": Fault("adagrad", "initial accumulator"),
+    "adadelta_defaults": Fault("adadelta", "Adadelta's epsilon differs"),
+    "adamax_epsilon": Fault("adamax", "Adamax's epsilon differs"),
+    "nadam_schedule": Fault("nadam", "schedule of the momentum"),
+    "unclipped": Fault("global_clipnorm", "torch's module does not"),
+    "clipped_together": Fault("clipnorm", "each variable's gradient by its norm"),
+    "every_batch": Fault("accumulated", "accumulated over 2 batches in Keras"),
+    "averaged": Fault("averaged", "average of the weights"),
+    "ftrl": Fault("ftrl", "no twin of Keras's Ftrl"),
+    "another_optimizer": Fault("adam", "another optimizer: torch's SGD for Keras's Adam"),
+    "sgd_decay": Fault("sgd", "weight decay"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was said of one pair."""
+
+    name: str
+    fault: Fault
+    verdict: Verdict
+
+    @property
+    def said(self) -> str:
+        """The causes, or why the pair was refused."""
+        causes = (self.verdict.weights.cause, self.verdict.computation.cause, self.verdict.refused)
+        return "; ".join(filter(None, causes)) or self.verdict.status
+
+    @property
+    def caught(self) -> bool:
+        return self.verdict.status != "passed"
+
+    @property
+    def named(self) -> bool:
+        return self.caught and self.fault.words in self.said
+
+
+def run(
+    pairs: Mapping[str, Fault],
+    folder: Path,
+    device: str = "cpu",
+    watch: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Prove every pair, by torch's name, in two processes that stay; files go to `folder`."""
+    outcomes = []
+    with Sides(folder, device) as sides:
+        for name, fault in pairs.items():
+            inputs = folder / name / "inputs.npz"
+            inputs.parent.mkdir(parents=True)
+            np.savez(inputs, **drawn([SHAPES.get(fault.keras, NUMBERS)], STEPS))  # type: ignore[arg-type]
+            options = {"inputs_file": str(inputs), "drawn": True, "steps": STEPS, **fault.options}
+            names = f"keras_impl.planted:{fault.keras}", f"lightning_impl.planted:{name}"
+            verdict = prove(Request(*names, options), inputs.parent, Findings(), sides=sides)
+            outcomes.append(Outcome(name, fault, verdict))
+            watch(outcomes[-1])
+    return outcomes
+
+
+def score(outcomes: Iterable[Outcome]) -> float:
+    """The share of faults that were caught and named."""
+    named = [outcome.named for outcome in outcomes]
+    return sum(named) / len(named)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns 0 where every fault is named and every right pair passes."""
+    parser = argparse.ArgumentParser(prog="parity.foreign.mutations", description=__doc__)
+    parser.add_argument("names", nargs="*", help="which (default all)")
+    wanted = parser.parse_args(argv).names or [*RIGHT, *FAULTS]
+    right = {name: RIGHT[name] for name in wanted if name in RIGHT}
+    faults = {name: FAULTS[name] for name in wanted if name in FAULTS and name not in right}
+
+    def show(outcome: Outcome) -> None:
+        good = outcome.named if outcome.fault.words else not outcome.caught
+        print(f"{'ok' if good else 'MISSED':<7}{outcome.name:<24}{outcome.verdict.seconds:5.1f} s  {outcome.said}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        outcomes = run(right | faults, Path(folder), watch=show)
+    wrong = [o for o in outcomes if o.caught and o.name in right or not o.named and o.name in faults]
+    if faults:
+        print(f"mutation score of foreign pairs {score(o for o in outcomes if o.name in faults):.0%}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
