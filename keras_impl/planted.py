@@ -24,7 +24,7 @@ def convolutional() -> keras.Model:
         layers.BatchNormalization(),
         layers.ReLU(),
         layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"),
-        layers.AveragePooling2D(3, strides=2, padding="same"),
+        layers.AveragePooling2D(3, strides=1, padding="same"),
         layers.Flatten(),
         layers.Dense(8, activation="gelu"),
         layers.LayerNormalization(),

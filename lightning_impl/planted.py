@@ -39,9 +39,9 @@ class Convolutional(nn.Module):
         self.convolution = nn.Conv2d(3, 6, 3, stride=2, bias=False)
         self.norm = norm or BatchNorm(6)
         self.depthwise = nn.Conv2d(6, 12, 3, padding=1, groups=6)
-        self.pool = nn.AvgPool2d(3, 2, padding=0 if not count_include_pad else 1)
+        self.pool = nn.AvgPool2d(3, 1, padding=1, count_include_pad=count_include_pad)
         self.flatten = nn.Flatten() if channels_first else Flatten()
-        self.hidden, self.gelu = nn.Linear(12 * 9, 8), nn.GELU(gelu)
+        self.hidden, self.gelu = nn.Linear(12 * 36, 8), nn.GELU(gelu)
         self.layer_norm, self.head = nn.LayerNorm(8, eps=epsilon), nn.Linear(8, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,16 +49,8 @@ class Convolutional(nn.Module):
         x = self.depthwise(x)
         if self.multiplier_first:
             x = x.unflatten(1, (6, 2)).transpose(1, 2).flatten(1, 2)
-        if self.pool.padding:
-            x = self.pool(x)
-        else:  # Keras's `same`, whose mean leaves the padding out
-            ones = torch.ones_like(x[:1, :1])
-            x = self._summed(x) / self._summed(ones)
-        x = self.layer_norm(self.gelu(self.hidden(self.flatten(x))))
+        x = self.layer_norm(self.gelu(self.hidden(self.flatten(self.pool(x)))))
         return F.softmax(self.head(x), -1) if self.softmax else self.head(x)
-
-    def _summed(self, x: Tensor) -> Tensor:
-        return self.pool(F.pad(x, (0, 1, 0, 1)))
 
 
 class Preprocessed(nn.Module):

@@ -9,6 +9,8 @@ from unittest.mock import patch
 
 import keras
 import numpy as np
+from keras.src import ops
+from keras.src.ops.core import cast
 
 from experiment.protocols.trace import Arrays
 from keras_impl.layers import weight_layout
@@ -42,8 +44,6 @@ SLOTS = {
     "accumulated_grads": ("_accumulated_grads",),
     "accumulated_delta_vars": ("_accumulated_delta_vars",),
 }
-# TensorFlow takes these through float32 where they meet a float64 tensor.
-ROUNDED = ("beta_1", "beta_2", "momentum", "weight_decay")
 
 
 def facts(model: Any) -> dict[str, Any]:
@@ -131,16 +131,34 @@ def weight_penalty(model: Any) -> float:
 
 
 @contextmanager
-def exact_settings(optimizer: Any) -> Iterator[None]:
-    """The optimizer's settings keep their digits in float64, as torch's do.
+def exact_settings(model: Any) -> Iterator[None]:
+    """The settings of a model's optimizer, its schedule and its regularisers keep their digits in float64.
 
-    Rounded to float32 by TensorFlow, betas move a step by 1e-5 of itself, which no training in float32 sees.
+    As torch's do. Rounded to float32 by TensorFlow, betas move a step by 1e-5 of itself, which no training in
+    float32 sees.
     """
+    rounded: list[tuple[Any, str]] = []
+    rate = getattr(getattr(model, "optimizer", None), "_learning_rate", None)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rounded += [(rate, name) for name in vars(rate)]
+    for variable in model.variables:
+        rounded += [(getattr(variable, "regularizer", None), name) for name in ("l1", "l2")]
+    for layer in named_leaves(model).values():
+        rounded += [(getattr(layer, "activity_regularizer", None), name) for name in ("l1", "l2")]
     with ExitStack() as stack:
-        for name in ROUNDED:
-            if isinstance(value := getattr(optimizer, name, None), float):
-                stack.enter_context(patch.object(optimizer, name, np.float64(value)))
+        # The optimizers take their betas, momentum and decay through this.
+        stack.enter_context(patch.object(ops, "cast", _cast))
+        for owner, name in rounded:
+            value = getattr(owner, name, None)
+            if type(value) is float:
+                stack.enter_context(patch.object(owner, name, np.float64(value)))
+            elif isinstance(value, list | tuple) and all(type(one) is float for one in value):
+                stack.enter_context(patch.object(owner, name, [np.float64(one) for one in value]))
         yield
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    return cast(np.float64(x) if type(x) is float else x, dtype)
 
 
 def _factors(regulariser: Any) -> dict[str, Any]:

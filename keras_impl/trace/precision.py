@@ -36,8 +36,7 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
         if (entry := layer_type(layer)) is not None:
             constants += [(layer, name, value) for name, value in entry.constants(layer).items()]
     with ExitStack() as stack:
-        if (optimizer := getattr(model, "optimizer", None)) is not None:
-            stack.enter_context(exact_settings(optimizer))
+        stack.enter_context(exact_settings(model))
         for owner, name, value in constants:
             stack.enter_context(patch.object(owner, name, value))
         stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))

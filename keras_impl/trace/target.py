@@ -132,7 +132,13 @@ def users(request: Request) -> Subject:
     functions, targets = [loss.function for loss in losses], [loss.targets for loss in losses]
     single = len(losses) == 1
     weighted = None if single else [loss.term.weight for loss in losses]
-    model.compile(optimizer=optimizer, loss=functions[0] if single else functions, loss_weights=weighted)
+    model.compile(
+        optimizer=optimizer,
+        loss=functions[0] if single else functions,
+        loss_weights=weighted,
+        # Making a graph takes TensorFlow longer than a few steps do.
+        run_eagerly=keras.backend.backend() == "tensorflow",
+    )
     optimizer.build(model.trainable_variables)
     batches = [
         (_part(inputs, p), targets[0][p] if single else [t[p] for t in targets], _shares(losses, p))

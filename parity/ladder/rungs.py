@@ -145,6 +145,8 @@ def one_step(pair: Pair) -> list[Check]:
     for moment in _slots(pair):
         # Adam's moments after one step are the gradient and its square, times a constant.
         checks += _of_weights(pair, moment, "loss and gradients", scaled=True, label=f"{moment} of ")
+    if not checks:  # of gradients that are gathered for a later step, or of a model that is all frozen
+        checks = [Check("weights that the first step moves", 0.0, 0.0, "none on either side")]
     return checks
 
 
