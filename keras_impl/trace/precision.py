@@ -34,7 +34,7 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
     for layer in leaves(model):
         if (entry := layer_type(layer)) is not None:
             constants += [(layer, name, value) for name, value in entry.constants(layer).items()]
-    optimizer = getattr(model, "optimizer", None)
+    optimizer: Any = getattr(model, "optimizer", None)
     if isinstance(optimizer, keras.optimizers.SGD):
         constants.append((optimizer, "momentum", np.float64(optimizer.momentum)))
     with ExitStack() as stack:
@@ -131,7 +131,7 @@ def in_one_precision() -> Iterator[None]:
 
     def get_raised(identifier: Any) -> Any:
         policy = get(identifier)
-        asked = getattr(policy, "compute_dtype", None)
+        asked = str(getattr(policy, "compute_dtype", ""))
         lower = asked in ("float16", "bfloat16", "float32") and identifier is not None
         return _Raised(asked) if lower and not isinstance(policy, _Raised) else policy
 

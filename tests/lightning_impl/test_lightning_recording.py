@@ -46,12 +46,8 @@ WEIGHTED: list[tuple[nn.Module, dict[str, tuple[int, ...]]]] = [
     ),
     (
         nn.MultiheadAttention(6, 2, kdim=5, vdim=4, bias=False),
-        {
-            "query_kernel": (6, 2, 3),
-            "key_kernel": (5, 2, 3),
-            "value_kernel": (4, 2, 3),
-            "output_kernel": (2, 3, 6),
-        },
+        {f"{part}_kernel": (rows, 2, 3) for part, rows in (("query", 6), ("key", 5), ("value", 4))}
+        | {"output_kernel": (2, 3, 6)},
     ),
     (parametrizations.weight_norm(nn.Conv2d(3, 5, 2)), {"kernel": (2, 2, 3, 5), "bias": (5,)}),
 ]
@@ -75,11 +71,8 @@ def test_a_convolutions_kernel_is_keras_by_its_elements() -> None:
 
 def test_the_gates_of_a_gru_are_keras_by_their_order() -> None:
     layer = nn.GRU(3, 1)
-    with torch.no_grad():
-        for name in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):  # reset, update, new
-            getattr(layer, name).copy_(
-                torch.arange(getattr(layer, name).numel()).reshape_as(getattr(layer, name))
-            )
+    for parameter in layer.parameters():  # reset, update, new
+        parameter.data = torch.arange(parameter.numel()).reshape(parameter.shape).float()
     found = weight_layout.arrays(layer)
     np.testing.assert_array_equal(found["kernel"][0], [3, 0, 6])  # update, reset, new
     np.testing.assert_array_equal(found["bias"], [[1, 0, 2], [1, 0, 2]])
@@ -97,10 +90,11 @@ def test_the_heads_of_packed_attention_are_told_apart() -> None:
 def test_two_biases_are_compared_as_their_sum_and_loaded_into_the_first() -> None:
     layer = nn.LSTM(2, 1)
     bias = weight_layout.weights(layer)["bias"]
-    assert torch.equal(bias.value, layer.bias_ih_l0 + layer.bias_hh_l0)
+    first, second = dict(layer.named_parameters())["bias_ih_l0"], dict(layer.named_parameters())["bias_hh_l0"]
+    assert torch.equal(bias.value, first + second)
     bias.write(torch.arange(4.0))
-    assert layer.bias_ih_l0.tolist() == [0, 1, 2, 3]
-    assert layer.bias_hh_l0.tolist() == [0, 0, 0, 0]
+    assert first.tolist() == [0, 1, 2, 3]
+    assert second.tolist() == [0, 0, 0, 0]
 
 
 def test_a_weight_that_cannot_take_any_value_says_so() -> None:
@@ -207,15 +201,16 @@ def test_functions_and_second_calls_are_layers() -> None:
     assert seen["conv"].settings["padding"] == [[1, 1], [1, 1]]
     assert seen["leaky_relu#1"].settings == {"negative_slope": 0.2}
     assert seen["Concatenate#1"].inputs == ("Flatten#1", "GlobalAveragePooling2D#1")
-    assert seen["relu#1"].output.shape == (2, 10, 10, 3), "channels last"
+    outs = recording.outputs("eval")
+    assert outs["eval/relu#1"].shape == (2, 10, 10, 3), "channels last"
     # Flattened features are in Keras's order, and the layer that takes them knows where each is.
-    pooled = seen["MaxPooling2D#1"].output
-    np.testing.assert_array_equal(seen["Flatten#1"].output, pooled.reshape(2, -1))
+    pooled = outs["eval/MaxPooling2D#1"]
+    np.testing.assert_array_equal(outs["eval/Flatten#1"], pooled.reshape(2, -1))
     rows = recording.flattened["dense"]
     kernel = weight_layout.arrays(model.dense, rows)["kernel"]
     assert model.dense.bias is not None
-    dense = seen["Concatenate#1"].output @ kernel + model.dense.bias.detach().numpy()
-    np.testing.assert_allclose(seen["dense"].output, dense, atol=1e-6)
+    dense = outs["eval/Concatenate#1"] @ kernel + model.dense.bias.detach().numpy()
+    np.testing.assert_allclose(outs["eval/dense"], dense, atol=1e-6)
     np.testing.assert_array_equal(recording.array(outputs), outputs.numpy())
 
 
