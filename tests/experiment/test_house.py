@@ -114,7 +114,7 @@ DIFFERENCES = {
     "lightning trace/recorder.Origin": "torch's functions take parameters, and what is made of them",
     "lightning trace/recorder.in_keras_order": "Keras's arrays are in Keras's order",
     "keras trace/precision.exact_constants": "Keras on TensorFlow rounds constants to float32",
-    "keras trace/precision.kept_in_float32": "Keras's layers have a dtype, torch's casts are seen as they run",
+    "keras trace/precision.kept_in_float32": "Keras's layers have a dtype, torch's casts show as they run",
     "lightning trace/precision.WithoutCasts": "as for kept_in_float32",
     "lightning trace/precision.hardsigmoid": "torch's gradient of it rounds a constant to float32",
     "trace/precision.in_one_precision( | casts)": "as for kept_in_float32",
