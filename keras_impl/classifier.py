@@ -9,6 +9,7 @@ from experiment.system import devices
 from keras_impl.augment import KerasAugment
 from keras_impl.layers.fused_batchnorm import fuse_batch_norm
 from keras_impl.model import build_model
+from keras_impl.optimizers import build_optimizer
 
 
 class Classifier:
@@ -42,10 +43,10 @@ def with_augmentation(model: keras.Model, size: int) -> keras.Model:
 
 
 def compile_model(model: keras.Model, experiment: Experiment) -> None:
-    """Adam, cross-entropy over one-hot labels, accuracy; the optimizer's variables exist afterwards."""
+    """The optimizer, cross-entropy over one-hot labels, accuracy; all variables exist afterwards."""
     training = experiment.training
     model.compile(
-        optimizer=keras.optimizers.Adam(training.learning_rate),
+        optimizer=build_optimizer(training.optimizer, training.learning_rate, training.optimizer_settings),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=training.label_smoothing),
         metrics=["accuracy"],
         jit_compile=use_xla(experiment),

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
 
 from experiment.config import Experiment
-from lightning_impl.keras_semantics import Adam
 from lightning_impl.model import build_model
+from lightning_impl.optimizers import build_optimizer
 
 
 class Classifier(pl.LightningModule):
@@ -95,9 +95,11 @@ class Classifier(pl.LightningModule):
             loss = loss + factor * sum(kernel.square().sum() for kernel in self._kernels())
         return loss
 
-    def configure_optimizers(self) -> Adam:
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        return Adam(parameters, lr=self.experiment.training.learning_rate)
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        training, parameters = self.experiment.training, [p for p in self.parameters() if p.requires_grad]
+        return build_optimizer(
+            training.optimizer, parameters, training.learning_rate, training.optimizer_settings
+        )
 
     def on_train_epoch_end(self) -> None:
         self.train_loss.reset()

@@ -19,6 +19,7 @@ from keras_impl.callbacks import build_callbacks, learning_rate
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.model import count_parameters
+from keras_impl.optimizers import slots
 from keras_impl.weights import assign, by_name, load, to_array, weights
 
 
@@ -73,16 +74,13 @@ def _classifier(experiment: Experiment, classes: int, on_features: bool | None =
 
 
 def _progress(classifier: Classifier) -> dict[str, keras.Variable]:
-    """What Adam keeps, by the names of the exchange."""
+    """What the optimizer keeps, by the names of converted checkpoints."""
     optimizer = classifier.trained.optimizer
     names = {id(variable): name for name, variable in by_name(classifier.model).items()}
     progress = {"iterations": optimizer.iterations, "learning_rate": optimizer.learning_rate}
-    for kind in ("momentum", "velocity"):
-        # They stand in the order of the weights that they belong to.
-        moments = [variable for variable in optimizer.variables if variable.name.endswith(f"_{kind}")]
-        for weight, moment in zip(classifier.trained.trainable_variables, moments, strict=True):
-            plural = {"momentum": "momentums", "velocity": "velocities"}[kind]
-            progress[f"{plural}/{names[id(weight)]}"] = moment
+    for slot, variables in slots(optimizer).items():
+        for weight, variable in zip(classifier.trained.trainable_variables, variables, strict=True):
+            progress[f"{slot}/{names[id(weight)]}"] = variable
     return progress
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiment.optimizers import SLOTS
 from experiment.runs.record import Run, step_losses
 from experiment.system import processes
 from parity.checks import Check, compare
@@ -167,7 +168,7 @@ def first_beyond(differences: np.ndarray, bound: float) -> int | None:
 
 
 def _weights(one: Run, other: Run) -> list[Check]:
-    """The largest difference in the last epoch's weights, BatchNorm statistics and Adam moments."""
+    """The largest difference in the last epoch's weights, BatchNorm statistics and optimizer slots."""
     found = [np.load(run.directory / "weights" / "last.npz") for run in (one, other)]
     names = [sorted(name for name in arrays.files if "/" in name) for arrays in found]
     if names[0] != names[1]:
@@ -176,7 +177,7 @@ def _weights(one: Run, other: Run) -> list[Check]:
             Check("weights", np.inf, WHOLE_RUN["weights"], f"only one side has {', '.join(sorted(odd)[:3])}")
         ]
     checks = []
-    for kind in ("weights", "statistics", "momentums", "velocities"):
+    for kind in ("weights", "statistics", *SLOTS):
         mine = [name for name in names[0] if _kind(name) == kind]
         each = [compare(f"{kind}", found[0][name], found[1][name], WHOLE_RUN[kind]) for name in mine]
         if each:
