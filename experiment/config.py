@@ -82,6 +82,9 @@ class EarlyStopping(Section):
         return None
 
 
+Sampling = Literal["shuffle", "balanced"]
+
+
 class Training(Section):
     epochs: int = Field(default=20, ge=1, le=MANY, description="passes over the training split")
     batch_size: int = Field(
@@ -93,8 +96,8 @@ class Training(Section):
         default=None,
         ge=0,
         lt=10,
-        description="adamw, sgd: a step takes learning_rate * weight_decay * w off every weight w, beside what "
-        "the gradient takes; null: Keras's default",
+        description="adamw, sgd: each step takes learning_rate * weight_decay * w off every weight w; "
+        "null: Keras's default",
     )
     momentum: float | None = Field(
         default=None, ge=0, lt=1, description="sgd: share of the velocity that a step keeps; null: 0"
@@ -110,7 +113,7 @@ class Training(Section):
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="share of the target spread over all classes"
     )
-    sampling: Literal["shuffle", "balanced"] = Field(
+    sampling: Sampling = Field(
         default="shuffle",
         description="balanced: an epoch shows every class equally often, a rare one's images again and again",
     )

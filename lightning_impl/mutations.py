@@ -134,7 +134,7 @@ def _no_last_batch() -> Any:
     original = data.EpochOrder.__len__
 
     def dropped(self: data.EpochOrder) -> int:
-        return len(self.labels) // self.batch_size if self.training else original(self)
+        return len(self.labels) // self.batch_size if self.sampling is not None else original(self)
 
     return patch.object(data.EpochOrder, "__len__", dropped)
 

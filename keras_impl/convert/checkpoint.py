@@ -16,8 +16,8 @@ from experiment.system.files import replacing
 from experiment.training.lifecycle import Session
 from experiment.training.recorder import Recorder
 from keras_impl.callbacks import build_callbacks, learning_rate
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import Classifier, build_classifier
+from keras_impl.data import build_data
 from keras_impl.model import count_parameters
 from keras_impl.optimizers import slots
 from keras_impl.weights import assign, by_name, load, to_array, weights
@@ -50,7 +50,7 @@ def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[st
         assign(variable, checkpoints["last"][name], name)
     # The learning rate is made from the record again: Keras keeps it in the precision of the run, and the
     # other side does not.
-    batches = DataModule(session.dataset, session.experiment).train
+    batches = build_data(session.experiment, session.dataset).train
     classifier.trained.optimizer.learning_rate = learning_rate(session.experiment, len(session.rows) - 1)
     callbacks = build_callbacks(session.experiment, recorder, classifier, batches)
     keras.callbacks.CallbackList(callbacks, model=classifier.trained).on_train_begin()
@@ -62,7 +62,7 @@ def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, 
     classifier = _classifier(trained.experiment, len(trained.class_names), on_features=False)
     name = "best.keras" if trained.experiment.training.use_best else "last.keras"
     _load_weights(classifier.model, trained, name)
-    test = DataModule(dataset, trained.experiment).test
+    test = build_data(trained.experiment, dataset).test
     scores = classifier.trained.evaluate(test, verbose="0", return_dict=True)
     probabilities = np.asarray(classifier.trained.predict(test, verbose="0"))
     return probabilities, float(scores["loss"]), count_parameters(classifier.model)
@@ -70,7 +70,7 @@ def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, 
 
 def _classifier(experiment: Experiment, classes: int, on_features: bool | None = None) -> Classifier:
     on_features = features.usable(experiment) if on_features is None else on_features
-    return Classifier(experiment, classes, on_features, pretrained=False)
+    return build_classifier(experiment, classes, on_features, pretrained=False)
 
 
 def _progress(classifier: Classifier) -> dict[str, keras.Variable]:

@@ -18,8 +18,8 @@ from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.trace import Arrays, Request, TraceError, user_object
 from experiment.training.lifecycle import class_weights
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import build_classifier
+from keras_impl.data import build_data
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import weight_layout
 from keras_impl.trace.recorder import Recording, leaves, without_dropout
@@ -63,8 +63,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     experiment = request.experiment
     dataset = load_data(experiment.data, experiment.seed)
     weights = class_weights(experiment, dataset)
-    classifier = Classifier(experiment, len(dataset.class_names))
-    data = DataModule(dataset, experiment)
+    classifier = build_classifier(experiment, len(dataset.class_names))
+    data = build_data(experiment, dataset)
     batches, arrays, plain = [], {}, None
     floatx = keras.config.floatx()
     for epoch in range(2):

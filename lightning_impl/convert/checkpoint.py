@@ -22,8 +22,8 @@ from experiment.training.lifecycle import Session
 from experiment.training.recorder import Recorder
 from lightning_impl.callbacks import LearningRateScheduler, build_callbacks
 from lightning_impl.checkpoint import load as load_checkpoint
-from lightning_impl.classifier import Classifier
-from lightning_impl.data import DataModule
+from lightning_impl.classifier import Classifier, build_classifier
+from lightning_impl.data import build_data
 from lightning_impl.fit import build_trainer
 from lightning_impl.keras_semantics import ReduceLROnPlateau
 from lightning_impl.layers.weight_layout import keras_view
@@ -36,7 +36,7 @@ from lightning_impl.weights import assign, by_name, load, to_array, weights
 def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
     """The run's best and last checkpoint, as `experiment.protocols.checkpoint` has them; RunError for a
     damaged file."""
-    classifier = Classifier(trained.experiment.model_dump(), len(trained.class_names), pretrained=False)
+    classifier = build_classifier(trained.experiment, len(trained.class_names), pretrained=False)
     _load_state(classifier, trained, "best.ckpt")
     best = weights(classifier.network)
     state = _load_state(classifier, trained, "last.ckpt")
@@ -62,14 +62,14 @@ def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
 def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[str, Arrays]) -> None:
     """Write the files that `fit` would have left, from what `read_checkpoints` of either side found."""
     experiment, dataset = session.experiment, session.dataset
-    classifier = Classifier(
-        experiment.model_dump(),
+    classifier = build_classifier(
+        experiment,
         len(dataset.class_names),
         session.class_weights,
         features.usable(experiment),
         pretrained=False,
     )
-    data = DataModule(dataset, experiment, torch.device("cpu"), torch.get_default_dtype())
+    data = build_data(experiment, dataset)
     callbacks = build_callbacks(experiment, recorder)
     trainer = build_trainer(experiment, [*callbacks, _Retrace(recorder, checkpoints, callbacks)])
     trainer.fit(classifier, data)
@@ -79,7 +79,7 @@ def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, 
     """Probabilities (N, classes) on the test split, the loss on it, and the numbers of parameters."""
     classifier = load_checkpoint(trained)
     device = torch.device("cuda" if use_gpu(trained.experiment) else "cpu")
-    data = DataModule(dataset, trained.experiment, device, torch.get_default_dtype())
+    data = build_data(trained.experiment, dataset, device)
     trainer = build_trainer(trained.experiment, [])
     [scores] = trainer.test(classifier, data, verbose=False)
     batches: Any = trainer.predict(classifier, data)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from experiment.config import Experiment
 from experiment.protocols.trace import TraceError
 from lightning_impl import keras_semantics
-from lightning_impl.classifier import Classifier
+from lightning_impl.classifier import build_classifier
 from lightning_impl.doctor.command import examine
 from lightning_impl.doctor.defaults import Finding
 
@@ -177,7 +177,7 @@ def test_what_a_lightning_module_configures_and_what_a_pass_shows(
 
 
 def test_this_projects_own_model_has_none(users: ModuleType) -> None:
-    classifier = Classifier(Experiment().model_dump(), 10)
+    classifier = build_classifier(Experiment(), 10)
     assert findings(users, classifier.network, input_shape=(32, 32, 3)) == []
 
 
