@@ -216,7 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     names, what, *rest = sys.argv[1:] if argv is None else argv
     if what == "train":
-        request = cli.train_request("lightning", rest)
+        with cli.refusing():
+            request = cli.train_request("lightning", rest)
         cli.use_device("lightning", request.experiment)
         with mutated(names.split(",")):
             return cli.guarded(lambda: fit.fit(request.experiment, request.resume, request.checkpoint))

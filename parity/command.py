@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from experiment import cli
+from experiment.errors import ConfigError, RunError
 from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
@@ -104,7 +105,7 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                 else:
                     mutated = own(arguments, place, findings, record)
         except (processes.SideError, MatchError) as error:
-            cli.fail(str(error))
+            raise RunError(str(error)) from error
     return record.conclude(findings, mutated)
 
 
@@ -164,7 +165,7 @@ def _inputs(arguments: argparse.Namespace) -> np.ndarray:
         try:
             return np.load(arguments.inputs, allow_pickle=False)
         except (OSError, ValueError) as error:
-            cli.fail(f"--inputs {arguments.inputs}: cannot be read as an array ({error})")
+            raise ConfigError(f"--inputs {arguments.inputs}: cannot be read as an array ({error})") from error
     count = 8 * arguments.steps
     return np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
 
@@ -173,6 +174,7 @@ def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
     runs: dict[str, Sequence[str]] = {}
     if "cnn" in arguments.pairs:
         runs["cnn, digits"] = whole_run.CNN
+        runs |= {f"cnn, {name}": options for name, options in whole_run.OPTIMIZERS.items()}
         if arguments.root:
             data = ("--data.name=folder", f"--data.root={arguments.root}")
             runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)

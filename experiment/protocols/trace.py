@@ -71,17 +71,16 @@ class Request:
 
 
 def read(path: Path) -> Request:
-    """The request that a JSON file holds; raises SystemExit(2) for an impossible experiment."""
+    """The request that a JSON file holds; raises ConfigError for an impossible experiment."""
     values = json.loads(path.read_text())
     return Request(**{**values, "experiment": cli.experiment_from(values["experiment"])})
 
 
 def run(argv: Sequence[str], trace: Callable[[Request], tuple[dict[str, Any], Arrays]]) -> int:
     """Read the request, trace, and write the record; returns the exit code of the command."""
-    request, out = read(Path(argv[0])), Path(argv[1])
 
     def command() -> int:
-        write(out, *trace(request))
+        write(Path(argv[1]), *trace(read(Path(argv[0]))))
         return 0
 
     return cli.guarded(command)

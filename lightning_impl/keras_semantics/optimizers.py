@@ -197,6 +197,8 @@ class SGD(torch.optim.SGD):
     it and the momentum are rounded to float32, as Keras on TensorFlow does; and there is no dampening.
     """
 
+    rounded = staticmethod(as_tensorflow)
+
     def __init__(
         self,
         params: Any,
@@ -252,7 +254,7 @@ class SGD(torch.optim.SGD):
         if group["weight_decay"]:
             for parameter in parameters:
                 parameter.mul_(1 - lr * as_tensorflow(group["weight_decay"]))
-        momentum = as_tensorflow(group["momentum"])
+        momentum = self.rounded(group["momentum"])
         if momentum:
             lr, gradients = self._in_units_of_lr(group, float(lr), gradients)
         sgd(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,7 +24,7 @@ from experiment.training.lifecycle import class_weights
 from lightning_impl.classifier import build_classifier
 from lightning_impl.data import Batch, build_data, to_float
 from lightning_impl.dropout import SharedDropout
-from lightning_impl.keras_semantics import Adam
+from lightning_impl.keras_semantics import SGD, Adam
 from lightning_impl.layers import weight_layout
 from lightning_impl.precision import use_gpu
 from lightning_impl.trace.recorder import Recording, without_dropout
@@ -63,7 +64,7 @@ class Subject:
 
     def repeatable(self) -> AbstractContextManager[None]:
         """Until it is left, training draws nothing that the other side does not draw, too."""
-        return nullcontext() if self.dropout else without_dropout(self.model)
+        return nullcontext() if self.dropout else _repeatable(self.model)
 
     def set_step(self, index: int) -> None:
         """Dropout masks shared between the sides are those of this step from here on."""
@@ -78,6 +79,13 @@ class Subject:
             for name, module in self.model.named_modules()
             if not any(True for _ in module.children())
         }
+
+
+@contextmanager
+def _repeatable(model: nn.Module) -> Iterator[None]:
+    # A user's Keras model keeps SGD's momentum in all its digits: so does `keras_semantics.SGD`.
+    with without_dropout(model), patch.object(SGD, "rounded", staticmethod(float)):
+        yield
 
 
 def own(request: Request) -> tuple[Subject, Arrays]:

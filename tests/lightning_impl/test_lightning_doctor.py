@@ -102,15 +102,20 @@ TRAINING: list[tuple[Any, set[str]]] = [
     (keras_semantics.Adam(WEIGHTS), set()),
     (
         torch.optim.AdamW(WEIGHTS),
-        {"eps=1e-07", "weight_decay=0.004", "lightning_impl.keras_semantics.Adam"},
+        {"eps=1e-07", "weight_decay=0.004", "lightning_impl.keras_semantics.AdamW"},
     ),
     (
         torch.optim.Adam(WEIGHTS, eps=1e-7, weight_decay=0.1),
         {"lightning_impl.keras_semantics.Adam", "L2(0.05) in Keras, on the same weights"},
     ),
+    (keras_semantics.AdamW(WEIGHTS), set()),
+    (keras_semantics.SGD(WEIGHTS, momentum=0.9, weight_decay=0.1), set()),
     (torch.optim.SGD(WEIGHTS), {"lr=0.01"}),
     (torch.optim.SGD(WEIGHTS, lr=0.1), set()),
-    (torch.optim.SGD(WEIGHTS, lr=0.1, momentum=0.9), {"a constant learning rate, or subclass SGD"}),
+    (
+        torch.optim.SGD(WEIGHTS, lr=0.1, momentum=0.9),
+        {"a constant learning rate, or lightning_impl.keras_semantics.SGD"},
+    ),
     (torch.optim.RMSprop(WEIGHTS), {"lr=0.001", "alpha=0.9", "eps=1e-07", "subclass RMSprop"}),
     (torch.optim.NAdam(WEIGHTS, lr=0.1, eps=1e-7), {"momentum_decay=1"}),
     (torch.optim.LBFGS(WEIGHTS), {"trace one step"}),
