@@ -49,8 +49,8 @@ EVENTS = (
 # 14 steps an epoch, the last of 33 images.
 SMALL = ("--model.filters=[8,16]", "--model.dense_units=32", "--data.limit=730")
 CNN = (*DIGITS, *SMALL, *EVENTS)
-# Each optimizer but Adam, which all other runs have; the plateau acts after every second epoch. Under a momentum
-# two correct runs part sooner: at a learning rate of 5e-4, within 20 steps.
+# Every optimizer but Adam, which all other runs have; the plateau acts after every second epoch. Under a
+# momentum two correct runs part sooner: at a learning rate of 5e-4, within 20 steps.
 SHORT = (
     "--training.epochs=10",
     "--training.plateau.min_delta=9",
