@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.collect import Samples, collect
 from experiment import cli
+from experiment.errors import RunError
 from experiment.system import environment, processes
 
 SUITES = ("train", "pipeline", "inference", "startup", "growth")
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             samples = Samples(arguments.out / "samples.jsonl", about)
             measured = collect(cells, arguments.turns, samples, suite.measure)
         except processes.SideError as error:
-            cli.fail(str(error))
+            raise RunError(str(error)) from error
         finally:
             suite.close()
         facts = environment.environment("both", "cpu", 0, 0, {})

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiment.cli import fail
+from experiment.errors import ConfigError
 from experiment.system.signals import Stopped
 
 Sample = dict[str, Any]
@@ -35,7 +35,7 @@ class Cell:
 class Samples:
     """The samples of one benchmark in a file of JSON lines, which a later call of the same one goes on with.
 
-    about: what makes two benchmarks the same. Ends with a message where the file holds another one.
+    about: what makes two benchmarks the same. Raises ConfigError where the file holds another one.
     """
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ class Samples:
         if path.is_file():
             first, *lines = path.read_text().splitlines()
             if json.loads(first) != about:
-                fail(f"{path} holds another benchmark: name another --out, or remove it")
+                raise ConfigError(f"{path} holds another benchmark: name another --out, or remove it")
             self.found = [json.loads(line) for line in lines]
         else:
             path.parent.mkdir(parents=True, exist_ok=True)

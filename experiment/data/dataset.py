@@ -17,6 +17,7 @@ from experiment.config import Data
 from experiment.data import catalog
 from experiment.data.decoding import Reading, blank_images, kept
 from experiment.data.folder import Pool, read_folder, read_npz, refuse_twins
+from experiment.data.images import Images
 from experiment.data.table import read_shards
 from experiment.errors import DataError
 from experiment.randomness import generator
@@ -44,7 +45,7 @@ BATCH = 1024  # images hashed at once
 class Split:
     """Some images of an array that several splits share."""
 
-    images: np.ndarray  # (M, H, W, 3) uint8, perhaps memory-mapped, or Shards
+    images: Images  # (M, H, W, 3) uint8, or features (M, F)
     labels: np.ndarray  # (N,) int64, in the order of this split
     indices: np.ndarray  # (N,) int64, the row of images for each position
 
@@ -73,6 +74,15 @@ class Dataset:
     digests: np.ndarray | None = None  # (M,) uint64, of each row of images that is used, 0 of the others
     folders: dict[str, object] = field(default_factory=dict)  # what was taken for which split
     own_validation: bool = False  # the data have a validation split: none was held out
+
+    def __post_init__(self) -> None:
+        if any(split.images is not self.train.images for split in (self.validation, self.test)):
+            raise ValueError("the splits of a data set are rows of one array of images")
+
+    @property
+    def images(self) -> Images:
+        """What all splits are rows of."""
+        return self.train.images
 
 
 @dataclass(frozen=True)
@@ -282,7 +292,7 @@ def _content(pool: Pool, splits: list[np.ndarray], digests: np.ndarray) -> str:
     return content.hexdigest()
 
 
-def _digest(images: np.ndarray, rows: np.ndarray, digests: np.ndarray, content: Any = None) -> None:
+def _digest(images: Images, rows: np.ndarray, digests: np.ndarray, content: Any = None) -> None:
     """Put a digest of each of these rows into `digests`, and all their bytes into `content`."""
     for start in range(0, len(rows), BATCH):
         here = rows[start : start + BATCH]
@@ -293,7 +303,7 @@ def _digest(images: np.ndarray, rows: np.ndarray, digests: np.ndarray, content: 
         digests[here] = np.frombuffer(joined, "<u8")
 
 
-def _dark(images: np.ndarray, splits: dict[str, np.ndarray | None]) -> str | None:
+def _dark(images: Images, splits: dict[str, np.ndarray | None]) -> str | None:
     """Warning of a split that is all but black (divided once too often, or never scaled), or None."""
     dark = {}
     for name, rows in splits.items():

@@ -17,6 +17,7 @@ import PIL
 
 from experiment.data.decoding import CHUNK, DEFAULTS, Reading, decode_files, kept, remarks
 from experiment.data.image_files import count_beside, images_below, named_as_image, told
+from experiment.data.images import Images
 from experiment.data.layout import Layout, find, subfolders
 from experiment.errors import DataError
 from experiment.system.names import printable, spelling
@@ -29,7 +30,7 @@ class Pool:
     """All images of a data set, and which of them are for training and which for testing."""
 
     class_names: tuple[str, ...]
-    images: np.ndarray  # (M, H, W, 3) uint8
+    images: Images  # (M, H, W, 3) uint8
     labels: np.ndarray  # (M,) int64
     train: np.ndarray  # (N,) int64, rows of images
     test: np.ndarray | None = None  # the same; None: still to be divided off train

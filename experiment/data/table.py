@@ -145,7 +145,7 @@ def read_shards(root: Path, image_size: int, reading: Reading = DEFAULTS) -> Poo
     ends = np.cumsum([counts[split] for split in SPLITS])
     train, test, validation = np.split(np.arange(len(joined)), ends[:-1])
     own = validation if len(validation) else None
-    return Pool(tuple(class_names), cast(np.ndarray, images), joined, train, test, own)
+    return Pool(tuple(class_names), images, joined, train, test, own)
 
 
 class Writer:

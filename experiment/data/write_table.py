@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model.block_dropout=[0]",
         "--model.convolutions_per_block=1",
     ]
-    config = cli.train_request("lightning", [*data, *small]).experiment
+    with cli.refusing():
+        config = cli.train_request("lightning", [*data, *small]).experiment
     return cli.guarded(lambda: _write(config, arguments.out, arguments.size))
 
 

@@ -288,7 +288,8 @@ def is_trained(session: Session) -> bool:
 
 def samples(dataset: Dataset, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """The first 25 images that training sees, and their labels: uint8 (25, S, S, 3), int64 (25,)."""
-    return dataset.train.batch(randomness.training_order(experiment, 0, dataset.train.labels)[:25])
+    labels, sampling = dataset.train.labels, experiment.training.sampling
+    return dataset.train.batch(randomness.training_order(experiment.seed, 0, labels, sampling)[:25])
 
 
 def draw_samples(session: Session, augmented: np.ndarray | None) -> None:

@@ -55,7 +55,8 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
     own = "--resume, --run.dir and --run.overwrite are set for each trial: leave them out"
     if any(option.split("=")[0] in ("--resume", "--run.dir", "--run.overwrite") for option in options):
         parser.error(own)
-    base = cli.train_request(framework, options).experiment
+    with cli.refusing():
+        base = cli.train_request(framework, options).experiment
     if base.run.dir is not None or base.run.overwrite:  # by --config, or --run with both
         parser.error(own)
     out = given.out or Path("runs") / f"tune-{framework}"

@@ -19,8 +19,8 @@ from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from experiment.training.lifecycle import class_weights
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import build_classifier
+from keras_impl.data import build_data
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
 from keras_impl.trace.losses import Loss, loss_of
@@ -74,8 +74,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     experiment = request.experiment
     dataset = load_data(experiment.data, experiment.seed)
     weights = class_weights(experiment, dataset)
-    classifier = Classifier(experiment, len(dataset.class_names))
-    data = DataModule(dataset, experiment)
+    classifier = build_classifier(experiment, len(dataset.class_names))
+    data = build_data(experiment, dataset)
     batches, arrays, plain = [], {}, None
     floatx = keras.config.floatx()
     for epoch in range(2):

@@ -86,14 +86,14 @@ def read(experiment: Experiment) -> dict[str, Any]:
 
 def phases(experiment: Experiment) -> dict[str, Any]:
     from lightning_impl.bench.setup import Loader, Work
-    from lightning_impl.classifier import Classifier
+    from lightning_impl.classifier import build_classifier
     from lightning_impl.precision import numerics
 
     work, seconds = Work(experiment), []
     parts = dict.fromkeys(("input", "forward", "backward", "optimizer"), 0.0)
     with numerics(experiment):
         loader = Loader(work)
-        classifier: Any = Classifier(experiment.model_dump(), work.classes, None, work.on_features)
+        classifier: Any = build_classifier(experiment, work.classes, None, work.on_features)
         classifier = classifier.to(work.device).train()
         optimizer = classifier.configure_optimizers()
         for epoch in range(experiment.training.epochs):

@@ -33,7 +33,7 @@ def captured(experiment: Experiment) -> dict[str, Any]:
         size = experiment.training.batch_size
         for epoch in range(experiment.training.epochs):
             started = work.now()
-            order = randomness.training_order(experiment, epoch, labels)
+            order = randomness.training_order(experiment.seed, epoch, labels, experiment.training.sampling)
             for number, start in enumerate(range(0, len(order), size)):
                 step(order[start : start + size], epoch, number)
             seconds.append(work.now() - started)

@@ -23,6 +23,7 @@ from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
 from lightning_impl.layers import weight_layout
 from lightning_impl.layers.layer_type import Weight, Weights
+from lightning_impl.optimizers import slots
 from lightning_impl.precision import numerics
 from lightning_impl.trace.target import Subject, hand_over, own, users
 
@@ -172,8 +173,8 @@ def _numbers(subject: Subject) -> Arrays:
         losses.append(loss.item())
         if step == 0:
             arrays |= tracing.changed(weights("step", subject), arrays)
-            arrays |= of_trained("momentums", subject, lambda p: optimizer.state[p].get("exp_avg"))
-            arrays |= of_trained("velocities", subject, lambda p: optimizer.state[p].get("exp_avg_sq"))
+            for slot, values in slots(optimizer).items():
+                arrays |= of_trained(slot, subject, values.get)
     arrays["losses"] = np.array(losses)
     return arrays | tracing.changed(weights("final", subject), arrays)
 

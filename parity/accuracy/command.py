@@ -58,6 +58,7 @@ from typing import Any
 from rich.console import Console
 
 from experiment import cli
+from experiment.errors import ConfigError
 from experiment.runs.record import Run
 from experiment.system.files import replacing
 from experiment.system.names import command_line
@@ -105,8 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out.is_file():
         cli.fail(f"--out {arguments.out} is a file: name a directory")
     command = f"python -m parity accuracy {command_line(argv)}".rstrip()
-    options = _train_options(options, arguments.gpus, arguments.backend)
-    wanted = jobs(arguments.out, dict.fromkeys(SIDES, options), arguments.seeds, baseline)
+    with cli.refusing():
+        options = _train_options(options, arguments.gpus, arguments.backend)
+        wanted = jobs(arguments.out, dict.fromkeys(SIDES, options), arguments.seeds, baseline)
 
     def work() -> int:
         try:
@@ -174,7 +176,7 @@ def _say(results: dict[str, Any], out: Path) -> int:
 def _train_options(options: list[str], gpus: str | None, backend: str | None) -> list[str]:
     for option in options:
         if (reason := RESERVED.get(option.split("=")[0])) is not None:
-            cli.fail(f"{option.split('=')[0]} cannot be given: {reason}")
+            raise ConfigError(f"{option.split('=')[0]} cannot be given: {reason}")
     if not any(option.split("=")[0] in ("--config", "--data.name") for option in options):
         options = [*DIGITS, *options]
     for name, value in (("--gpus", gpus), ("--backend", backend)):

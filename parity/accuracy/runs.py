@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiment import cli
 from experiment.config import Experiment
+from experiment.errors import ConfigError
 from experiment.runs.record import Run
 from parity.ladder.whole_run import SIDES
 
@@ -40,7 +41,7 @@ class Job:
 
 
 def jobs(out: Path, options: Mapping[str, Sequence[str]], seeds: int, baseline: int) -> list[Job]:
-    """The runs that a comparison needs; raises SystemExit(2) for options that `train` would refuse.
+    """The runs that a comparison needs; raises ConfigError for options that `train` would refuse.
 
     options: of each side's train. baseline: the number of seeds that also run with shared masks.
     """
@@ -58,7 +59,9 @@ def jobs(out: Path, options: Mapping[str, Sequence[str]], seeds: int, baseline: 
     for job in wanted:
         config = job.directory / "config.yaml"
         if config.is_file() and not _same(cli.read_config(config), job.experiment):
-            cli.fail(f"{job.directory} was trained with other options: name another --out, or repeat those")
+            raise ConfigError(
+                f"{job.directory} was trained with other options: name another --out, or repeat those"
+            )
     return wanted
 
 

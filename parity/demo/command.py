@@ -63,8 +63,8 @@ def demo(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; raises RunError for runs that cannot be shown together."""
     try:
         from waitress.server import create_server
-    except ImportError:
-        cli.fail("the demo needs flask and waitress: pip install flask waitress")
+    except ImportError as error:
+        raise RunError("the demo needs flask and waitress: pip install flask waitress") from error
     runs: dict[Framework, Path] = {side: getattr(arguments, side) for side in SIDES}
     names = {side: TrainedRun.open(path, side).class_names for side, path in runs.items()}
     if names["keras"] != names["lightning"]:

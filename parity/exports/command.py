@@ -22,6 +22,7 @@ from experiment.deploy.export import BATCHES, QUANTIZATIONS
 from experiment.deploy.model_worker import Worker
 from experiment.deploy.prediction import SUFFIXES, framework_of
 from experiment.deploy.run_data import load_all
+from experiment.errors import RunError
 from experiment.runs.record import Run
 from experiment.system import processes
 from experiment.system.files import replacing
@@ -81,7 +82,7 @@ def _command(runs: Sequence[Path], out: Path, quantizations: Sequence[str], argv
                 for directory in runs:
                     rung(directory, printable(directory.resolve().name), quantizations, place, findings)
         except processes.SideError as error:
-            cli.fail(str(error))
+            raise RunError(str(error)) from error
     with replacing(out / "exports.md") as path:
         tables = [markdown(Exports.model_validate(found)) for found in findings.exports]
         path.write_text(f"Made with `{command_line(record.command)}`.\n\n" + "\n".join(tables))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiment.optimizers import SLOTS
 from parity.checks import Check, compare
 from parity.diagnosis.settings import differing, plain
 from parity.ladder.tolerances import bound
@@ -109,15 +110,15 @@ def gradients(pair: Pair) -> list[Check]:
 
 
 def one_step(pair: Pair) -> list[Check]:
-    """After one step: every weight and statistic, and Adam's two moments.
+    """After one step: every weight and statistic, and what the optimizer keeps of each weight.
 
     In float32 a weight counts where its gradient is at least `FIRM` of its layer's largest: Adam divides a
     gradient by its own size, and of the others that leaves the sign of rounding noise.
     """
     checks = _of_weights(pair, "step", "one step", scaled=False, firm=pair.precision == "float32")
-    for moment in ("momentums", "velocities"):
-        # Adam's moments after one step are the gradient and its square, times a constant.
-        checks += _of_weights(pair, moment, "loss and gradients", scaled=True, label=f"{moment} of ")
+    for slot in SLOTS:
+        # After one step they are the gradient, or its square, times a constant.
+        checks += _of_weights(pair, slot, "loss and gradients", scaled=True, label=f"{slot} of ")
     return checks
 
 

@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 < arguments.share <= 1:
         parser.error("--share must lie in (0, 1]")
     options.append(f"--data.thin={json.dumps({arguments.rare: arguments.share})}")
-    for side in SIDES:
-        cli.train_request(side, options)  # a mistake in them is told before anything is trained
+    with cli.refusing():
+        for side in SIDES:
+            cli.train_request(side, options)  # a mistake in them is told before anything is trained
     rows = []
     try:
         for name, remedy in REMEDIES.items():

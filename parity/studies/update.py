@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given, options = parser.parse_known_args(argv)
     if not 0 < given.replay <= 1:
         parser.error("--replay must lie in (0, 1]")
-    experiments = [cli.train_request(side, options).experiment for side in SIDES]
+    with cli.refusing():
+        experiments = [cli.train_request(side, options).experiment for side in SIDES]
     command = command_line(["python", "-m", "parity", "update", *argv])
 
     def study() -> int:

@@ -15,7 +15,7 @@ import pytest
 from experiment import cli
 from experiment.cli import Framework, read_config, resolve_backend, train_request
 from experiment.config import Experiment
-from experiment.errors import DataError, RunError
+from experiment.errors import ConfigError, DataError, RunError
 from experiment.runs.record import Run
 from experiment.system import devices, signals
 
@@ -37,7 +37,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def refusal(capsys: pytest.CaptureFixture[str]) -> Refusal:
     def refusal(*argv: str, framework: Framework = "lightning") -> str:
-        with pytest.raises(SystemExit) as caught:
+        with pytest.raises(SystemExit) as caught, cli.refusing():
             train_request(framework, argv)
         said = capsys.readouterr()
         assert caught.value.code == 2
@@ -350,7 +350,7 @@ def test_guarded_turns_the_users_mistakes_into_exit_code_2(capsys: pytest.Captur
         return command
 
     assert cli.guarded(lambda: 1) == 1
-    for error in (DataError("no data"), RunError("no run")):
+    for error in (ConfigError("no such key"), DataError("no data"), RunError("no run")):
         with pytest.raises(SystemExit) as caught:
             cli.guarded(failing(error))
         assert caught.value.code == 2

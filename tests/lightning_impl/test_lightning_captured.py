@@ -13,7 +13,7 @@ from experiment.config import Experiment
 from lightning_impl.bench import baselines
 from lightning_impl.bench.cuda_graph import Step
 from lightning_impl.bench.setup import Loader, Work
-from lightning_impl.classifier import Classifier
+from lightning_impl.classifier import build_classifier
 from lightning_impl.precision import numerics
 
 SETTINGS = {
@@ -28,7 +28,7 @@ def test_its_losses_and_weights_are_those_of_the_classifier() -> None:
     experiment = Experiment.model_validate(SETTINGS)
     with numerics(experiment):
         work = Work(experiment)
-        step, classifier = Step(work), Classifier(experiment.model_dump(), work.classes).train()
+        step, classifier = Step(work), build_classifier(experiment, work.classes).train()
         optimizer = classifier.configure_optimizers()
         loader, size, count = Loader(work), experiment.training.batch_size, len(work.dataset.train)
         losses = []
