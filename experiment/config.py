@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from experiment.published import PUBLISHED
 from experiment.system.names import printable, spelling
 
 MANY = 1_000_000  # more epochs, images a step or units than anybody has; a typing error, to be told at once
@@ -142,10 +143,14 @@ class Training(Section):
 
 
 CACHE = "~/.cache/keras-lightning-parity"
+if TYPE_CHECKING:
+    DataName = str
+else:  # the published ones are known by their records
+    DataName = Literal["auto", *PUBLISHED, "digits", "folder", "npz", "shards"]
 
 
 class Data(Section):
-    name: Literal["auto", "cifar10", "mnist", "fashion_mnist", "digits", "folder", "npz", "shards"] = Field(
+    name: DataName = Field(
         default="auto", description="data set; auto: CIFAR-10 if it can be had, else scikit-learn's digits"
     )
     root: str | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,12 @@ from experiment.data.decoding import Reading, blank_images, kept
 from experiment.data.folder import Pool, read_folder, read_npz, refuse_twins
 from experiment.data.table import read_shards
 from experiment.errors import DataError
+from experiment.published import PUBLISHED
 from experiment.randomness import generator
 from experiment.system.names import spelling
 
 __all__ = ["DataError", "Dataset", "Split", "load", "stratified"]
 
-DIGITS = [str(digit) for digit in range(10)]
-CLASSES = {
-    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
-    "mnist": DIGITS,
-    "fashion_mnist": [
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ],
-}
 TEST_SHARE = 0.2
 DARK = 16  # of 255: a set whose brightest value is not above it was scaled wrongly
 OWN = ("folder", "npz", "shards")  # the user's own images, which may change
@@ -330,19 +322,23 @@ def _digits(size: int) -> Pool:
     grey = np.rint(sixteenths.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     images = np.empty((len(grey), size, size, 3), np.uint8)
     _resize(grey, images)
-    return Pool(tuple(DIGITS), images, labels.astype(np.int64), np.arange(len(grey)), None)
+    return Pool(tuple("0123456789"), images, labels.astype(np.int64), np.arange(len(grey)), None)
 
 
 def _published(name: str, places: list[Path], cache: Path, size: int) -> Pool:
-    checksums = catalog.IDX_CHECKSUMS.get(name, catalog.CIFAR10_CHECKSUM)
-    content = hashlib.sha256("".join(checksums).encode())
-    folder = catalog.unpacked_cifar10(places) if name == "cifar10" else None
-    if folder:
-        content = hashlib.sha256(b"".join((folder / n).read_bytes() for n in catalog.CIFAR10_BATCHES))
+    record = PUBLISHED[name]
+    content = hashlib.sha256("".join(record.files.values()).encode())
+    if own := catalog.unpacked(record, places):  # of no known checksum
+        content = hashlib.sha256(b"".join(path.read_bytes() for path in own))
 
-    def read() -> tuple[list[str], tuple[np.ndarray, ...]]:
-        arrays = catalog.read_cifar10(places) if name == "cifar10" else catalog.read_idx(name, places)
-        return CLASSES[name], arrays
+    def read() -> tuple[Sequence[str], tuple[np.ndarray, ...]]:
+        try:
+            return record.class_names, record.read(catalog.contents(name, record, places))
+        except ValueError as error:
+            where = own[0].parent if own else name
+            raise DataError(
+                f"{where}: not what was published ({error})\nreplace it, or use --data.name digits"
+            ) from error
 
     return _read_once(name, content.hexdigest(), cache, size, read)
 
@@ -360,7 +356,7 @@ def _read_once(
     content: str,
     cache: Path,
     size: int,
-    read: Callable[[], tuple[list[str], tuple[np.ndarray, ...]]],
+    read: Callable[[], tuple[Sequence[str], tuple[np.ndarray, ...]]],
 ) -> Pool:
     def build(out: Path) -> None:
         class_names, arrays = read()

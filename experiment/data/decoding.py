@@ -29,12 +29,12 @@ from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from experiment.data.image_files import formats
 from experiment.errors import DataError
 from experiment.system import files
 from experiment.system.devices import count_cores
+from experiment.system.progress import Bar
 
 # Below this, starting processes takes longer than decoding in threads.
 PROCESSES_FROM = 2000
@@ -183,8 +183,7 @@ def decode_files(files: list[Path], size: int, out: Path, reading: Reading) -> N
     ]
     failed: dict[int, str] = {}
     facts: list[Facts] = []
-    bar = tqdm(desc="decoding", total=len(files), unit="image", mininterval=0.5)
-    with bar, warnings.catch_warnings():
+    with Bar("decoding", len(files), "images") as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's, on files that decode all the same
         decode = _decode_in_threads if len(files) < PROCESSES_FROM else _decode_in_processes
         for request, answer in zip(requests, decode(requests), strict=True):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from experiment.config import Experiment
 from experiment.data.dataset import Dataset, Split
 from experiment.data.decoding import kept
+from experiment.system.progress import Bar
 
 BATCH = 256
 
@@ -66,8 +66,11 @@ def _features(images: np.ndarray, rows: np.ndarray, cache: Path, key: Any, compu
     key.update(rows.tobytes())
 
     def build(folder: Path) -> None:
-        starts = tqdm(range(0, len(rows), BATCH), desc="features of the base", unit="batch", disable=None)
-        parts = [compute(np.ascontiguousarray(images[rows[start : start + BATCH]])) for start in starts]
+        parts = []
+        with Bar("features of the base", len(rows), "images") as bar:
+            for batch in np.array_split(rows, range(BATCH, len(rows), BATCH)):
+                parts.append(compute(np.ascontiguousarray(images[batch])))
+                bar.update(len(batch))
         np.save(folder / "images.npy", np.concatenate(parts))
 
     return kept(cache, f"features-{key.hexdigest()}", build)["images"]

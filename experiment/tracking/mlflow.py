@@ -42,9 +42,9 @@ NEEDED = (
     "pillow",
     "pydantic",
     "pyyaml",
+    "rich",
     "scikit-learn",
     "tensorboard",
-    "tqdm",
 )
 FRAMEWORKS = {
     "keras": ("keras", "tensorflow-cpu", "tensorflow", "jax"),
