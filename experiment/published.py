@@ -74,6 +74,25 @@ PUBLISHED = {
             for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
         ),
     ),
+    "cifar100": Published(
+        (
+            *("apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle"),
+            *("bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle"),
+            *("caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch"),
+            *("crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox"),
+            *("girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion"),
+            *("lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom"),
+            *("oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree"),
+            *("plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road"),
+            *("rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake"),
+            *("spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone"),
+            *("television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale"),
+            *("willow_tree", "wolf", "woman", "worm"),
+        ),
+        {f"{TORONTO}/cifar-100-binary.tar.gz": "md5:03b5dce01913d631647c71ecec9e9cb8"},
+        partial(read_cifar, labels=2, classes=100),  # of a superclass, then of the class
+        ("cifar-100-binary/train.bin", "cifar-100-binary/test.bin"),
+    ),
     "mnist": Published(
         tuple("0123456789"),
         {

@@ -16,6 +16,7 @@ from experiment.published import PUBLISHED, read_cifar, read_idx
 # As https://www.cs.toronto.edu/~kriz/cifar.html tells them.
 CIFAR = {
     "cifar10": ("cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530"),
+    "cifar100": ("cifar-100-binary.tar.gz", "md5:03b5dce01913d631647c71ecec9e9cb8"),
 }
 
 
@@ -37,6 +38,14 @@ def test_cifar_is_read_plane_by_plane() -> None:
     assert y_train.tolist() == [*batches[0][:, 1].tolist(), *batches[1][:, 1].tolist()]
     assert y_test.tolist() == batches[2][:, 1].tolist()
     assert y_train.dtype == np.int64
+
+
+def test_cifar100_has_its_fine_labels() -> None:
+    record = PUBLISHED["cifar100"]
+    images = [bytes([coarse, fine]) + bytes(3072) for coarse, fine in ((14, 2), (4, 99))]
+    _, y_train, _, y_test = record.read([b"".join(images), images[1]])
+    assert [record.class_names[label] for label in (*y_train, *y_test)] == ["baby", "worm", "worm"]
+    assert len(record.class_names) == 100
 
 
 @pytest.mark.parametrize(
