@@ -185,7 +185,8 @@ def _check_processes(framework: Framework, experiment: Experiment) -> None:
 def _check_files(experiment: Experiment, resumed: bool) -> None:
     # Not the schema's business: a run's config.yaml is read where its data need not be any more.
     data, model = experiment.data, experiment.model
-    kinds = {"folder": "directory of class folders", "npz": ".npz file", "shards": "directory of shards"}
+    kinds = {"folder": "directory of class folders", "npz": ".npz file"}
+    kinds |= {"parquet": "directory of Parquet files"}
     if what := kinds.get(data.name):
         if data.root is None:
             fail(f"data.name {data.name} needs --data.root, a {what}")

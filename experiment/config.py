@@ -146,7 +146,7 @@ CACHE = "~/.cache/keras-lightning-parity"
 if TYPE_CHECKING:
     DataName = str
 else:  # the published ones are known by their records
-    DataName = Literal["auto", *PUBLISHED, "digits", "folder", "npz", "shards"]
+    DataName = Literal["auto", *PUBLISHED, "digits", "folder", "npz", "parquet"]
 
 
 class Data(Section):
@@ -155,7 +155,7 @@ class Data(Section):
     )
     root: str | None = Field(
         default=None,
-        description="the folder of images or shards, the .npz file, or where archives lie",
+        description="the folder of images or of Parquet files, the .npz file, or where archives lie",
     )
     cache: str = Field(default=CACHE, description="where downloads and decoded arrays are kept")
     image_size: int = Field(default=32, ge=8, le=512, description="side of the square images, pixels")

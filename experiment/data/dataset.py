@@ -17,7 +17,7 @@ from experiment.config import Data
 from experiment.data import catalog
 from experiment.data.decoding import Reading, blank_images, kept
 from experiment.data.folder import Pool, read_folder, read_npz, refuse_twins
-from experiment.data.table import read_shards
+from experiment.data.table import read_table
 from experiment.errors import DataError
 from experiment.published import PUBLISHED
 from experiment.randomness import generator
@@ -27,7 +27,7 @@ __all__ = ["DataError", "Dataset", "Split", "load", "stratified"]
 
 TEST_SHARE = 0.2
 DARK = 16  # of 255: a set whose brightest value is not above it was scaled wrongly
-OWN = ("folder", "npz", "shards")  # the user's own images, which may change
+OWN = ("folder", "npz", "parquet")  # the user's own images, which may change
 SPLITS = ("train", "test", "validation")
 BATCH = 1024  # images hashed at once
 
@@ -36,7 +36,7 @@ BATCH = 1024  # images hashed at once
 class Split:
     """Some images of an array that several splits share."""
 
-    images: np.ndarray  # (M, H, W, 3) uint8, perhaps memory-mapped, or Shards
+    images: np.ndarray  # (M, H, W, 3) uint8, perhaps memory-mapped, or Rows
     labels: np.ndarray  # (N,) int64, in the order of this split
     indices: np.ndarray  # (N,) int64, the row of images for each position
 
@@ -221,15 +221,15 @@ def _read(config: Data) -> tuple[str, Pool]:
             note = f"digits used in place of CIFAR-10: {str(error).splitlines()[0]}"
             print(f"WARNING: {note} (--data.name cifar10 to insist)", file=sys.stderr)
             return "digits", replace(_digits(size), note=note)
-    if config.name in ("folder", "npz", "shards"):
+    if config.name in OWN:
         if root is None:
             raise DataError(f"data.name {config.name} needs --data.root")
         reading = Reading(config.background, config.bits)
-        if config.name == "folder":
-            pool = read_folder(root, size, cache, config.max_unreadable, config.validation, reading)
-        else:
-            pool = _npz(root, cache, size) if config.name == "npz" else read_shards(root, size, reading)
-        return config.name, pool
+        if config.name == "npz":
+            return "npz", _npz(root, cache, size)
+        if config.name == "parquet":
+            return "parquet", read_table(root, size, cache, config.max_unreadable, reading)
+        return "folder", read_folder(root, size, cache, config.max_unreadable, config.validation, reading)
     return config.name, _published(config.name, places, cache, size)
 
 
