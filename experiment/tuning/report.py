@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from experiment.system.files import replacing
 from experiment.tuning import figures
 
 if TYPE_CHECKING:
-    from optuna import Study
     from optuna.trial import FrozenTrial
 
     from experiment.tuning.study import Work
@@ -63,12 +61,7 @@ def write(work: Work, command: str) -> Path | None:
     if best.finished:  # on another machine it lies there
         with replacing(out / "best.yaml") as path:
             shutil.copyfile(best.directory / "config.yaml", path)
-    shares = importances(study) if len(done) > 2 else {}
-    figures.history(out / "history.png", trials, monitor, work.direction)
-    figures.slices(out / "slice.png", done, keys, monitor)
-    figures.parallel(out / "parallel.png", done, keys, monitor)
-    if shares:
-        figures.importance(out / "importance.png", shares, monitor)
+    names = figures.draw(study, out, monitor)
     count = {
         state: sum(trial.state.name == state for trial in trials) for state in ("PRUNED", "FAIL", "WAITING")
     }
@@ -86,8 +79,7 @@ def write(work: Work, command: str) -> Path | None:
         "|---" * (len(keys) + 3) + "|",
         *(_row(trial, keys) for trial in ranked[:SHOWN]),
         "",
-        *(f"![{name}]({name}.png)\n" for name in ("history", "slice", "parallel")),
-        *(["![importance](importance.png)\n"] if shares else []),
+        *(f"![{name}]({name}.png)\n" for name in names),
         f"`{command}`",
         "",
         environment_line(best.read_json("environment.json")) if best.finished else "",
@@ -100,23 +92,6 @@ def write(work: Work, command: str) -> Path | None:
 def _tested(best: Run) -> str:
     accuracy = best.read_json("metrics.json")["test_accuracy"]
     return f"Chosen on validation images; test accuracy of that run, on others: {accuracy:.4f}."
-
-
-def importances(study: Study) -> dict[str, float]:
-    """Each key's share in the variance of the completed trials' values, largest first; or nothing.
-
-    Functional ANOVA over a random forest: Hutter, Hoos and Leyton-Brown, ICML 2014, as Optuna has it.
-    """
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return optuna.importance.get_param_importances(
-                study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
-            )
-        except (RuntimeError, ValueError):  # every trial ended alike, or no key was varied
-            return {}
 
 
 def _score(trial: FrozenTrial) -> float:
