@@ -32,13 +32,14 @@ class Work:
             classifier = Classifier(experiment.model_dump(), self.classes, None, True)
             self.dataset = base_features(classifier, self.dataset, self.device)
 
-    def model(self) -> Any:
+    def model(self, compiled: str | None = None) -> Any:
+        """The model, to be trained; compiled: torch.compile's mode, whatever the configuration says."""
         model = build_model(self.experiment, self.classes)
         if self.on_features:
             model = model.get_submodule("head")
         model = model.to(self.device).to(memory_format=torch.channels_last).train()
-        if self.experiment.training.compile:
-            model.compile()
+        if compiled or self.experiment.training.compile:
+            model.compile(mode=compiled)
         return model
 
     def optimizer(self, model: Any) -> Any:

@@ -41,7 +41,7 @@ DIFFERENCES = {
     "lightning bench/baselines.compute": "PyTorch alone",
     "lightning bench/baselines.phases": "Keras's step is one compiled function",
     "lightning bench/baselines.loop": "PyTorch alone",
-    "lightning bench/baselines.captured": "a CUDA graph is torch's",
+    "lightning bench/baselines.graphs": "CUDA graphs are torch's",
     "lightning bench/baselines.ceilings": "measured once for both",
     "lightning bench/baselines.barebones": "a mode of Lightning's Trainer",
     "callbacks.build_callbacks(classifier, batches | )": "Lightning's callbacks get them from the Trainer",
@@ -250,7 +250,6 @@ def test_both_sides_have_the_same_files() -> None:
     of_torch = {"doctor/defaults.py", "doctor/command.py", "keras_semantics.py", "mutations.py"}
     assert lightning - keras == of_torch | {
         "backbones.py",
-        "bench/cuda_graph.py",
         "bench/ceilings.py",
         "bench/setup.py",
     }
