@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 from experiment import cli, randomness
 from experiment.config import Experiment
 from experiment.errors import RunError
+from experiment.protocols import conversation
+from experiment.protocols.faults import fault_of
 from experiment.runs.record import Run
 
 Arrays = dict[str, np.ndarray]
@@ -30,8 +33,8 @@ class TraceError(RunError):
 class Request:
     """What to trace; see the two `trace` commands.
 
-    steps: how many training steps; 0 describes the structure alone. build: a user's model, whose inputs, the
-    other side's weights and the map from this side's layer names to the other's lie in the files named.
+    steps: how many training steps; 0 describes the structure alone. build: a user's model, whose inputs
+    lie in the file named. weights: a weights.npz of Keras's, whose `raw` weights Keras's model starts from.
     """
 
     experiment: Experiment
@@ -40,7 +43,6 @@ class Request:
     inputs_file: str = ""
     loss_name: str = "auto"
     weights: str | None = None
-    layers: dict[str, str] = field(default_factory=dict)
 
     def inputs(self) -> np.ndarray:
         return np.load(self.inputs_file)
@@ -51,24 +53,6 @@ class Request:
             return self.loss_name
         return "crossentropy" if len(shape) == 2 and shape[1] > 1 else "mse"
 
-    def their_weights(self) -> dict[str, Arrays]:
-        """The other side's initial weights, by layer and name."""
-        assert self.weights is not None
-        found: dict[str, Arrays] = {}
-        with np.load(self.weights) as arrays:
-            for key in arrays.files:
-                if key.startswith("initial/"):
-                    layer, name = key.removeprefix("initial/").rsplit("/", 1)
-                    found.setdefault(layer, {})[name] = arrays[key]
-        return found
-
-    def their_outputs(self) -> np.ndarray | None:
-        """What the other side's model gives for the first step's inputs."""
-        if self.weights is None:
-            return None
-        with np.load(self.weights) as arrays:
-            return arrays["outputs"]
-
 
 def read(path: Path) -> Request:
     """The request that a JSON file holds; raises SystemExit(2) for an impossible experiment."""
@@ -76,9 +60,18 @@ def read(path: Path) -> Request:
     return Request(**{**values, "experiment": cli.experiment_from(values["experiment"])})
 
 
-def run(argv: Sequence[str], trace: Callable[[Request], tuple[dict[str, Any], Arrays]]) -> int:
-    """Read the request, trace, and write the record; returns the exit code of the command."""
+def run(
+    argv: Sequence[str],
+    trace: Callable[[Request], tuple[dict[str, Any], Arrays]],
+    tracer: Callable[[Request], conversation.Tracer],
+) -> int:
+    """Read the request, trace, and write the record; returns the exit code of the command.
+
+    With --stay the process answers requests about the model instead, until its stdin ends.
+    """
     request, out = read(Path(argv[0])), Path(argv[1])
+    if "--stay" in argv:
+        return conversation.serve(request.build or "", lambda: tracer(request), out)
 
     def command() -> int:
         write(out, *trace(request))
@@ -141,14 +134,6 @@ def unsettled(value: np.ndarray, seed: int, name: str) -> np.ndarray:
     return (value + moved).astype(value.dtype)
 
 
-def told(error: Exception) -> str:
-    """What an exception says, on one line: its kind and the first two lines, without a terminal's colours."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    text = " ".join([f"{type(error).__name__}:", *lines[:2]])
-    return text if len(text) <= 300 else f"{text[:299]}…"
-
-
 def user_object(name: str) -> Callable[[], Any]:
     """The function that `package.module:function` names, looked for from the working directory.
 
@@ -164,8 +149,42 @@ def user_object(name: str) -> Callable[[], Any]:
         raise TraceError(
             f"{name}: {module_name} has no {attribute!r}: write package.module:function"
         ) from error
-    except Exception as error:  # whatever the user's module raises when it is imported
-        raise TraceError(f"{name}: importing {module_name} fails: {told(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
+        raise TraceError(f"importing {module_name} fails: {fault_of(error, name)}") from error
     if not callable(found):
         raise TraceError(f"{name} is no function that builds a model")
     return found
+
+
+def build(name: str) -> Any:
+    """What the builder `package.module:function` returns; raises TraceError for whatever it raises."""
+    function = user_object(name)
+    try:
+        return function()
+    except TraceError:
+        raise
+    except TypeError as error:
+        required = _required(function)
+        if not required:
+            raise TraceError(fault_of(error, name)) from error
+        raise TraceError(
+            f"{name} takes {', '.join(required)}: name a function without arguments that builds the model"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise TraceError(fault_of(error, name)) from error
+
+
+def described(value: Any) -> str:
+    """A value that is no model, in words."""
+    return (
+        f"the class {value.__name__}, not a model" if isinstance(value, type) else f"a {type(value).__name__}"
+    )
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    named = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.default is p.empty and p.kind in named]

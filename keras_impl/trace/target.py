@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -16,12 +17,14 @@ import numpy as np
 from experiment import randomness
 from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
-from experiment.protocols.trace import Arrays, Request, TraceError, user_object
+from experiment.protocols.faults import told
+from experiment.protocols.trace import Arrays, Request, TraceError
 from experiment.training.lifecycle import class_weights
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import weight_layout
+from keras_impl.layers.layer_type import own_weights
 from keras_impl.trace.recorder import Recording, leaves, without_dropout
 
 
@@ -34,6 +37,8 @@ class Subject:
     batches: list[tuple[Any, Any, Any]]
     plain: Any  # the first batch's inputs to `model`, not augmented
     dropout: bool = True
+    own: Arrays = field(default_factory=dict)  # a user's weights as built
+    outputs: np.ndarray = field(default_factory=lambda: np.empty(0))  # of a user's model as built
 
     def record(self, training: bool, index: int = 0) -> tuple[Any, Any]:
         """One eager pass over a batch: the Recording, and the outputs."""
@@ -90,18 +95,22 @@ def own(request: Request) -> tuple[Subject, Arrays]:
 
 def users(request: Request) -> Subject:
     """A user's model; raises TraceError."""
-    keras.utils.set_random_seed(request.experiment.seed)
-    model = users_model(request.build or "")
+    model = users_model(request, request.experiment.seed)
     inputs = request.inputs()
     if np.issubdtype(inputs.dtype, np.floating):
         inputs = inputs.astype(keras.config.floatx())
     try:
         outputs = model(inputs, training=False)
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"{request.build}: fails on inputs {inputs.shape}: {trace.told(error)}") from error
+        raise TraceError(f"{request.build}: fails on inputs {inputs.shape}: {told(error)}") from error
     if not hasattr(outputs, "shape"):
         raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
-    unsettle(model, request.experiment.seed)
+    built = weights("own", model)
+    if request.weights is None:
+        unsettle(model, request.experiment.seed)
+    else:
+        with np.load(request.weights) as arrays:
+            model.set_weights([arrays[f"raw/{i}"] for i in range(len(model.weights))])
     outputs = keras.ops.convert_to_numpy(outputs)
     kind = request.loss(outputs.shape)
     targets = randomness.targets(request.experiment.seed, outputs.shape, kind)
@@ -118,21 +127,33 @@ def users(request: Request) -> Subject:
     model.compile(optimizer=optimizer, loss=losses[kind])
     optimizer.build(model.trainable_variables)
     parts = trace.parts(len(inputs), request.steps)
-    return Subject(
-        model, model, [(inputs[p], targets[p], None) for p in parts], inputs[parts[0]], dropout=False
-    )
+    batches = [(inputs[p], targets[p], None) for p in parts]
+    return Subject(model, model, batches, inputs[parts[0]], dropout=False, own=built, outputs=outputs)
 
 
 def unsettle(model: keras.Model, seed: int) -> None:
-    """Move every weight that is one number throughout, as biases and statistics are at first.
+    """Move every weight that is one number throughout, as biases and statistics are at first; round all to
+    float32, so that a trace in float32 starts from the same numbers.
 
     From zeros and ones a bias that is left out, a mean in place of a variance, or two channels swapped would
     not show.
     """
     for layer in leaves(model):
-        for name, variable in weight_layout.tensors(layer).items():
-            value = keras.ops.convert_to_numpy(variable)
-            variable.assign(trace.unsettled(value, seed, f"{layer.name}/{name}"))
+        if isinstance(layer, keras.Layer):
+            for name, weight in own_weights(layer).items():
+                value = keras.ops.convert_to_numpy(weight.variable)
+                moved = trace.unsettled(value, seed, f"{layer.name}/{name}")
+                weight.variable.assign(moved.astype(np.float32) if moved.dtype == np.float64 else moved)
+
+
+def weights(prefix: str, model: keras.Model) -> Arrays:
+    """Every weight and statistic as `prefix/layer/name`."""
+    return {
+        f"{prefix}/{layer}/{name}": np.array(weight.value)
+        for operation in leaves(model)
+        for layer, found in weight_layout.units(operation).items()
+        for name, weight in found.items()
+    }
 
 
 @contextmanager
@@ -176,25 +197,45 @@ def _gelu(x: Any, approximate: bool = True) -> Any:
     return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
 
 
-def users_model(name: str) -> keras.Model:
+def users_model(request: Request, seed: int) -> keras.Model:
     """The model that `package.module:function` builds, or that a .keras file holds; raises TraceError."""
-    try:
-        model = _from_file(name) if name.endswith(".keras") else user_object(name)()
-    except TraceError:
-        raise
-    except Exception as error:  # whatever the user's function, or Keras of a file, raises
-        raise TraceError(f"{name}: gives no model: {trace.told(error)}") from error
+    name = request.build or ""
+    keras.utils.set_random_seed(seed)
+    if name.endswith(".keras"):
+        return _from_file(name)
+    model = trace.build(name)
     if not isinstance(model, keras.Model):
-        raise TraceError(f"{name}: gives {type(model).__name__}, a keras.Model was expected")
+        raise TraceError(f"{name}: gives {trace.described(model)}; it must return a keras.Model")
     return model
 
 
-def _from_file(name: str) -> Any:
-    """A saved model, in the precision of the trace: a file keeps that of its own."""
-    saved = keras.saving.load_model(name)
+def _from_file(name: str) -> keras.Model:
+    """A saved model, in the precision of the trace: a file keeps that of its own. Raises TraceError."""
+    try:
+        saved = keras.saving.load_model(name)
+    except Exception as error:  # zipfile, h5py, json and Keras raise many kinds for a damaged file
+        raise TraceError(f"{name}: {_why_not(name, error)}") from error
     config = json.dumps(keras.saving.serialize_keras_object(saved))
     for key in ("dtype", "name"):
         config = config.replace(f'"{key}": "float32"', f'"{key}": "{keras.config.floatx()}"')
     model = keras.saving.deserialize_keras_object(json.loads(config))
     model.set_weights(saved.get_weights())
     return model
+
+
+def _why_not(name: str, error: Exception) -> str:
+    """Why a file gives no model, and the way out."""
+    if not Path(name).is_file():
+        return "no such file"
+    said = str(error)
+    if "unsafe" in said or "Lambda" in said:
+        return (
+            "holds a Lambda, whose Python code is never run from a file: "
+            "give a function that builds the model and loads the weights (package.module:function)"
+        )
+    if "custom" in said or "Could not locate" in said or "Unknown layer" in said:
+        return (
+            "holds a class that is not Keras's own: give a function that builds the model and loads the "
+            f"weights (package.module:function); Keras says {told(error)}"
+        )
+    return f"cannot be read as a Keras model ({told(error)})"
