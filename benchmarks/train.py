@@ -20,6 +20,7 @@ from experiment import cli
 from experiment.config import Experiment
 from experiment.runs.record import Run, step_losses
 from experiment.system import devices
+from experiment.system.markdown import table
 
 # How far the first loss of a `train` may be from the reference's, on shared draws. Later ones say less: in
 # float32 two correct runs part within a few steps, which is why the ladder compares in float64.
@@ -189,9 +190,9 @@ class Suite(throughput.Suite):
                 for name in dict.fromkeys(cell["name"] for cell in of_model)
             ]
             lines += [f"## {model}, tuned", "", "Each way in the fastest of the settings above.", ""]
-            rows = report.table(self, best)
-            settings = ["setting", "---", *(_short(cell["setting"]) for cell in best)]
-            lines += [f"{row} {text} |" for row, text in zip(rows, settings, strict=True)] + [""]
+            heads, rows = report.table(self, best)
+            rows = [[*row, _short(cell["setting"])] for row, cell in zip(rows, best, strict=True)]
+            lines += [*table([*heads, "setting"], rows).splitlines(), ""]
         return lines
 
     def figures(self, out: Path, values: dict[str, Any]) -> list[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,6 @@ from experiment.errors import DataError
 from experiment.published import Published
 from experiment.system import files
 from experiment.system.progress import Bar
-
-try:
-    import fcntl
-except ImportError:  # Windows: two downloads at once are then not serialised
-    fcntl = None
 
 
 def fetch(
@@ -39,7 +33,8 @@ def fetch(
     way_out = f"put the file at {path} yourself, or use {instead}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.parent):
+        # Both frameworks' runs may start at once, and download once.
+        with files.lock(path.parent, wait=f"waiting for another download into {path.parent}"):
             if path.exists():
                 if (got := _digest(path, checksum)) != checksum:
                     raise DataError(f"{path}: expected {checksum}, got {got}\ndelete it, or use {instead}")
@@ -94,26 +89,6 @@ def _reason(error: BaseException) -> str:
     ):
         error = cause
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder, so that both frameworks' runs may start at once and download once."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another download into {folder}", file=sys.stderr)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _digest(path: Path, checksum: str) -> str:

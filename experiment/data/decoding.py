@@ -23,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -90,7 +90,7 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
             _sweep(entry.parent)
             with (
                 tempfile.TemporaryDirectory(dir=entry.parent, prefix=BUILDING) as temporary,
-                _in_use(Path(temporary)),
+                files.lock(Path(temporary)),
             ):
                 folder = Path(temporary) / key
                 folder.mkdir()
@@ -116,23 +116,13 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
     return arrays
 
 
-@contextmanager
-def _in_use(folder: Path) -> Iterator[bool]:
-    """Lock a folder that is being built in; gives whether nobody else has."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield files.locked(descriptor, without=False)
-    finally:
-        os.close(descriptor)
-
-
 def _sweep(place: Path) -> None:
     """Remove what builds left that were killed: nobody has it in use, and nobody is about to."""
     for folder in place.glob(f"{BUILDING}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > 60:
-                with _in_use(folder) as free:
-                    if free:
+                with files.lock(folder, without=False) as free:
+                    if free is not None:
                         shutil.rmtree(folder)
 
 

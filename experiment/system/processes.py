@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# A Keras backend computes in float64 throughout, or it stands here with what it rounds.
-FLOAT64_BACKENDS = ("tensorflow",)
-
 
 class SideError(Exception):
     """One side's command failed; the message is what it said. refused: it was the user's mistake."""

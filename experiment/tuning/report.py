@@ -1,4 +1,4 @@
-"""What is left of a search: a table of its trials, the best configuration, and figures."""
+"""The report of a search: a table of its trials, the best configuration, and figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiment.runs.record import Run
+from experiment.system import markdown
 from experiment.system.environment import environment_line
 from experiment.system.files import replacing
 from experiment.tuning import figures
@@ -75,9 +76,7 @@ def write(work: Work, command: str) -> Path | None:
         "epochs in all.",
         *([_tested(best)] if best.finished else []),
         "",
-        f"| trial | {monitor} | epochs | {' | '.join(keys)} |",
-        "|---" * (len(keys) + 3) + "|",
-        *(_row(trial, keys) for trial in ranked[:SHOWN]),
+        markdown.table(["trial", monitor, "epochs", *keys], (_row(trial, keys) for trial in ranked[:SHOWN])),
         "",
         *(f"![{name}]({name}.png)\n" for name in names),
         f"`{command}`",
@@ -120,9 +119,9 @@ def _values(trial: FrozenTrial) -> str:
     return "  ".join(f"{key.split('.')[-1]} {_short(value)}" for key, value in trial.params.items())
 
 
-def _row(trial: FrozenTrial, keys: list[str]) -> str:
-    values = " | ".join(_short(trial.params[key]) for key in keys)
-    return f"| {trial.number} | {_score(trial):.4f} | {trial.user_attrs['epochs']} | {values} |"
+def _row(trial: FrozenTrial, keys: list[str]) -> list[object]:
+    values = (_short(trial.params[key]) for key in keys)
+    return [trial.number, f"{_score(trial):.4f}", trial.user_attrs["epochs"], *values]
 
 
 def _short(value: Any) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from experiment import cli
 from experiment.config import Experiment
 from experiment.runs.record import Run
+from experiment.system.processes import SideError
 from experiment.system.progress import Bar
 from parity.ladder.whole_run import SIDES
 
@@ -61,7 +62,7 @@ def jobs(out: Path, options: Mapping[str, Sequence[str]], seeds: int, baseline: 
 
 
 def train_all(wanted: Sequence[Job]) -> None:
-    """Train the jobs that are not finished, with progress; raises RuntimeError where one fails."""
+    """Train the jobs that are not finished, with progress; raises SideError where one fails."""
     left = [job for job in wanted if not job.finished]
     if len(left) < len(wanted):
         print(f"{len(wanted) - len(left)} of {len(wanted)} runs are finished already")
@@ -74,14 +75,14 @@ def train_all(wanted: Sequence[Job]) -> None:
 
 
 def train(job: Job) -> Run:
-    """Run one `train` command; raises RuntimeError, with what it said, where it fails."""
+    """Run one `train` command; raises SideError, with what it said, where it fails."""
     command = [sys.executable, "-m", f"{job.side}_impl.train", *job.options, "--seed", str(job.seed)]
     command += ["--training.dropout_masks", job.masks, "--run.dir", str(job.directory)]
     command += ["--run.overwrite", "true"]  # what an interruption left
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-4:])
-        raise RuntimeError(f"{job}: training failed (exit code {done.returncode})\n{said}")
+        raise SideError(f"{job}: training failed (exit code {done.returncode})\n{said}")
     return Run(job.directory)
 
 

@@ -209,7 +209,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ResultsError, OSError) as error:
         fail(str(error))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
