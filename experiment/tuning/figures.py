@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def draw(study: Study, out: Path, monitor: str) -> list[str]:
 
     names = []
     for name, (function, size) in FIGURES.items():
-        options = {} if name == "curves" else {"target_name": monitor}
+        options: dict[str, Any] = {} if name == "curves" else {"target_name": monitor}
         if name == "importance":
             options["evaluator"] = optuna.importance.FanovaImportanceEvaluator(seed=0)
         with matplotlib.rc_context(), warnings.catch_warnings():
