@@ -26,7 +26,7 @@ from experiment.data.decoding import DEFAULTS, Reading, decode_table, kept
 from experiment.data.folder import Pool, readable
 from experiment.errors import DataError
 from experiment.system.files import replacing
-from experiment.system.names import printable
+from experiment.system.names import brief, printable
 
 if TYPE_CHECKING:  # it takes a while to import, and no other data set needs it
     import pyarrow as pa
@@ -153,7 +153,7 @@ def _columns(path: Path) -> tuple[str, str, list[str] | None]:
         features = said.get("info", {}).get("features", {})
         kinds = {name: features.get(name, {}).get("_type") for name in schema.names}
     except (OSError, ValueError, AttributeError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({_brief(error)})") from error
+        raise DataError(f"{path}: cannot be read ({brief(error)})") from error
     images = [name for name in schema.names if kinds[name] == "Image"]
     structs = [field for field in schema if pa.types.is_struct(field.type)]
     images += [field.name for field in structs if field.type.get_field_index("bytes") >= 0]
@@ -176,7 +176,7 @@ def _labels(path: Path, column: str) -> tuple[np.ndarray, list[int]]:
             groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             values = file.read([column]).column(0).combine_chunks()
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({_brief(error)})") from error
+        raise DataError(f"{path}: cannot be read ({brief(error)})") from error
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     kind = values.type
@@ -196,10 +196,6 @@ def _numbered(root: Path, names: list[str] | None, labels: np.ndarray) -> tuple[
     if labels.min(initial=0) < 0 or labels.max(initial=-1) >= len(names):
         raise DataError(f"{root}: labels from {labels.min()} to {labels.max()}, for {len(names)} classes")
     return tuple(names), labels.astype(np.int64)
-
-
-def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
 
 
 def schema_of(class_names: Sequence[str]) -> pa.Schema:

@@ -20,6 +20,7 @@ from experiment.config import Experiment, Section
 from experiment.errors import RunError
 from experiment.system import files
 from experiment.system.files import WriteError, replacing
+from experiment.system.names import brief
 
 HISTORY = (
     "epoch",
@@ -49,12 +50,6 @@ KINDS = {
     "best_epoch": int,
     **dict.fromkeys(("test_accuracy", "test_loss", "macro_f1", "calibration.ece"), float),
 }
-
-
-def brief(error: BaseException) -> str:
-    """An exception's message in one line of at most 200 characters, or its kind where it has none."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= 200 else f"{said[:200]}..."
 
 
 class Facts(dict[str, Any]):
