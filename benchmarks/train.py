@@ -139,7 +139,7 @@ class Suite(throughput.Suite):
         return found
 
     def verdict(self, cell: Cell) -> str:
-        """How far a `train` command's first loss is from the reference's: yes (3e-7), or NO (2e-2)."""
+        """The difference of a `train` command's first loss from the reference's: yes (3e-7), or NO (2e-2)."""
         reference = next((name for name in self.names if name.startswith("Keras")), None)
         if reference is None:
             return "no Keras to compare with"

@@ -1,4 +1,4 @@
-"""What one experiment is: plain values with bounds, the same for both frameworks."""
+"""The schema of an experiment: plain values with bounds, the same for both frameworks."""
 
 from __future__ import annotations
 
@@ -360,7 +360,7 @@ class Experiment(Section):
 
 
 def address_fault(uri: str) -> str | None:
-    """Why an address cannot be a store's, or None; whether the store answers is another matter."""
+    """The reason why an address cannot be a store's, or None; the store itself is not asked."""
     scheme, _, rest = uri.partition(":")
     kinds = {"sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks"}
     kinds |= {entry.name for entry in entry_points(group="mlflow.tracking_store")}

@@ -1,4 +1,4 @@
-"""What a frozen base makes of every image, computed once and kept on disk."""
+"""Features: a frozen base's output for every image, computed once and kept on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 256
 
 
 def usable(experiment: Experiment) -> bool:
-    """Whether the base's output for an image never changes: it is frozen, and nothing is augmented."""
+    """True where the base's output for an image never changes: it is frozen, and nothing is augmented."""
     model = experiment.model
     return model.name != "cnn" and model.fine_tune_blocks == 0 and experiment.augment.kind == "none"
 

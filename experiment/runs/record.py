@@ -218,7 +218,7 @@ class Run:
 
     @property
     def unborn(self) -> bool:
-        """Whether the run was stopped before its first checkpoint: what there is of it can begin anew."""
+        """True where the run was stopped before its first checkpoint: what there is of it can begin anew."""
         path = self.directory / "history.csv"
         epochs = len(path.read_bytes().splitlines()) - 1 if path.is_file() else 0
         if self.finished or epochs > 1 or any((self.checkpoints / n).exists() for n in LAST):
@@ -228,7 +228,7 @@ class Run:
 
     @property
     def resumable(self) -> bool:
-        """Whether an epoch was finished, and its checkpoint at least begun."""
+        """True where an epoch was finished, and its checkpoint at least begun."""
         if not all((self.directory / name).is_file() for name in ("history.csv", "environment.json")):
             return False
         return self.checkpoints.is_dir() and any(not files.ours(p) for p in self.checkpoints.iterdir())
@@ -238,7 +238,7 @@ _claimed: list[tuple[Run, bool]] = []  # with whether this process made it
 
 
 def left_behind() -> str | None:
-    """How to go on with the run that this process was writing; a new one without an epoch is removed."""
+    """The way to go on with the run that this process writes; a new one without an epoch is removed."""
     run, made = _claimed[-1] if _claimed else (None, False)
     with suppress(RunError):  # results that are damaged are not whole
         if run is not None and run.finished and run.read_json("metrics.json")["status"] == "completed":
@@ -276,7 +276,7 @@ def _new(parent: Path, name: str) -> Path:
 
 
 def occupied(experiment: Experiment) -> str | None:
-    """Why `run.dir` cannot be written to, or None where it can."""
+    """The reason why `run.dir` cannot be written to, or None where it can."""
     if experiment.run.dir is None:
         return None
     directory = Path(experiment.run.dir)

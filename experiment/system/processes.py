@@ -36,7 +36,7 @@ def start(module: str, arguments: Sequence[str], device: str = "cpu", backend: s
 
 
 def failure(command: str, stderr: str, code: int) -> SideError:
-    """What a command that ended with `code` said: its error, or its last lines."""
+    """The failure of a command that ended with `code`: its error, or its last lines."""
     said = [line for line in stderr.splitlines() if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]
     message = "\n".join(said[said.index(errors[-1]) :]) if errors else "\n".join(said[-12:])

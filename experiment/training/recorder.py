@@ -1,4 +1,4 @@
-"""What is seen and written while a model trains: progress bar, history, TensorBoard, signals, bad losses."""
+"""Recorder of a training run: progress bar, history, TensorBoard, signals, losses that are not finite."""
 
 from __future__ import annotations
 

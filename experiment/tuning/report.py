@@ -99,7 +99,7 @@ def _score(trial: FrozenTrial) -> float:
 
 
 def _value(trial: FrozenTrial) -> Any:
-    """What a trial reached: its value, or of a stopped one the last that it reported."""
+    """A trial's value, or of a stopped one the last that it reported."""
     if trial.values:
         return trial.values[0]
     steps = trial.intermediate_values

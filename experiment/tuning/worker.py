@@ -1,4 +1,4 @@
-"""What `tune` does, the same on both sides: searches the configuration, each trial a run of `train`.
+"""Search worker: claims queued trials and runs each as a `train` process.
 
 The study lies in a journal file or an SQL database, and its trials are queued in it beforehand, so that
 workers, in one process or on several machines, take each of them once. A trial is its worker's while its lock
@@ -64,7 +64,7 @@ def _one(work: Work, study: Study, place: int) -> bool:
 
 
 def abandoned(trial: FrozenTrial) -> bool:
-    """Whether a running trial would be this machine's to go on with, if nobody holds its lock."""
+    """True for a running trial that is this machine's to go on with, if nobody holds its lock."""
     if "host" in trial.user_attrs:
         return trial.user_attrs["host"] == HOST
     return trial.datetime_start is not None and time.time() - trial.datetime_start.timestamp() > UNCLAIMED
@@ -133,7 +133,7 @@ def _run(work: Work, study: Study, trial: Trial, held: int, place: int) -> None:
 
 
 def ended(run: Run) -> bool:
-    """Whether a run came to an end that is not to be resumed from."""
+    """True for a run that came to an end that is not to be resumed from."""
     return run.finished and run.read_json("metrics.json")["status"] != "interrupted"
 
 
@@ -187,7 +187,7 @@ def _arguments(run: Run, experiment: Experiment) -> list[str]:
 
 
 def _last(log: Path) -> str:
-    """What a `train` said last: its error, if it said one."""
+    """The last words of a `train`: its error, if it said one."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return errors[-1] if errors else " ".join(lines[-2:])

@@ -1,4 +1,4 @@
-"""What the bare loops share: the batches of `train`, its model, stock Adam, and a clock."""
+"""Benchmark setup: the batches of `train`, its model, stock Adam, and a clock."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Work:
         return torch.optim.Adam(trained, lr=self.experiment.training.learning_rate)
 
     def autocast(self) -> Any:
-        """What mixed precision needs around the forward pass."""
+        """The context of mixed precision around the forward pass."""
         mixed = self.experiment.training.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 

@@ -137,7 +137,7 @@ def needed_pairs(sd: float, margin: float, alpha: float, target: float = 0.8) ->
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How two classifiers' top-1 answers to the same images differ."""
+    """Disagreement of two classifiers' top-1 answers to the same images."""
 
     images: int
     differing: int  # answers that differ, both wrong among them

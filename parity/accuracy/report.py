@@ -27,7 +27,7 @@ def statement(results: dict[str, Any]) -> str:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the verdict, a sentence each."""
+    """Remarks that a reader must know beside the verdict, a sentence each."""
     found, margin = [], results["margin"]
     claim, *baseline = results["comparisons"]
     if claim["power"] < TARGET_POWER:

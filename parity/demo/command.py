@@ -182,7 +182,7 @@ def build_app(models: Sequence[Served], host: str = "127.0.0.1", megabytes: floa
 
 
 def answer(models: Sequence[Served], images: Sequence[np.ndarray]) -> dict[str, Any]:
-    """What every model says of an image, as each of them reads it: (S, S, 3) uint8."""
+    """The answer of every model to an image, as each of them reads it: (S, S, 3) uint8."""
     found = [model.classify(image) for model, image in zip(models, images, strict=True)]
     every = np.concatenate(found)
     return {

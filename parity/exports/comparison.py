@@ -1,4 +1,4 @@
-"""What must hold between the ways to run one model's weights, and the matrix of their differences."""
+"""Checks between the ways to run one model's weights, and the matrix of their differences."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Predicted = dict[tuple[str, str], np.ndarray]  # by model, and the way it was ru
 
 
 def check(models: Sequence[Model], predicted: Predicted, labels: np.ndarray) -> list[Check]:
-    """What must hold between the models; labels (N,) are the true ones."""
+    """The checks of the models against one another; labels (N,) are the true ones."""
     checks = []
     exact = [model for model in models if not model.quantize]
     for one, other in combinations(exact, 2):

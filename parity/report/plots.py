@@ -29,7 +29,7 @@ def trajectory(run: Trajectory, key: str) -> Picture:
 
 
 def describe_trajectory(run: Trajectory) -> str:
-    """What the figure shows, in words."""
+    """The figure in words."""
     gaps, changes = differences(run), [step for step, _ in events(run)]
     said = []
     if np.isfinite(gaps).any():
@@ -117,7 +117,7 @@ def layers(found: Layers, key: str) -> Picture:
 
 
 def describe_layers(found: Layers) -> str:
-    """What the figure shows, in words."""
+    """The figure in words."""
     given = [(v, n, kind) for kind in SERIES for v, n in zip(getattr(found, kind), found.names, strict=True)]
     given = [(value, *rest) for value, *rest in given if value is not None]
     if not given:

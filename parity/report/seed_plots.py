@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def ablation(found: Ablation, key: str) -> Picture:
-    """What each unmatched default costs: the losses' difference, and the accuracies over seeds."""
+    """The cost of each unmatched default: the losses' difference, and the accuracies over seeds."""
     height = 70 + 26 * len(found.rows)
     about = f"{len(found.rows)} setups: how far the loss moves, and the test accuracy of every seed."
     return drawing.picture(

@@ -73,7 +73,7 @@ def row_of(remedy: str, side: str, run: Run, rare: str) -> Row:
 
 
 def helped(rows: Sequence[Row]) -> bool:
-    """Whether either remedy raises the rare class's recall on both sides."""
+    """True where either remedy raises the rare class's recall on both sides."""
     recalls = {(row["remedy"], row["side"]): row["recall"] for row in rows}
     return all(
         recalls[name, side] > recalls["none", side] for name in REMEDIES if name != "none" for side in SIDES

@@ -88,7 +88,7 @@ def parted(differences: np.ndarray) -> list[int | None]:
 
 
 def no_sooner(both: Sequence[int | None], itself: Sequence[int | None]) -> bool:
-    """Whether two sides reach each level no sooner than one from itself does, give or take `SLACK`."""
+    """True where two sides reach each level no sooner than one from itself does, give or take `SLACK`."""
     return all(
         one is None or (other is not None and one * SLACK >= other)
         for one, other in zip(both, itself, strict=True)

@@ -1,4 +1,4 @@
-"""What the studies of `train` on both sides share: each a few runs that differ in an option or two."""
+"""Studies of `train` on both sides: each a few runs that differ in an option or two."""
 
 from __future__ import annotations
 

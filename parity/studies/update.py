@@ -78,7 +78,7 @@ def row_of(name: str, side: str, run: Run) -> Row:
 
 
 def helped(rows: Sequence[Row]) -> bool:
-    """Whether replay keeps more of the old classes, on both sides."""
+    """True where replay keeps more of the old classes, on both sides."""
     old = {(row["step"], row["side"]): row["old classes"] for row in rows}
     return all(old["update, replay", side] > old["update, no replay", side] for side in SIDES)
 
