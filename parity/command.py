@@ -18,6 +18,7 @@ from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
 from parity.foreign import prove as prove_pair
+from parity.foreign.inputs import drawn, read
 from parity.foreign.verdict import show
 from parity.ladder import climb, mutations, whole_run
 from parity.ladder.climb import COMBINATIONS, Findings, Place
@@ -88,8 +89,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if bool(arguments.keras) != bool(arguments.torch):
         parser.error("a pair needs both --keras and --torch")
+    if arguments.keras and (problem := _file_fault(arguments.keras)):
+        parser.error(f"--keras {arguments.keras}: {problem}")
     if arguments.keras and not (arguments.input_shape or arguments.inputs):
         parser.error("give --input-shape (such as 32 32 3), or --inputs FILE.npy")
+    if arguments.torch and ":" not in arguments.torch:
+        parser.error(f"--torch {arguments.torch}: write package.module:function")
     if any("=" not in one for one in arguments.map):
         parser.error("--map takes TORCH_LAYER=KERAS_LAYER")
     if arguments.steps < 1:
@@ -108,6 +113,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.device == "cuda" and not devices.count_gpus():
         parser.error("--device cuda: this machine shows no CUDA GPUs")
     return arguments
+
+
+def _file_fault(keras: str) -> str | None:
+    """Why --keras names nothing that can be built or read, with the way out; None where it may."""
+    path = Path(keras)
+    if path.suffix == ".keras":
+        return None if path.is_file() else "no such file"
+    if path.suffix in (".h5", ".hdf5"):
+        convert = f"import keras; keras.saving.load_model({keras!r}, compile=False).save('model.keras')"
+        return f'a file of Keras 2; convert it: python -c "{convert}"'
+    if (path / "saved_model.pb").is_file():
+        return "a SavedModel, which holds no Keras layers: save the model as model.keras where it was built"
+    return None if ":" in keras else "neither a .keras file nor package.module:function"
 
 
 def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
@@ -153,7 +171,8 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         inputs = Path(folder) / "inputs.npy"
-        np.save(inputs, _inputs(arguments))
+        own = arguments.inputs
+        np.save(inputs, read(own) if own else drawn(arguments.input_shape, arguments.steps))
         options = {"inputs_file": str(inputs), "steps": arguments.steps, "loss_name": arguments.loss}
         given = dict(pair.split("=", 1) for pair in arguments.map)
         request = prove_pair.Request(
@@ -177,17 +196,6 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     else:
         show(verdict, Console())
     return verdict.exit_code
-
-
-def _inputs(arguments: argparse.Namespace) -> np.ndarray:
-    if arguments.inputs:
-        try:
-            return np.load(arguments.inputs, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            cli.fail(f"--inputs {arguments.inputs}: cannot be read as an array ({error})")
-    count = 8 * arguments.steps
-    inputs = np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
-    return inputs.astype(np.float32).astype(np.float64)  # the same numbers in either precision
 
 
 def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:

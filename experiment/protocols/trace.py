@@ -56,7 +56,11 @@ class Request:
 
 def read(path: Path) -> Request:
     """The request that a JSON file holds; raises SystemExit(2) for an impossible experiment."""
-    values = json.loads(path.read_text())
+    return request_of(json.loads(path.read_text()))
+
+
+def request_of(values: dict[str, Any]) -> Request:
+    """The request of these nested values; raises SystemExit(2) for an impossible experiment."""
     return Request(**{**values, "experiment": cli.experiment_from(values["experiment"])})
 
 
@@ -67,11 +71,11 @@ def run(
 ) -> int:
     """Read the request, trace, and write the record; returns the exit code of the command.
 
-    With --stay the process answers requests about the model instead, until its stdin ends.
+    With --stay in place of both the process answers requests about users' models, until its stdin ends.
     """
-    request, out = read(Path(argv[0])), Path(argv[1])
     if "--stay" in argv:
-        return conversation.serve(request.build or "", lambda: tracer(request), out)
+        return conversation.serve(lambda values: tracer(request_of(values)))
+    request, out = read(Path(argv[0])), Path(argv[1])
 
     def command() -> int:
         write(out, *trace(request))
@@ -176,9 +180,9 @@ def build(name: str) -> Any:
 
 def described(value: Any) -> str:
     """A value that is no model, in words."""
-    return (
-        f"the class {value.__name__}, not a model" if isinstance(value, type) else f"a {type(value).__name__}"
-    )
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not a model"
+    return f"an object of type {type(value).__name__}"
 
 
 def _required(function: Callable[..., Any]) -> list[str]:

@@ -200,6 +200,7 @@ def _gelu(x: Any, approximate: bool = True) -> Any:
 def users_model(request: Request, seed: int) -> keras.Model:
     """The model that `package.module:function` builds, or that a .keras file holds; raises TraceError."""
     name = request.build or ""
+    keras.utils.clear_session(free_memory=False)  # layers are named as in a process of their own
     keras.utils.set_random_seed(seed)
     if name.endswith(".keras"):
         return _from_file(name)

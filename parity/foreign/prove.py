@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from experiment.system.processes import SideError
 from parity.checks import Rung
 from parity.foreign import rounding
 from parity.foreign import weights as as_they_are
-from parity.foreign.sides import Side
+from parity.foreign.sides import Side, Sides
 from parity.foreign.verdict import Answer, Verdict
 from parity.ladder import climb
 from parity.ladder.climb import Findings, Place
@@ -56,38 +55,28 @@ class Request:
 
 
 def prove(
-    request: Request, folder: Path, findings: Findings, say: Callable[[str], None] = lambda text: None
+    request: Request,
+    folder: Path,
+    findings: Findings,
+    say: Callable[[str], None] = lambda text: None,
+    sides: Sides | None = None,
 ) -> Verdict:
     """Compare the pair and keep what was found in `findings`; files go to `folder`.
 
-    say: told what goes on. A pair that cannot be compared gives a verdict that is refused.
+    say: told what goes on. sides: processes that are there already, and stay. A pair that cannot be compared
+    gives a verdict that is refused.
     """
+    if sides is None:
+        with Sides(folder, request.device) as own:
+            return prove(request, folder, findings, say, own)
     started = time.perf_counter()
     try:
-        with ExitStack() as stack:
-            say("starting both frameworks")
-            keras = stack.enter_context(_side("keras", request, folder))
-            torch = stack.enter_context(_side("torch", request, folder))
-            verdict, pair = _compare(request, keras, torch, findings, say)
-            keras.close()
-            torch.close()
-            if request.singles:
-                verdict = _in_float32(request, pair, keras.out, folder, findings, verdict, say)
+        verdict, pair = _in_float64(request, sides, folder, findings, say)
+        if request.singles:
+            verdict = _in_float32(request, pair, sides, folder, findings, verdict, say)
     except (SideError, MatchError) as error:
         verdict = refused(str(error))
     return replace(verdict, seconds=time.perf_counter() - started)
-
-
-def _side(
-    name: str,
-    request: Request,
-    folder: Path,
-    precision: str = "float64",
-    backend: str = "tensorflow",
-    weights: str | None = None,
-) -> Side:
-    asked = {**request.of_side(name, precision), "weights": weights}
-    return Side(name, folder / f"{name}-{backend}-{precision}", asked, request.device, backend)
 
 
 def refused(why: str) -> Verdict:
@@ -95,12 +84,14 @@ def refused(why: str) -> Verdict:
     return Verdict(Answer("not compared"), Answer("not compared"), refused=why)
 
 
-def _compare(
-    request: Request, keras: Side, torch: Side, findings: Findings, say: Callable[[str], None]
+def _in_float64(
+    request: Request, sides: Sides, folder: Path, findings: Findings, say: Callable[[str], None]
 ) -> tuple[Verdict, Pair]:
-    say("building both models")
-    torch.ask("describe")
-    keras.get("describe")
+    keras, torch = sides.keras, sides.torch
+    say("starting both frameworks and building the models")
+    torch.describe(request.of_side("torch", "float64"), folder / "torch-float64")
+    keras.describe(request.of_side("keras", "float64"), folder / "keras-float64")
+    keras.answer()
     keras.ask("trace")
     torch.answer()
     experiment = cli.experiment_from(request.of_side("keras", "float64")["experiment"])
@@ -124,40 +115,36 @@ def _unseen(rung: Rung) -> None:
 def _in_float32(
     request: Request,
     pair: Pair,
-    reference: Path,
+    sides: Sides,
     folder: Path,
     findings: Findings,
     verdict: Verdict,
     say: Callable[[str], None],
 ) -> Verdict:
     """The verdict with both sides in float32 as well, from the reference's weights, on each asked backend."""
-    handover = {"weights": str(reference / "weights.npz"), "layers": pair.matching.weighted}
-    with ExitStack() as stack:
-        torch = stack.enter_context(_side("torch", request, folder, "float32"))
-        torch.ask("describe")
-        for backend in request.singles:
-            started = time.perf_counter()
-            say(f"tracing in float32, Keras on {backend}")
-            started_from = str(handover["weights"])
-            keras = stack.enter_context(_side("keras", request, folder, "float32", backend, started_from))
-            keras.ask("describe")
-            if backend == request.singles[0]:
-                torch.answer()
-                torch.get("trace", **handover)
-            keras.answer()
-            keras.get("trace")
-            keras.close()
-            rungs = rounding.compare(pair, Trace(keras.out), Trace(torch.out))
-            took = (time.perf_counter() - started) / len(rungs)
-            findings.rungs += [
-                Rung(name, request.name, backend, "float32", request.device, checks, "", took)
-                for name, checks in rungs.items()
-            ]
-            failure = rounding.explain(rungs)
-            if failure is not None and verdict.computation.status == "passed":
-                rung, layer, cause = failure
-                answer = Answer("failed", f"{rung} ({backend} float32)", layer, pair.names.get(layer), *cause)
-                verdict = replace(verdict, computation=answer)
+    weights = str(folder / "keras-float64" / "weights.npz")
+    torch = folder / "torch-float32"
+    sides.torch.describe(request.of_side("torch", "float32"), torch)
+    sides.torch.answer()
+    sides.torch.get("trace", weights=weights, layers=pair.matching.weighted)
+    for backend in request.singles:
+        started = time.perf_counter()
+        say(f"tracing in float32, Keras on {backend}")
+        keras, asked = sides.keras_on(backend), {**request.of_side("keras", "float32"), "weights": weights}
+        keras.describe(asked, folder / f"keras-{backend}-float32")
+        keras.answer()
+        keras.get("trace")
+        rungs = rounding.compare(pair, Trace(keras.out), Trace(torch))
+        took = (time.perf_counter() - started) / len(rungs)
+        findings.rungs += [
+            Rung(name, request.name, backend, "float32", request.device, checks, "", took)
+            for name, checks in rungs.items()
+        ]
+        failure = rounding.explain(rungs)
+        if failure is not None and verdict.computation.status == "passed":
+            rung, layer, cause = failure
+            answer = Answer("failed", f"{rung} ({backend} float32)", layer, pair.names.get(layer), *cause)
+            verdict = replace(verdict, computation=answer)
     return replace(verdict, rungs=findings.rungs)
 
 

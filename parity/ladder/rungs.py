@@ -8,21 +8,12 @@ from typing import Any
 import numpy as np
 
 from parity.checks import Check, compare
+from parity.diagnosis.settings import differing, plain
 from parity.ladder.tolerances import TRACE
 from parity.traces.pair import Pair
 
-# Settings that change a model's numbers. Padding is left out: a padding layer before may do the same.
-COMPARED = (
-    "strides",
-    "dilation",
-    "groups",
-    "epsilon",
-    "momentum",
-    "pool_size",
-    "rate",
-    "negative_slope",
-    "approximate",
-)
+# Settings of space that a layer before may have in part: where they differ in sum, outputs do.
+OF_SPACE = ("padding", "amounts", "size", "output_size")
 
 
 def structure(pair: Pair) -> list[Check]:
@@ -40,9 +31,9 @@ def structure(pair: Pair) -> list[Check]:
         ]
         ours, theirs = torch["settings"], keras["settings"]
         wrong += [
-            f"{setting} {_short(ours[setting])} for Keras's {_short(theirs[setting])}"
-            for setting in COMPARED
-            if setting in ours and setting in theirs and not _equal(ours[setting], theirs[setting])
+            f"{setting} {plain(ours[setting])} for Keras's {plain(theirs[setting])}"
+            for setting in differing(theirs, ours)
+            if setting not in OF_SPACE
         ]
         wrong += pair.other_inputs(keras_name)
         checks.append(Check(keras_name, float(len(wrong)), 0.0, "; ".join(wrong)))
@@ -171,16 +162,6 @@ def _of_weights(
 def _same(quantity: str, keras: Any, torch: Any) -> Check:
     equal = keras == torch
     return Check(quantity, 0.0 if equal else 1.0, 0.0, "" if equal else f"{torch} for Keras's {keras}")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return abs(one - other) < 1e-9
-    return one == other
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _holds_weights(pair: Pair, name: str) -> bool:

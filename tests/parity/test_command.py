@@ -25,6 +25,16 @@ OWN = ["--keras", "a:b", "--torch", "c:d"]
         ([*OWN, "--inputs", "nowhere.npy"], "--inputs nowhere.npy: no such file"),
         ([*OWN, "--input-shape", "3", "--map", "conv"], "--map takes TORCH_LAYER=KERAS_LAYER"),
         ([*OWN, "--input-shape", "3", "--steps", "0"], "--steps must be at least 1"),
+        (["--keras", "gone.keras", *OWN[2:], "--input-shape", "3"], "--keras gone.keras: no such file"),
+        (["--keras", "old.h5", *OWN[2:], "--input-shape", "3"], "keras.saving.load_model('old.h5'"),
+        (
+            ["--keras", "my.net", *OWN[2:], "--input-shape", "3"],
+            "neither a .keras file nor package.module:function",
+        ),
+        (
+            [*OWN[:2], "--torch", "my.net", "--input-shape", "3"],
+            "--torch my.net: write package.module:function",
+        ),
         (["--data.root", "nowhere"], "--data.root nowhere: no such folder"),
         (["--device", "cuda"], "--device cuda: this machine shows no CUDA GPUs"),
         (["--backends", "jax"], "--backends jax: not installed"),
