@@ -29,7 +29,7 @@ class Bar:
         count = DownloadColumn() if unit == "B" else MofNCompleteColumn()
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(16),
             count,
             Remaining(),
             TextColumn("{task.fields[text]}"),

@@ -23,6 +23,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.cut: int | None = None
         self.ranges_known = True
         self.requests: list[tuple[str, str | None]] = []
+        self.encodings: set[str | None] = set()  # that were said to be understood
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -32,6 +33,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append((self.path, wanted))
+        self.server.encodings.add(self.headers.get("Accept-Encoding"))
         content = self.server.files.get(self.path)
         if content is None:
             self.send_error(404)

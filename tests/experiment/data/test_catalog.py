@@ -36,6 +36,7 @@ def test_whole_download_happens_once(server: Server, tmp_path: Path) -> None:
         assert fetch(f"{server.url}/file", path, md5(CONTENT)) == path
         assert path.read_bytes() == CONTENT
     assert server.requests == [("/file", None)]
+    assert server.encodings == {"identity"}, "packed once more it would have another checksum"
     assert os.listdir(path.parent) == ["file"]
 
 

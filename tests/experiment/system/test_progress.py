@@ -27,6 +27,7 @@ def show_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 def use(bar: Bar) -> None:
     with bar:
         bar.update(3, "loss 0.5")
+        print("from elsewhere")
         bar.say("a line")
         bar.update(4)
         bar.update(0, "the end")
@@ -40,12 +41,12 @@ def test_a_terminal_sees_counts_and_words(
     drawn = terminal.getvalue()
     for text in ("epoch 1/2", " 1/10", " 4/10", "loss 0.5", " 8/10", "the end"):
         assert text in drawn
-    assert capsys.readouterr().out == "a line\n"
+    assert capsys.readouterr().out == "from elsewhere\na line\n"
 
 
 def test_a_file_sees_the_lines_alone(capsys: pytest.CaptureFixture) -> None:
     use(Bar("epoch 1/2", 10))
-    assert capsys.readouterr() == ("a line\n", "")
+    assert capsys.readouterr() == ("from elsewhere\na line\n", "")
 
 
 def test_other_processes_draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
