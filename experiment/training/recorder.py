@@ -132,7 +132,8 @@ class Recorder:
         text = None
         if last or self.step_losses is not None or due:
             loss, accuracy = means()
-            text = f"loss {loss:.4f}, accuracy {accuracy:.4f}"
+            if last or due:
+                text = f"loss {loss:.4f}, accuracy {accuracy:.4f}"
             self._read = self._ended = time.perf_counter()
             self._record_step(loss, images)
             if not math.isfinite(loss):
