@@ -12,8 +12,8 @@ from parity.diagnosis.settings import differing, plain
 from parity.ladder.tolerances import TRACE
 from parity.traces.pair import Pair
 
-# Settings of space that a layer before may have in part: where they differ in sum, outputs do.
-OF_SPACE = ("padding", "amounts", "size", "output_size")
+# Settings of space that a layer before or after may have in part: where they differ in sum, outputs do.
+OF_SPACE = ("padding", "cropping", "amounts", "size", "output_size")
 
 
 def structure(pair: Pair) -> list[Check]:
@@ -27,7 +27,7 @@ def structure(pair: Pair) -> list[Check]:
         wrong = [
             f"{what} {torch[what]} for Keras's {keras[what]}"
             for what in ("kind", "shape", "weights", "trainable")
-            if keras[what] != torch[what] and keras["shape"] is not None
+            if keras[what] != torch[what] and None not in (keras["shape"], torch["shape"])
         ]
         ours, theirs = torch["settings"], keras["settings"]
         wrong += [
@@ -87,12 +87,13 @@ def forward(pair: Pair) -> list[Check]:
             found = pair.both(mode, name)
             # What finishes a model's outputs (a softmax) acts outside of training alone, on torch's side.
             finishing = mode == "train" and found is not None and not found[1].size and not pair.weights(name)
-            # The first half of Keras's SeparableConv2D shows in the output of the second.
-            hidden = pair.keras.layer(name)["shape"] is None
-            if found is not None and not finishing and not hidden:
+            if found is not None and not finishing:
                 checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
-    outputs = pair.keras["outputs"], pair.torch["outputs"]
-    return [*checks, compare("the model's outputs", *outputs, tolerance, scaled=True)]
+    keys = [key for key in pair.keras.keys if key.split("/")[0] == "outputs"]
+    for key in keys:
+        which = f"the model's output {key.split('/')[1]}" if "/" in key else "the model's outputs"
+        checks.append(compare(which, pair.keras[key], pair.torch.get(key), tolerance, scaled=True))
+    return checks
 
 
 def gradients(pair: Pair) -> list[Check]:
@@ -147,7 +148,7 @@ def _of_weights(
     for layer in pair.names:
         found = {weight: pair.both(stage, layer, weight) for weight in pair.weights(layer)}
         arrays = {weight: both for weight, both in found.items() if both is not None}
-        largest = max((float(np.abs(keras).max()) for keras, _ in arrays.values()), default=0.0)
+        largest = max((float(np.abs(keras).max(initial=0.0)) for keras, _ in arrays.values()), default=0.0)
         for weight, (keras, torch) in arrays.items():
             # A bias before BatchNorm has a gradient that cancels: its share is of the layer's largest.
             scale = largest if scaled and largest else 1.0
