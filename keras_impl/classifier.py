@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
+from experiment import randomness
 from experiment.config import Experiment
 from experiment.system import devices
-from keras_impl.augment import KerasAugment
+from keras_impl.augment import KerasAugment, as_inputs
 from keras_impl.layers.fused_batchnorm import fuse_batch_norm
 from keras_impl.model import build_model
 
@@ -29,16 +31,21 @@ class Classifier:
         if on_features:
             self.trained = self.model.get_layer("head")
         elif experiment.augment.kind != "none":
-            self.trained = with_augmentation(self.model, experiment.data.image_size)
+            self.trained = with_augmentation(self.model, experiment)
         compile_model(self.trained, experiment)
 
 
-def with_augmentation(model: keras.Model, size: int) -> keras.Model:
-    """A model of uint8 images and the matrices that place them, which augments in training alone."""
+def with_augmentation(model: keras.Model, experiment: Experiment) -> keras.Model:
+    """A model of uint8 images and the parameters that augment them, which augments in training alone."""
+    size = experiment.data.image_size
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    matrices = keras.Input((2, 3), dtype=keras.config.floatx(), name="matrices")
-    augmented = KerasAugment(name="augment", dtype=keras.config.floatx())(images, matrices)
-    return keras.Model({"images": images, "matrices": matrices}, model(augmented), name="training")
+    sample = randomness.augmentation(np.random.default_rng(), 1, experiment.augment, size)
+    inputs = {
+        name: keras.Input(array.shape[1:], dtype=array.dtype.name, name=name)
+        for name, array in as_inputs(sample, size).items()
+    }
+    augmented = KerasAugment(name="augment", dtype=keras.config.floatx())(images, inputs)
+    return keras.Model({"images": images, **inputs}, model(augmented), name="training")
 
 
 def compile_model(model: keras.Model, experiment: Experiment) -> None:

@@ -1,4 +1,4 @@
-"""Batches for Keras: whole batches indexed from uint8 arrays, with the matrices that augment them."""
+"""Batches for Keras: whole batches indexed from uint8 arrays, with the parameters that augment them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 from experiment import randomness
 from experiment.config import Experiment
 from experiment.data.dataset import Dataset, Split
-from keras_impl.augment import draw_matrices
+from keras_impl.augment import as_inputs
 
 
 class Batches(keras.utils.PyDataset):
     """A split in batches, in the order that both sides share; the last batch may be smaller.
 
-    A batch is ({"images": uint8 (N, S, S, 3), "matrices": (N, 2, 3)} or images alone, one-hot labels).
+    A batch is ({"images": uint8 (N, S, S, 3), and what `augment.as_inputs` makes of its parameters} or images
+    alone, one-hot labels).
     `epoch`, counted from 0, is set before each epoch.
     """
 
@@ -32,7 +33,7 @@ class Batches(keras.utils.PyDataset):
         images, labels = self.split.batch(self._positions()[step * size : (step + 1) * size])
         inputs = images
         if self.experiment.augment.kind != "none":
-            inputs = {"images": images, "matrices": self._matrices(step, len(labels))}
+            inputs = {"images": images, **self._augmentation(step, len(labels))}
         return inputs, np.eye(self.classes, dtype=keras.config.floatx())[labels]
 
     def _positions(self) -> np.ndarray:
@@ -41,12 +42,11 @@ class Batches(keras.utils.PyDataset):
             self._order = (self.epoch, order)
         return self._order[1]
 
-    def _matrices(self, step: int, count: int) -> np.ndarray:
-        if not self.training:
-            return np.zeros((count, 2, 3), keras.config.floatx())  # not looked at
-        generator = randomness.generator(self.experiment.seed, "augment", self.epoch, step)
-        size = self.experiment.data.image_size
-        return draw_matrices(generator, count, self.experiment.augment, size)
+    def _augmentation(self, step: int, count: int) -> dict[str, np.ndarray]:
+        epoch, size = (self.epoch if self.training else 0), self.experiment.data.image_size
+        generator = randomness.generator(self.experiment.seed, "augment", epoch, step)
+        # Of validation they are not looked at.
+        return as_inputs(randomness.augmentation(generator, count, self.experiment.augment, size), size)
 
 
 class DataModule:

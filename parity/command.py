@@ -14,13 +14,14 @@ import numpy as np
 from rich.console import Console
 
 from experiment import cli
+from experiment.backbones import BACKBONES
 from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
 from parity.foreign import prove as prove_pair
 from parity.foreign.inputs import drawn, read
 from parity.foreign.verdict import show
-from parity.ladder import climb, mutations, whole_run
+from parity.ladder import climb, mutations, pairs, whole_run
 from parity.ladder.climb import COMBINATIONS, Findings, Place
 from parity.report.reporter import Record
 
@@ -39,7 +40,6 @@ taking those that it can import:
 
 Layers of one kind whose weights have the same names and shapes are matched, and their settings compared.
 """
-PAIRS = ("cnn", "vgg16", "resnet50")
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
 
 
@@ -69,7 +69,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="of Keras (default: all that are installed; for your own pair tensorflow, in float64 alone)",
     )
     own = parser.add_argument_group("this project's models")
-    own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default all)")
+    own.add_argument(
+        "--pairs", nargs="+", choices=pairs.MODELS, default=[*pairs.MODELS], help="which (default all)"
+    )
     own.add_argument("--quick", action="store_true", help="leave out whole runs and mutations")
     own.add_argument("--no-mutations", action="store_true", help="leave out the mutations")
     own.add_argument(
@@ -193,9 +195,9 @@ def own(
     climb.own_pairs(arguments.pairs, combinations, place, findings)
     outcomes = None
     if not arguments.quick and "tensorflow" not in arguments.backends:
-        climb.without_float64(list(_runs(arguments)), place, findings)
+        climb.without_float64(list(_runs(arguments, place.folder)), place, findings)
     elif not arguments.quick:
-        climb.whole_runs(_runs(arguments), place, findings)
+        climb.whole_runs(_runs(arguments, place.folder), place, findings)
         exports.own_pairs(arguments.pairs, place, findings)
         if not arguments.no_mutations:
             console.print("\nmutations: each alignment off in turn")
@@ -247,13 +249,14 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return verdict.exit_code
 
 
-def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
+def _runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Sequence[str]]:
     runs: dict[str, Sequence[str]] = {}
     if "cnn" in arguments.pairs:
         runs["cnn, digits"] = whole_run.CNN
         if arguments.root:
             data = ("--data.name=folder", f"--data.root={arguments.root}")
             runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)
-    if "vgg16" in arguments.pairs:
-        runs["vgg16's head, digits"] = whole_run.VGG16_HEAD
+    for name in (name for name in arguments.pairs if name in BACKBONES):
+        base = (f"--model.name={name}", f"--model.weights={pairs.weights(name, folder)}")
+        runs[f"{name}'s head, digits"] = (*base, *whole_run.HEAD)
     return runs

@@ -93,8 +93,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     if experiment.augment.kind == "none":
         arrays["data/augmented"] = plain
     else:
-        x = batches[0][0]
-        augmented = classifier.trained.get_layer("augment")(x["images"], x["matrices"], training=True)
+        inputs = dict(batches[0][0])
+        augmented = classifier.trained.get_layer("augment")(inputs.pop("images"), inputs, training=True)
         arrays["data/augmented"] = keras.ops.convert_to_numpy(augmented)
     return subject, arrays
 

@@ -24,8 +24,7 @@ from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule
 from lightning_impl.fit import build_trainer
 from lightning_impl.keras_semantics import ReduceLROnPlateau
-from lightning_impl.layers.weight_layout import keras_view
-from lightning_impl.model import count_parameters
+from lightning_impl.model import as_keras, count_parameters
 from lightning_impl.precision import use_gpu
 from lightning_impl.weights import assign, by_name, load, to_array, weights
 
@@ -150,7 +149,7 @@ def _load_moments(classifier: Classifier, optimizer: Any, last: Arrays) -> None:
 def _moments(classifier: Classifier, optimizer: Any) -> dict[str, Tensor]:
     """What Adam keeps of each weight, by the names of the exchange and in Keras's layout."""
     return {
-        f"{kind}/{name}": keras_view(layer, optimizer.state[tensor][key])
+        f"{kind}/{name}": as_keras(layer, optimizer.state[tensor][key])
         for kind, key in MOMENTS.items()
         for name, (layer, tensor) in by_name(classifier.network).items()
         if tensor in optimizer.state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from experiment import cli
 from experiment.system.processes import SideError
-from parity.checks import Rung
+from parity.checks import Rung, Subject
 from parity.foreign import rounding
 from parity.foreign import weights as as_they_are
 from parity.foreign.sides import Side, Sides
@@ -136,10 +137,9 @@ def _in_float32(
         keras.get("trace")
         rungs = rounding.compare(pair, Trace(keras.out), Trace(torch))
         took = (time.perf_counter() - started) / len(rungs)
-        findings.rungs += [
-            Rung(name, request.name, backend, "float32", request.device, checks, "", took)
-            for name, checks in rungs.items()
-        ]
+        subject = Subject(request.name, backend, "float32", request.device)
+        for name, checks in rungs.items():
+            findings.decide(name, partial(list, checks), subject, before=took)
         failure = rounding.explain(rungs)
         if failure is not None and verdict.computation.status == "passed":
             rung, layer, cause = failure
@@ -174,19 +174,10 @@ def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: F
     flattened = pair.flattened_shapes()
     compared = as_they_are.compare(theirs, ours, kinds, flattened)
 
-    def rung(note: str, skipped: bool = False) -> Rung:
-        took = time.perf_counter() - started
-        return Rung(
-            "weights",
-            request.name,
-            "tensorflow",
-            "as built",
-            request.device,
-            () if skipped else compared.checks,
-            note,
-            took,
-            skipped,
-        )
+    subject = Subject(request.name, "tensorflow", "as built", request.device)
+
+    def decide(note: str) -> None:
+        findings.decide("weights", lambda: compared.checks, subject, note, time.perf_counter() - started)
 
     if not compared.checks:
         return Answer("passed", evidence="Neither model has any.")
@@ -198,13 +189,13 @@ def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: F
         compared = as_they_are.compare(theirs, ours, kinds, flattened)
         drawn = None if compared.related else _drawn(keras, torch, theirs, ours)
     if compared.same:
-        findings.rungs.append(rung("the two models hold the same weights"))
+        decide("the two models hold the same weights")
         return Answer("passed")
     if drawn is not None:
         told = f"{drawn}; Keras's were carried over to torch for the other rungs."
-        findings.rungs.append(rung(told, skipped=True))
+        findings.skip("weights", subject, told)
         return Answer("independent", evidence=told)
-    findings.rungs.append(rung("compared before Keras's were carried over"))
+    decide("compared before Keras's were carried over")
     cause = compared.cause
     assert cause is not None
     evidence = f"{cause.evidence}. Keras's weights were carried over to torch for the other rungs."

@@ -1,4 +1,7 @@
-"""The rungs that two traces decide: from the structure of a model to a first few steps of its training."""
+"""The rungs that two traces decide: from the structure of a model to a first few steps of its training.
+
+Each is a function here, by its name in `RUNGS`, and a row of `tolerances.ROWS`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 
 from parity.checks import Check, compare
 from parity.diagnosis.settings import differing, plain
-from parity.ladder.tolerances import TRACE
+from parity.ladder.tolerances import bound
 from parity.traces.pair import Pair
 
 # Settings of space that a layer before or after may have in part: where they differ in sum, outputs do.
@@ -52,7 +55,7 @@ def initial_weights(pair: Pair) -> list[Check]:
 
 def preprocessing(pair: Pair) -> list[Check]:
     """Order, sizes and content of two epochs' batches, and what the layers before any weight make of it."""
-    tolerance = TRACE["preprocessing"][pair.precision]
+    tolerance = bound("preprocessing", pair.precision)
     checks = []
     for key in pair.keras.keys:
         if key.startswith("data/epoch"):
@@ -75,12 +78,12 @@ def preprocessing(pair: Pair) -> list[Check]:
 def augmentation(pair: Pair) -> list[Check]:
     """The first batch as it is trained on."""
     arrays = pair.keras["data/augmented"], pair.torch["data/augmented"]
-    return [compare("the first batch", *arrays, TRACE["augmentation"][pair.precision], scaled=True)]
+    return [compare("the first batch", *arrays, bound("augmentation", pair.precision), scaled=True)]
 
 
 def forward(pair: Pair) -> list[Check]:
     """Every layer's output on the first batch, evaluating and training, and the model's."""
-    tolerance = TRACE["forward"][pair.precision]
+    tolerance = bound("forward", pair.precision)
     checks = []
     for mode in ("eval", "train"):
         for name in pair.names:
@@ -98,7 +101,7 @@ def forward(pair: Pair) -> list[Check]:
 
 def gradients(pair: Pair) -> list[Check]:
     """The loss of the first batch and every weight's gradient, as shares of the layer's largest."""
-    tolerance = TRACE["loss and gradients"][pair.precision]
+    tolerance = bound("loss and gradients", pair.precision)
     return [
         compare("loss", pair.keras["loss"], pair.torch["loss"], tolerance, scaled=True),
         *_of_weights(pair, "gradient", "loss and gradients", scaled=True),
@@ -120,7 +123,7 @@ def one_step(pair: Pair) -> list[Check]:
 
 def trajectory(pair: Pair) -> list[Check]:
     """The loss of every traced step, and the weights after the last."""
-    tolerance = TRACE["trajectory"][pair.precision]
+    tolerance = bound("trajectory", pair.precision)
     losses = compare("step loss", pair.keras["losses"], pair.torch["losses"], tolerance)
     return [losses, *_of_weights(pair, "final", "trajectory", scaled=False, label="final ")]
 
@@ -144,7 +147,7 @@ USERS = ("structure", "forward", "loss and gradients", "one step", "trajectory")
 def _of_weights(
     pair: Pair, stage: str, rung: str, scaled: bool, label: str = "", firm: bool = False
 ) -> list[Check]:
-    tolerance, checks = TRACE[rung][pair.precision], []
+    tolerance, checks = bound(rung, pair.precision), []
     for layer in pair.names:
         found = {weight: pair.both(stage, layer, weight) for weight in pair.weights(layer)}
         arrays = {weight: both for weight, both in found.items() if both is not None}
