@@ -25,7 +25,7 @@ from experiment import errors
 from experiment.config import Experiment, address_fault, fault
 from experiment.errors import ConfigError, DataError, RunError
 from experiment.runs import record
-from experiment.system import devices, distributed, documents, files, output, signals
+from experiment.system import devices, distributed, documents, files, output, processes, signals
 
 Framework = Literal["keras", "lightning"]
 
@@ -199,7 +199,8 @@ def _check_processes(framework: Framework, experiment: Experiment) -> None:
 def _check_files(experiment: Experiment, resumed: bool) -> None:
     # Not the schema's business: a run's config.yaml is read where its data need not be any more.
     data, model = experiment.data, experiment.model
-    kinds = {"folder": "directory of class folders", "npz": ".npz file", "shards": "directory of shards"}
+    kinds = {"folder": "directory of class folders", "npz": ".npz file"}
+    kinds |= {"parquet": "directory of Parquet files"}
     if what := kinds.get(data.name):
         if data.root is None:
             raise ConfigError(f"data.name {data.name} needs --data.root, a {what}")
@@ -230,8 +231,9 @@ def refusing() -> Iterator[None]:
 def guarded(command: Callable[[], int]) -> int:
     """Run a command's work and return its exit code; what goes wrong becomes one or two lines.
 
-    A user's mistake is exit code 2, a disk that is full or refuses 1, a signal that asks to stop 128 + its
-    number; where a run was being trained, they say how to go on. The runs that were claimed are released.
+    A user's mistake is exit code 2, also where a side refused it; a side that failed, or a disk that is full
+    or refuses, is 1; a signal that asks to stop 128 + its number. Where a run was being trained, they say how
+    to go on. The runs that were claimed are released.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a class or a file may be named in any script, or in none
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -246,6 +248,11 @@ def guarded(command: Callable[[], int]) -> int:
         if not files.full(error):
             fail(str(error))
         _say(f"error: {error}", record.left_behind())
+        return 1
+    except processes.SideError as error:
+        if error.refused:
+            fail(str(error))
+        _say(f"error: {error}")
         return 1
     except OSError as error:
         if (told := files.told(error)) is None:

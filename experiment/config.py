@@ -1,4 +1,4 @@
-"""What one experiment is: plain values with bounds, the same for both frameworks."""
+"""The schema of an experiment: plain values with bounds, the same for both frameworks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from experiment import optimizers
 from experiment.backbones import BACKBONES, Backbone
+from experiment.published import PUBLISHED
 from experiment.system.names import printable, spelling
 
 MANY = 1_000_000  # more epochs, images a step or units than anybody has; a typing error, to be told at once
@@ -176,15 +177,19 @@ class Training(Section):
 
 
 CACHE = "~/.cache/keras-lightning-parity"
+if TYPE_CHECKING:
+    DataName = str
+else:  # the published ones are known by their records
+    DataName = Literal["auto", *PUBLISHED, "digits", "folder", "npz", "parquet"]
 
 
 class Data(Section):
-    name: Literal["auto", "cifar10", "mnist", "fashion_mnist", "digits", "folder", "npz", "shards"] = Field(
+    name: DataName = Field(
         default="auto", description="data set; auto: CIFAR-10 if it can be had, else scikit-learn's digits"
     )
     root: str | None = Field(
         default=None,
-        description="the folder of images or shards, the .npz file, or where archives lie",
+        description="the folder of images or of Parquet files, the .npz file, or where archives lie",
     )
     cache: str = Field(default=CACHE, description="where downloads and decoded arrays are kept")
     image_size: int = Field(default=32, ge=8, le=512, description="side of the square images, pixels")
@@ -433,7 +438,7 @@ class Experiment(Section):
 
 
 def address_fault(uri: str) -> str | None:
-    """Why an address cannot be a store's, or None; whether the store answers is another matter."""
+    """The reason why an address cannot be a store's, or None; the store itself is not asked."""
     scheme, _, rest = uri.partition(":")
     kinds = {"sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks"}
     kinds |= {entry.name for entry in entry_points(group="mlflow.tracking_store")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,17 @@ from experiment.data import catalog
 from experiment.data.decoding import Reading, blank_images, kept
 from experiment.data.folder import Pool, read_folder, read_npz, refuse_twins
 from experiment.data.images import Images
-from experiment.data.table import read_shards
+from experiment.data.table import read_table
 from experiment.errors import DataError
+from experiment.published import PUBLISHED
 from experiment.randomness import generator
 from experiment.system.names import spelling
 
 __all__ = ["DataError", "Dataset", "Split", "load", "stratified"]
 
-DIGITS = [str(digit) for digit in range(10)]
-CLASSES = {
-    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
-    "mnist": DIGITS,
-    "fashion_mnist": [
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ],
-}
 TEST_SHARE = 0.2
 DARK = 16  # of 255: a set whose brightest value is not above it was scaled wrongly
-OWN = ("folder", "npz", "shards")  # the user's own images, which may change
+OWN = ("folder", "npz", "parquet")  # the user's own images, which may change
 SPLITS = ("train", "test", "validation")
 BATCH = 1024  # images hashed at once
 
@@ -239,15 +231,15 @@ def _read(config: Data) -> tuple[str, Pool]:
             note = f"digits used in place of CIFAR-10: {str(error).splitlines()[0]}"
             print(f"WARNING: {note} (--data.name cifar10 to insist)", file=sys.stderr)
             return "digits", replace(_digits(size), note=note)
-    if config.name in ("folder", "npz", "shards"):
+    if config.name in OWN:
         if root is None:
             raise DataError(f"data.name {config.name} needs --data.root")
         reading = Reading(config.background, config.bits)
-        if config.name == "folder":
-            pool = read_folder(root, size, cache, config.max_unreadable, config.validation, reading)
-        else:
-            pool = _npz(root, cache, size) if config.name == "npz" else read_shards(root, size, reading)
-        return config.name, pool
+        if config.name == "npz":
+            return "npz", _npz(root, cache, size)
+        if config.name == "parquet":
+            return "parquet", read_table(root, size, cache, config.max_unreadable, reading)
+        return "folder", read_folder(root, size, cache, config.max_unreadable, config.validation, reading)
     return config.name, _published(config.name, places, cache, size)
 
 
@@ -340,19 +332,23 @@ def _digits(size: int) -> Pool:
     grey = np.rint(sixteenths.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     images = np.empty((len(grey), size, size, 3), np.uint8)
     _resize(grey, images)
-    return Pool(tuple(DIGITS), images, labels.astype(np.int64), np.arange(len(grey)), None)
+    return Pool(tuple("0123456789"), images, labels.astype(np.int64), np.arange(len(grey)), None)
 
 
 def _published(name: str, places: list[Path], cache: Path, size: int) -> Pool:
-    checksums = catalog.IDX_CHECKSUMS.get(name, catalog.CIFAR10_CHECKSUM)
-    content = hashlib.sha256("".join(checksums).encode())
-    folder = catalog.unpacked_cifar10(places) if name == "cifar10" else None
-    if folder:
-        content = hashlib.sha256(b"".join((folder / n).read_bytes() for n in catalog.CIFAR10_BATCHES))
+    record = PUBLISHED[name]
+    content = hashlib.sha256("".join(record.files.values()).encode())
+    if own := catalog.unpacked(record, places):  # of no known checksum
+        content = hashlib.sha256(b"".join(path.read_bytes() for path in own))
 
-    def read() -> tuple[list[str], tuple[np.ndarray, ...]]:
-        arrays = catalog.read_cifar10(places) if name == "cifar10" else catalog.read_idx(name, places)
-        return CLASSES[name], arrays
+    def read() -> tuple[Sequence[str], tuple[np.ndarray, ...]]:
+        try:
+            return record.class_names, record.read(catalog.contents(name, record, places))
+        except ValueError as error:
+            where = own[0].parent if own else name
+            raise DataError(
+                f"{where}: not what was published ({error})\nreplace it, or use --data.name digits"
+            ) from error
 
     return _read_once(name, content.hexdigest(), cache, size, read)
 
@@ -370,7 +366,7 @@ def _read_once(
     content: str,
     cache: Path,
     size: int,
-    read: Callable[[], tuple[list[str], tuple[np.ndarray, ...]]],
+    read: Callable[[], tuple[Sequence[str], tuple[np.ndarray, ...]]],
 ) -> Pool:
     def build(out: Path) -> None:
         class_names, arrays = read()

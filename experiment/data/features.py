@@ -1,4 +1,4 @@
-"""What a frozen base makes of every image, computed once and kept on disk."""
+"""Features: a frozen base's output for every image, computed once and kept on disk."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from experiment.config import Experiment
 from experiment.data.dataset import Dataset, Split
 from experiment.data.decoding import kept
 from experiment.data.images import Images
+from experiment.system.progress import Bar
 
 BATCH = 256
 
 
 def usable(experiment: Experiment) -> bool:
-    """Whether the base's output for an image never changes: it is frozen, and nothing is augmented."""
+    """True where the base's output for an image never changes: it is frozen, and nothing is augmented."""
     model = experiment.model
     return model.backbone is not None and model.fine_tune_blocks == 0 and experiment.augment.kind == "none"
 
@@ -64,8 +64,11 @@ def _features(images: Images, rows: np.ndarray, cache: Path, key: Any, compute: 
     key.update(rows.tobytes())
 
     def build(folder: Path) -> None:
-        starts = tqdm(range(0, len(rows), BATCH), desc="features of the base", unit="batch", disable=None)
-        parts = [compute(np.ascontiguousarray(images[rows[start : start + BATCH]])) for start in starts]
+        parts = []
+        with Bar("features of the base", len(rows), "images") as bar:
+            for batch in np.array_split(rows, range(BATCH, len(rows), BATCH)):
+                parts.append(compute(np.ascontiguousarray(images[batch])))
+                bar.update(len(batch))
         np.save(folder / "images.npy", np.concatenate(parts))
 
     return kept(cache, f"features-{key.hexdigest()}", build)["images"]

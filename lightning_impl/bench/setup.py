@@ -1,4 +1,4 @@
-"""What the bare loops share: the batches of `train`, its model, stock Adam, and a clock."""
+"""Benchmark setup: the batches of `train`, its model, stock Adam, and a clock."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ class Work:
             classifier = build_classifier(experiment, self.classes, on_features=True)
             self.dataset = base_features(classifier, self.dataset, experiment, self.device)
 
-    def model(self) -> Any:
+    def model(self, compiled: str | None = None) -> Any:
+        """The model, to be trained; compiled: torch.compile's mode, whatever the configuration says."""
         model = build_model(self.experiment, self.classes)
         if self.on_features:
             model = model.get_submodule("head")
         model = model.to(self.device).to(memory_format=torch.channels_last).train()
-        if self.experiment.training.compile:
-            model.compile()
+        if compiled or self.experiment.training.compile:
+            model.compile(mode=compiled)
         return model
 
     def optimizer(self, model: Any) -> Any:
@@ -46,7 +47,7 @@ class Work:
         return torch.optim.Adam(trained, lr=self.experiment.training.learning_rate)
 
     def autocast(self) -> Any:
-        """What mixed precision needs around the forward pass."""
+        """The context of mixed precision around the forward pass."""
         mixed = self.experiment.training.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 

@@ -55,8 +55,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from experiment import cli
 from experiment.errors import ConfigError
 from experiment.runs.record import Run
@@ -114,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             train_all(wanted)
             results = judge(wanted, arguments.out, arguments.margin, arguments.alpha, command)
-        except (RuntimeError, Unfit) as error:
+        except Unfit as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         return _say(results, arguments.out)
@@ -166,10 +164,12 @@ def _earlier(path: Path, results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _say(results: dict[str, Any], out: Path) -> int:
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(report.table(results))
-    console.print(f"\n{results['statement']}", *(f"- {note}" for note in results["notes"]), sep="\n")
-    console.print(out / "accuracy.md")
+    print(
+        f"\n{results['statement']}",
+        *(f"- {note}" for note in results["notes"]),
+        out / "accuracy.md",
+        sep="\n",
+    )
     return 0 if results["verdict"] == "equivalent" else 1
 
 
@@ -197,7 +197,3 @@ def _share(text: str) -> float:
     if not 0 < (value := float(text)) < 0.5:
         raise argparse.ArgumentTypeError(f"{text}: must lie between 0 and 0.5")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

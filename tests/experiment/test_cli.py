@@ -18,6 +18,7 @@ from experiment.config import Experiment
 from experiment.errors import ConfigError, DataError, RunError
 from experiment.runs.record import Run
 from experiment.system import devices, signals
+from experiment.system.processes import SideError
 
 PLATEAU_AND_SCHEDULE = ("--training.plateau.patience=2", "--training.schedule.kind=cosine")
 FIVE_BLOCKS = ("--model.filters=[1,1,1,1,1]", "--model.block_dropout=[0,0,0,0,0]")
@@ -446,3 +447,18 @@ def test_what_the_shell_hands_over_is_a_configuration() -> None:
         assert experiment("--config", f"/dev/fd/{reading}").seed == 7
     finally:
         os.close(reading)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_side_that_refuses_is_the_users_mistake_and_one_that_fails_is_not(
+    refused: bool, capsys: pytest.CaptureFixture
+) -> None:
+    def command() -> int:
+        raise SideError("the side said so", refused)
+
+    try:
+        code = cli.guarded(command)
+    except SystemExit as exit:
+        code = exit.code
+    assert code == (2 if refused else 1)
+    assert capsys.readouterr().err == "error: the side said so\n"

@@ -41,8 +41,6 @@ DIFFERENCES = {
     "lightning augment.build_augment": "only torchvision has stock transforms to choose as well",
     "lightning augment.PerImage": "a v2 transform draws one set of parameters for a whole batch",
     "keras augment.compiled": "torch augments in few operations, none of them compiled",
-    "lightning augment.sampling": "affine_grid has coordinates of its own",
-    "lightning augment.resample": "what of it a CUDA graph can hold",
     "callbacks.build_callbacks(classifier, batches | )": "Lightning's callbacks get them from the Trainer",
     "keras callbacks.Resume": "Keras's callbacks keep no state; Lightning's is in its checkpoint",
     "keras callbacks.learning_rate": "what Keras's own LearningRateScheduler is given",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -136,7 +137,7 @@ def test_a_batch_holds_the_brightness_of_each_image() -> None:
     settings = experiment(training={"batch_size": 50}, augment={"brightness": [0.5, 1.5]})
     dataset = load(settings.data, settings.seed)
     batches = build_data(settings, dataset).train
-    inputs, _ = batches[0]
+    inputs: Any = batches[0][0]
     assert inputs.keys() == {"images", "matrices", "brightness"}
     drawn = randomness.augmentation(
         randomness.generator(settings.seed, "augment", 0, 0), 50, settings.augment, 32

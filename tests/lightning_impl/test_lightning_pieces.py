@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,10 +61,10 @@ def test_vgg16_sees_bgr_minus_the_mean() -> None:
 def test_initial_weights_are_the_shared_draws(biases: str) -> None:
     model = build_model(experiment(model={"initial_biases": biases}, seed=5), 10)
     for name, axes in (("conv3", (2, 3, 1, 0)), ("dense", (1, 0))):
-        layer = model.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         shape = keras_shape(layer)
         kernel = randomness.kernel(5, name, shape).astype("float32")
-        np.testing.assert_array_equal(layer.weight.detach().permute(*axes), kernel)  # type: ignore[operator]
+        np.testing.assert_array_equal(layer.weight.detach().permute(*axes), kernel)
         bias = randomness.bias(5, name, shape[-1], biases).astype("float32")
         np.testing.assert_array_equal(layer.bias.detach(), bias)  # type: ignore[operator]
 
@@ -250,6 +251,6 @@ def test_every_kind_of_kernel_is_the_shared_draw(biases: bool) -> None:
     for layer, name, units in ((depthwise, "depthwise", 6), (grouped, "grouped", 8)):
         if biases:
             expected = randomness.bias(5, name, units, "uniform").astype("float32")
-            np.testing.assert_array_equal(layer.bias.detach(), expected)
+            np.testing.assert_array_equal(layer.bias.detach(), expected)  # type: ignore[union-attr]
         else:
             assert layer.bias is None

@@ -71,7 +71,7 @@ def test_copies_are_counted_whatever_the_source(tmp_path: Path, capsys: pytest.C
         == 0
     )
     assert "30 train, 6 test, 9 validation images" in capsys.readouterr().out
-    assert identical(data("shards", out, tmp_path)) == COPIES
+    assert identical(data("parquet", out, tmp_path)) == COPIES
     assert (
         "2 of 6 test images lie in the training split, too, byte for byte: the test accuracy is too high"
         in remarks(found)
