@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from experiment.config import Augment, Experiment
+from experiment.config import Augment, Sampling
 
 
 def generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
@@ -48,15 +48,15 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return generator(seed, "order", epoch).permutation(count)
 
 
-def training_order(experiment: Experiment, epoch: int, labels: np.ndarray) -> np.ndarray:
+def training_order(seed: int, epoch: int, labels: np.ndarray, sampling: Sampling = "shuffle") -> np.ndarray:
     """The positions that an epoch visits, in order, (N,) int64: all of them once, or as `sampling` has it.
 
-    labels: (N,) of the training split. Balanced: classes come equally often, but for one image, and so do
+    labels: (N,) of the training split. balanced: classes come equally often, but for one image, and so do
     the images of a class.
     """
-    if experiment.training.sampling == "shuffle":
-        return epoch_order(experiment.seed, epoch, len(labels))
-    random = generator(experiment.seed, "balanced order", epoch)
+    if sampling == "shuffle":
+        return epoch_order(seed, epoch, len(labels))
+    random = generator(seed, "balanced order", epoch)
     classes = random.permutation(np.unique(labels))  # the first of which get the remainder
     drawn = []
     for place, one in enumerate(classes):

@@ -68,9 +68,7 @@ class Preprocessed(nn.Module):
         self.resize = resize or {"mode": "bilinear", "align_corners": False}
         self.scale, self.offset, self.flipped = scale, offset, flipped
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64)[:, None, None])
-        self.register_buffer(
-            "variance", torch.tensor([0.05, 0.06, 0.07], dtype=torch.float64)[:, None, None]
-        )
+        self.register_buffer("variance", torch.tensor([0.05, 0.06, 0.07], dtype=torch.float64)[:, None, None])
         self.net = nn.Sequential(nn.Conv2d(3, 4, 3), Flatten(), nn.Linear(6 * 6 * 4, CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -327,7 +325,9 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "two_outputs": TwoOutputs,
     "regression": Regression,
     "l2": lambda: Dense(penalty=lambda weight: 1e-2 * weight.square().sum()),
-    "smoothed": lambda: Dense(loss=lambda output, target: F.cross_entropy(output, _classes(target), label_smoothing=0.1)),
+    "smoothed": lambda: Dense(
+        loss=lambda output, target: F.cross_entropy(output, _classes(target), label_smoothing=0.1)
+    ),
     "class_weights": lambda: Dense(loss=weighted_as_keras),
     "adam": lambda: Dense(_adam()),
     "sgd": lambda: Dense(_sgd()),
@@ -369,8 +369,12 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "augmented": lambda: nn.Sequential(nn.Dropout(0.3), Flatten(), nn.Linear(432, CLASSES)),
     "nan": Undefined,
     # Of the loss.
-    "probabilities": lambda: Dense(loss=lambda output, target: F.cross_entropy(F.softmax(output, -1), target)),
-    "smoothing": lambda: Dense(loss=lambda output, target: F.cross_entropy(output, target, label_smoothing=0.1)),
+    "probabilities": lambda: Dense(
+        loss=lambda output, target: F.cross_entropy(F.softmax(output, -1), target)
+    ),
+    "smoothing": lambda: Dense(
+        loss=lambda output, target: F.cross_entropy(output, target, label_smoothing=0.1)
+    ),
     "summed": lambda: Dense(loss=lambda output, target: F.cross_entropy(output, target, reduction="sum")),
     "quartered": lambda: Dense(loss=lambda output, target: F.cross_entropy(output, target) / 4),
     "mean_of_class_weights": lambda: Dense(loss=weighted),

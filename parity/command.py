@@ -15,6 +15,7 @@ from rich.console import Console
 
 from experiment import cli
 from experiment.backbones import BACKBONES
+from experiment.errors import RunError
 from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
@@ -182,7 +183,7 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             with record.kept(findings):
                 mutated = own(arguments, place, findings, record)
         except processes.SideError as error:
-            cli.fail(str(error))
+            raise RunError(str(error)) from error
     return record.conclude(findings, mutated)
 
 
@@ -253,6 +254,7 @@ def _runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Sequence[str
     runs: dict[str, Sequence[str]] = {}
     if "cnn" in arguments.pairs:
         runs["cnn, digits"] = whole_run.CNN
+        runs |= {f"cnn, {name}": options for name, options in whole_run.OPTIMIZERS.items()}
         if arguments.root:
             data = ("--data.name=folder", f"--data.root={arguments.root}")
             runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)

@@ -89,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         random = np.random.default_rng(1)
         inputs = {f"input_{i}": random.uniform(size=(8 * STEPS, *shape)) for i, shape in enumerate(shapes)}
         (out / name).mkdir()
-        np.savez(out / name / "inputs.npz", **inputs)
+        np.savez(out / name / "inputs.npz", **inputs)  # type: ignore[arg-type]
         options = {"inputs_file": str(out / name / "inputs.npz"), "drawn": True, "steps": STEPS}
         modules = {"keras": "pairs.families_keras", "torch": "pairs.families_torch"}
         options |= OPTIONS.get(name, {})

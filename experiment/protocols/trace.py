@@ -79,12 +79,12 @@ class Request:
 
 
 def read(path: Path) -> Request:
-    """The request that a JSON file holds; raises SystemExit(2) for an impossible experiment."""
+    """The request that a JSON file holds; raises ConfigError for an impossible experiment."""
     return request_of(json.loads(path.read_text()))
 
 
 def request_of(values: dict[str, Any]) -> Request:
-    """The request of these nested values; raises SystemExit(2) for an impossible experiment."""
+    """The request of these nested values; raises ConfigError for an impossible experiment."""
     return Request(**{**values, "experiment": cli.experiment_from(values["experiment"])})
 
 
@@ -106,10 +106,9 @@ def run(
     """
     if "--stay" in argv:
         return conversation.serve(lambda values: tracer(request_of(values)))
-    request, out = read(Path(argv[0])), Path(argv[1])
 
     def command() -> int:
-        write(out, *trace(request))
+        write(Path(argv[1]), *trace(read(Path(argv[0]))))
         return 0
 
     return cli.guarded(command)

@@ -200,8 +200,8 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
             function = jax.value_and_grad(trained.compute_loss_and_updates, has_aux=True)
             owned = (trained.trainable_variables, trained.non_trainable_variables, trained.metrics_variables)
             states = [[v.value for v in variables] for variables in owned]
-            adam = [v.value for v in trained.optimizer.variables]
-            (loss, _), gradients = function(*states, x, y, shares, training=True, optimizer_variables=adam)
+            kept = [v.value for v in trained.optimizer.variables]
+            (loss, _), gradients = function(*states, x, y, shares, training=True, optimizer_variables=kept)
             return loss, gradients
         case _:
             outputs = trained(x, training=True)

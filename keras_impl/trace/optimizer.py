@@ -14,6 +14,7 @@ from keras.src.ops.core import cast
 
 from experiment.protocols.trace import Arrays
 from keras_impl.layers import weight_layout
+from keras_impl.optimizers import slots as known_slots
 from keras_impl.trace.recorder import named_leaves
 
 # Optimizers that `parity` knows the steps of; others go by their own names. AdamW is Adam with a decay.
@@ -33,16 +34,14 @@ SETTINGS = (
     "clipvalue",
     "gradient_accumulation_steps",
 )
-# What an optimizer keeps of every weight: the name that both sides give it, and where Keras has it.
-SLOTS = {
-    "momentums": ("_momentums", "momentums", "_m"),
-    "velocities": ("_velocities",),
-    "velocity_hats": ("_velocity_hats",),
-    "norms": ("_u",),
-    "average_gradients": ("_average_gradients",),
-    "accumulators": ("_accumulators",),
-    "accumulated_grads": ("_accumulated_grads",),
-    "accumulated_delta_vars": ("_accumulated_delta_vars",),
+# What an optimizer keeps of every weight beside `keras_impl.optimizers.slots`: how its variables' names end.
+ENDINGS = {
+    "velocity_hats": "_velocity_hat",
+    "norms": "_norm",
+    "average_gradients": "_average_gradient",
+    "accumulators": "_accumulator",
+    "accumulated_grads": "_accumulated_grad",
+    "accumulated_delta_vars": "_accumulated_delta_var",
 }
 
 
@@ -97,10 +96,10 @@ def learning_rate(optimizer: Any) -> float:
 def slots(optimizer: Any) -> dict[str, list[Any]]:
     """What the optimizer keeps, by the names that both sides give it, in the order of the weights."""
     found = {
-        name: next((kept for at in attributes if (kept := getattr(optimizer, at, None))), None)
-        for name, attributes in SLOTS.items()
+        name: [variable for variable in optimizer.variables if variable.name.endswith(ending)]
+        for name, ending in ENDINGS.items()
     }
-    return {name: list(kept) for name, kept in found.items() if kept is not None}
+    return known_slots(optimizer) | {name: variables for name, variables in found.items() if variables}
 
 
 def penalties(model: Any) -> dict[str, dict[str, Any]]:
@@ -181,4 +180,6 @@ def _schedule(optimizer: Any) -> dict[str, str]:
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return {"class": type(rate).__name__, "interval": "step"}
-    return {"class": "a function", "interval": "step"} if callable(rate) and not hasattr(rate, "assign") else {}
+    return (
+        {"class": "a function", "interval": "step"} if callable(rate) and not hasattr(rate, "assign") else {}
+    )

@@ -130,7 +130,7 @@ def in_one_precision() -> Iterator[None]:
 
     def get_raised(identifier: Any) -> Any:
         policy = get(identifier)
-        asked = getattr(policy, "compute_dtype", None)
+        asked = str(getattr(policy, "compute_dtype", ""))
         lower = asked in ("float16", "bfloat16", "float32") and identifier is not None
         return _Raised(asked) if lower and not isinstance(policy, _Raised) else policy
 

@@ -17,8 +17,8 @@ from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from experiment.training.lifecycle import class_weights
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import build_classifier
+from keras_impl.data import build_data
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
 from keras_impl.trace.losses import Loss, loss_of
@@ -76,8 +76,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     experiment = request.experiment
     dataset = load_data(experiment.data, experiment.seed)
     weights = class_weights(experiment, dataset)
-    classifier = Classifier(experiment, len(dataset.class_names))
-    data = DataModule(dataset, experiment)
+    classifier = build_classifier(experiment, len(dataset.class_names))
+    data = build_data(experiment, dataset)
     batches, arrays, plain = [], {}, None
     floatx = keras.config.floatx()
     for epoch in range(2):
@@ -196,7 +196,11 @@ def _shares(losses: Sequence[Loss], part: slice) -> np.ndarray | None:
     weights, targets = losses[0].term.class_weights, losses[0].targets[part]
     if not weights:
         return None
-    classes = targets.argmax(-1) if isinstance(losses[0].function, keras.losses.CategoricalCrossentropy) else targets
+    classes = (
+        targets.argmax(-1)
+        if isinstance(losses[0].function, keras.losses.CategoricalCrossentropy)
+        else targets
+    )
     return np.asarray(weights, keras.config.floatx())[classes]
 
 

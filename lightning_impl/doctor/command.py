@@ -27,9 +27,9 @@ from experiment.protocols.trace import TraceError, user_object
 from experiment.runs.record import Run
 from lightning_impl.doctor.defaults import ARGUMENTS, Finding, of_arguments, of_behaviour
 from lightning_impl.layers.convolution import CONVOLUTIONS, TRANSPOSED
+from lightning_impl.trace.optimizer import configured
 from lightning_impl.trace.recorder import Recording
 from lightning_impl.trace.signature import to_torch
-from lightning_impl.trace.optimizer import configured
 from lightning_impl.trace.target import built
 
 POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)

@@ -164,7 +164,9 @@ def _numbers(subject: Subject) -> Arrays:
         _keep_gradients(subject)
         recording, outputs = subject.record(training=True)
         arrays |= recording.outputs("train")
-        loss = subject.loss(outputs, subject.batches[0][1]) if subject.own_loss is None else subject.loss_at(0)
+        loss = (
+            subject.loss(outputs, subject.batches[0][1]) if subject.own_loss is None else subject.loss_at(0)
+        )
         if loss.requires_grad:
             loss.backward()
         arrays["loss"] = loss.numpy(force=True)
@@ -172,8 +174,7 @@ def _numbers(subject: Subject) -> Arrays:
     model.load_state_dict(before)
     if subject.training.optimizer is not None and loss.requires_grad:
         arrays |= _steps(subject, arrays)
-    if subject.notes:
-        arrays["notes"] = np.array(subject.notes)  # some of which came up just now
+    arrays["notes"] = np.array(subject.notes, dtype=str)  # those of training, too
     return arrays
 
 
@@ -194,8 +195,8 @@ def _steps(subject: Subject, arrays: Arrays) -> Arrays:
         losses.append(loss.item())
         if index == 0:
             steps |= tracing.changed(weights("step", subject), arrays)
-            for name, kept in slots(training.optimizer).items():
-                steps |= of_trained(name, subject, kept)
+            for slot, values in slots(training.optimizer).items():
+                steps |= of_trained(slot, subject, values.get)
     steps["losses"] = np.array(losses)
     return steps | path.arrays() | tracing.changed(weights("final", subject), arrays)
 

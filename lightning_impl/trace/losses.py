@@ -93,7 +93,10 @@ def _binary(output: Tensor, target: Tensor, ending: str, smoothing: float) -> Te
 
 def has_own_loss(model: nn.Module) -> bool:
     """Whether a model is a LightningModule that says how it trains, and leaves the steps to Lightning."""
-    own = isinstance(model, pl.LightningModule) and type(model).training_step is not pl.LightningModule.training_step
+    own = (
+        isinstance(model, pl.LightningModule)
+        and type(model).training_step is not pl.LightningModule.training_step
+    )
     return own and getattr(model, "automatic_optimization", True)
 
 

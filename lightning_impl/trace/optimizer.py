@@ -18,6 +18,7 @@ from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, TraceError
 from lightning_impl import keras_semantics
 from lightning_impl.layers.layer_type import Weights
+from lightning_impl.optimizers import slots as known_slots
 
 # The families that `parity` knows the steps of, by torch's classes; AdamW is an Adam.
 FAMILIES: dict[type, str] = {
@@ -43,24 +44,17 @@ SETTINGS = {
     "momentum_decay": "momentum_decay",
     "maximize": "maximize",
 }
+AS_KERAS = (keras_semantics.Adam, keras_semantics.SGD)  # which take Keras's steps
 State = Mapping[str, Any]
 
-# What an optimizer keeps of every weight: Keras's name, and Keras's form of it from torch's state and group.
+# What an optimizer keeps of every weight beside `lightning_impl.optimizers.slots`: Keras's name, and Keras's
+# form of it from torch's state and group.
 SLOTS: dict[str, dict[str, tuple[str, Callable[[Tensor, State], Tensor]]]] = {
-    "Adam": {
-        "momentums": ("exp_avg", lambda kept, group: kept),
-        "velocities": ("exp_avg_sq", lambda kept, group: kept),
-        "velocity_hats": ("max_exp_avg_sq", lambda kept, group: kept),
-    },
-    "Nadam": {
-        "momentums": ("exp_avg", lambda kept, group: kept),
-        "velocities": ("exp_avg_sq", lambda kept, group: kept),
-    },
+    "Adam": {"velocity_hats": ("max_exp_avg_sq", lambda kept, group: kept)},
     "Adamax": {
         "momentums": ("exp_avg", lambda kept, group: kept),
         "norms": ("exp_inf", lambda kept, group: kept - group["eps"]),  # torch adds it within, Keras after
     },
-    "SGD": {"momentums": ("momentum_buffer", lambda kept, group: -group["lr"] * kept)},
     "RMSprop": {
         "velocities": ("square_avg", lambda kept, group: kept),
         "momentums": ("momentum_buffer", lambda kept, group: group["lr"] * kept),
@@ -186,7 +180,8 @@ def configured(model: nn.Module) -> tuple[list[Any], list[dict[str, Any]]]:
     schedulers = schedulers if isinstance(schedulers, tuple | list) else [schedulers]
     default = {"interval": "epoch", "frequency": 1}
     return optimizers, [
-        {**default, **one} if isinstance(one, Mapping) else {**default, "scheduler": one} for one in schedulers
+        {**default, **one} if isinstance(one, Mapping) else {**default, "scheduler": one}
+        for one in schedulers
     ]
 
 
@@ -200,7 +195,9 @@ def facts(training: Training, weights: Mapping[str, Weights]) -> dict[str, Any]:
     if optimizer is None:
         return {}
     groups = [_settings(optimizer, group) for group in optimizer.param_groups]
-    largest = max(groups, key=lambda one: sum(p.numel() for p in optimizer.param_groups[groups.index(one)]["params"]))
+    largest = max(
+        groups, key=lambda one: sum(p.numel() for p in optimizer.param_groups[groups.index(one)]["params"])
+    )
     group_of = {
         id(p): settings
         for settings, group in zip(groups, optimizer.param_groups, strict=True)
@@ -226,7 +223,7 @@ def facts(training: Training, weights: Mapping[str, Weights]) -> dict[str, Any]:
     return {
         "class": type(optimizer).__name__,
         "family": family(optimizer),
-        "form": "keras" if isinstance(optimizer, keras_semantics.Adam) else "torch",
+        "form": "keras" if isinstance(optimizer, AS_KERAS) else "torch",
         "settings": {**main, **training.clipping},
         "overrides": overrides,
         "schedule": schedule,
@@ -239,18 +236,17 @@ def family(optimizer: Any) -> str:
     return stock or ("Lion" if type(optimizer).__name__ == "Lion" else "")
 
 
-def slots(optimizer: Any) -> dict[str, Callable[[Tensor], Tensor | None]]:
-    """For each thing that the optimizer keeps, by Keras's name, a parameter's, in Keras's form."""
-    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-
-    def kept(key: str, form: Callable[[Tensor, State], Tensor], parameter: Tensor) -> Tensor | None:
-        value = optimizer.state[parameter].get(key) if parameter in optimizer.state else None
-        return None if value is None else form(value, groups[id(parameter)])
-
-    return {
-        name: (lambda parameter, key=key, form=form: kept(key, form, parameter))
-        for name, (key, form) in SLOTS.get(family(optimizer), {}).items()
-    }
+def slots(optimizer: Any) -> dict[str, dict[Tensor, Tensor]]:
+    """What the optimizer keeps, by Keras's name and parameter, in Keras's form."""
+    found = known_slots(optimizer)
+    for name, (key, form) in SLOTS.get(family(optimizer), {}).items():
+        found[name] = {
+            parameter: form(kept, group)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if (kept := optimizer.state.get(parameter, {}).get(key)) is not None
+        }
+    return {name: values for name, values in found.items() if values}
 
 
 class Path:
@@ -263,7 +259,9 @@ class Path:
 
     def __init__(self, weights: Mapping[str, Weights], optimizer: Any) -> None:
         trained = {
-            key: parameters[0] for key, parameters in _parameters(weights).items() if parameters[0].requires_grad
+            key: parameters[0]
+            for key, parameters in _parameters(weights).items()
+            if parameters[0].requires_grad
         }
         unique = {id(parameter): (key, parameter) for key, parameter in reversed(trained.items())}
         self._parameters = [(k, p) for k, p in reversed(unique.values()) if p.is_leaf]
@@ -321,13 +319,13 @@ class Path:
 
 @contextmanager
 def exact_settings() -> Iterator[None]:
-    """Keras's Adam takes its betas exactly, as the traced Keras model's does in float64."""
-    with patch.object(keras_semantics.Adam, "_as_torch", _exactly_as_torch):
+    """`keras_semantics` keeps the digits of an optimizer's settings, as the traced Keras model does."""
+    exact = staticmethod(float)
+    with (
+        patch.object(keras_semantics.optimizers, "as_tensorflow", float),
+        patch.object(keras_semantics.SGD, "rounded", exact),
+    ):
         yield
-
-
-def _exactly_as_torch(adam: Any, group: dict[str, Any], t: int) -> tuple[float, float]:
-    return 1.0, group["eps"] / float(1 - group["betas"][1] ** t) ** 0.5
 
 
 def _settings(optimizer: Any, group: State) -> dict[str, Any]:
@@ -336,7 +334,8 @@ def _settings(optimizer: Any, group: State) -> dict[str, Any]:
         settings["initial_accumulator_value"] = optimizer.defaults["initial_accumulator_value"]
     if "betas" in group:
         settings["beta_1"], settings["beta_2"] = map(float, group["betas"])
-    decoupled = group.get("decoupled_weight_decay", False) or family(optimizer) == "Lion"
+    by_class = isinstance(optimizer, keras_semantics.SGD) or family(optimizer) == "Lion"
+    decoupled = group.get("decoupled_weight_decay", False) or by_class
     return settings | {
         "weight_decay": float(group.get("weight_decay", 0.0)),
         "decay": "decoupled" if decoupled else "coupled",

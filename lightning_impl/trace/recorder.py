@@ -216,8 +216,8 @@ class Recording(TorchFunctionMode):
             name = f"{which}#{self._calls[f'{which}#']}"
         else:
             name = self._named(name, weights)
-        if marks[main].rows is not None:
-            self.flattened[name] = marks[main].rows
+        if (rows := marks[main].rows) is not None:
+            self.flattened[name] = rows
         self._note_channels(entry, marks[main], given[main])
         self._set_channels(outputs[0], entry)
         hidden = entry.output(owner, outputs[0]) is None

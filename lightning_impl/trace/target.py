@@ -16,14 +16,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from experiment import randomness
-from experiment.config import Experiment
 from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from experiment.training.lifecycle import class_weights
-from lightning_impl.classifier import Classifier
-from lightning_impl.data import DataModule
+from lightning_impl.classifier import build_classifier
+from lightning_impl.data import Batch, build_data
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
@@ -124,22 +123,22 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     device = torch.device("cuda" if use_gpu(experiment) else "cpu")
     dataset = load_data(experiment.data, experiment.seed)
     weights = class_weights(experiment, dataset)
-    classifier = Classifier(experiment.model_dump(), len(dataset.class_names), weights).to(device)
-    data = DataModule(dataset, experiment, device, torch.get_default_dtype())
+    classifier = build_classifier(experiment, len(dataset.class_names), weights).to(device)
+    data = build_data(experiment, dataset, device)
     batches: list[tuple[Tensor, Tensor]] = []
     arrays: Arrays = {}
     loader: Any = data.train_dataloader()
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
-        plain = [data.on_after_batch_transfer(batch, 0) for batch in loader]
+        plain: list[Batch] = [data.on_after_batch_transfer(batch, 0) for batch in loader]
         arrays |= trace.epoch(
-            epoch, [(images.movedim(1, -1).numpy(force=True), labels.numpy()) for images, labels in plain]
+            epoch, [(batch.images.movedim(1, -1).numpy(force=True), batch.labels.numpy()) for batch in plain]
         )
-        for step, (images, labels) in enumerate(plain):
+        for batch in plain:
             if len(batches) < max(request.steps, 1):
-                batches.append((data.augmented(images, epoch, step).to(device), labels.to(device)))
+                batches.append((data.augmented(batch).to(device), batch.labels.to(device)))
     loader.sampler.set_epoch(0)
-    first = data.on_after_batch_transfer(next(iter(loader)), 0)[0].to(device)
+    first = data.on_after_batch_transfer(next(iter(loader)), 0).images.to(device)
     arrays["data/augmented"] = batches[0][0].movedim(1, -1).numpy(force=True)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

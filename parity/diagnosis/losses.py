@@ -84,7 +84,11 @@ def explain(pair: Pair) -> Explanation | None:
         return None
     loss = float(pair.torch["loss"]) - 0.0
     if not np.isfinite(loss) or not np.isfinite(pair.keras["loss"]):
-        sides = [name for name, side in (("Keras's", pair.keras), ("torch's", pair.torch)) if not np.isfinite(side["loss"])]
+        sides = [
+            name
+            for name, side in (("Keras's", pair.keras), ("torch's", pair.torch))
+            if not np.isfinite(side["loss"])
+        ]
         return Explanation(
             f"{' and '.join(sides)} loss is NaN or infinite",
             f"torch's {loss:g} for Keras's {float(pair.keras['loss']):g}",
@@ -116,7 +120,9 @@ def of_classes(case: Classified) -> Iterator[Explanation]:
             if case.twice
             else "torch's cross_entropy takes probabilities for logits: the softmax acts twice (double softmax)",
             "the crossentropy of the softmax of the softmax has this value and these gradients",
-            "from_logits=False in Keras" if case.twice else "give logits to cross_entropy, without a softmax before",
+            "from_logits=False in Keras"
+            if case.twice
+            else "give logits to cross_entropy, without a softmax before",
         )
     if case.shares is not None:
         yield from _of_shares(case)
@@ -192,7 +198,9 @@ def _classified(pair: Pair, term: dict[str, Any], loss: float) -> Classified:
     ended = pair.keras.endings[0] == "softmax"
     with np.errstate(divide="ignore"):
         logits = (np.log(outputs) if ended else outputs).reshape(-1, classes)
-    targets = targets.argmax(-1) if targets.ndim == outputs.ndim and targets.shape == outputs.shape else targets
+    targets = (
+        targets.argmax(-1) if targets.ndim == outputs.ndim and targets.shape == outputs.shape else targets
+    )
     features, bias, kernel = _head(pair, classes)
     return Classified(
         logits,
@@ -293,7 +301,10 @@ def _of_several(pair: Pair, loss: float) -> Explanation | None:
     told = ", ".join(f"{weight:g}" for weight in weights)
     for cause, others in (
         ("torch's loss leaves out the loss weights of the outputs", np.ones(len(each))),
-        ("torch's loss is the mean of the outputs' losses, not their weighted sum", np.ones(len(each)) / len(each)),
+        (
+            "torch's loss is the mean of the outputs' losses, not their weighted sum",
+            np.ones(len(each)) / len(each),
+        ),
         *((f"torch's loss is that of output {i} alone", np.eye(len(each))[i]) for i in range(len(each))),
     ):
         if not np.allclose(weights, others) and _near(float(each @ others), loss):

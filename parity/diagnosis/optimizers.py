@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from parity.diagnosis.optimizer_steps import RULES, Way, complete, walk
+from parity.diagnosis.optimizer_steps import Way, complete, walk
 from parity.diagnosis.patterns import LEFT, Explanation
 from parity.traces.pair import Pair
 
@@ -133,14 +133,18 @@ def _by_settings(both: Optimizers) -> Explanation | None:
     keras_way = both.walked(theirs, rates[True], both.family)
     if both.apart(keras_way, both.values) <= max(EXACT * both.moved, FELT * 1e-2):
         return None  # the steps are the same
-    names = sorted({name for key in theirs for name in theirs[key] if theirs[key][name] != ours[key].get(name)})
+    names = sorted(
+        {name for key in theirs for name in theirs[key] if theirs[key][name] != ours[key].get(name)}
+    )
     names += [] if np.allclose(*rates.values(), rtol=1e-12, atol=0) else ["rates"]
     effects: dict[str, float] = {}
     either: dict[str, float] = {}
     for name in names:
         mixed = {key: {**ours[key], name: theirs[key].get(name)} for key in ours}
         rate = rates[name == "rates"]
-        effects[name] = both.apart(both.walked(mixed if name != "rates" else ours, rate, both.family), both.values)
+        effects[name] = both.apart(
+            both.walked(mixed if name != "rates" else ours, rate, both.family), both.values
+        )
         alone = {key: {**theirs[key], name: ours[key].get(name)} for key in ours}
         rate = rates[name != "rates"]
         other = both.apart(both.walked(alone if name != "rates" else theirs, rate, both.family), keras_way)
@@ -152,7 +156,10 @@ def _by_settings(both: Optimizers) -> Explanation | None:
     if not felt:
         return None
     words = [_words(both, name, theirs, ours, rates) for name in felt]
-    evidence = "; ".join(f"{cause.evidence} moves weights by {effects[name]:.1e}" for name, cause in zip(felt, words, strict=True))
+    evidence = "; ".join(
+        f"{cause.evidence} moves weights by {effects[name]:.1e}"
+        for name, cause in zip(felt, words, strict=True)
+    )
     return Explanation(
         "; ".join(cause.cause for cause in words),
         f"{evidence}; with Keras's settings reckoned so, torch's steps come out",
@@ -208,7 +215,11 @@ def _words(
         return _of_rates(both, rates)
     parted = [key for key in theirs if theirs[key].get(name) != ours[key].get(name)]
     keras, torch = theirs[parted[0]].get(name), ours[parted[0]].get(name)
-    some = f" (of {', '.join(parted[:3])}{', ...' if len(parted) > 3 else ''})" if len(parted) < len(theirs) else ""
+    some = (
+        f" (of {', '.join(parted[:3])}{', ...' if len(parted) > 3 else ''})"
+        if len(parted) < len(theirs)
+        else ""
+    )
     if name in WORDS:
         cause, change = WORDS[name](both, keras, torch)
     else:
@@ -270,8 +281,9 @@ def _decay(both: Optimizers, keras: str, torch: str) -> tuple[str, str]:
         return (
             f"weight decay is decoupled in Keras's {both.keras['class']}, coupled to the gradient (an L2 penalty) "
             f"in torch's {both.torch['class']}",
-            "torch.optim.AdamW, or decoupled_weight_decay=True" if both.family == "Adam" else
-            "multiply the weights by 1 - lr * weight_decay before each step, with weight_decay=0",
+            "torch.optim.AdamW, or decoupled_weight_decay=True"
+            if both.family == "Adam"
+            else "multiply the weights by 1 - lr * weight_decay before each step, with weight_decay=0",
         )
     return "weight decay is coupled to the gradient in Keras, decoupled in torch", "torch.optim.Adam"
 
@@ -296,8 +308,14 @@ def _accumulated(both: Optimizers, keras: Any, torch: Any) -> tuple[str, str]:
 
 def _factor(both: Optimizers, keras: Any, torch: Any) -> tuple[str, str]:
     if torch == 0:
-        return "no parameter group of torch's optimizer has some of the weights: they never move", "pass them all"
-    return "a parameter group has another learning rate, Keras's optimizer has one for all", "lr of the first group"
+        return (
+            "no parameter group of torch's optimizer has some of the weights: they never move",
+            "pass them all",
+        )
+    return (
+        "a parameter group has another learning rate, Keras's optimizer has one for all",
+        "lr of the first group",
+    )
 
 
 def _initial(both: Optimizers, keras: Any, torch: Any) -> tuple[str, str]:
@@ -329,7 +347,9 @@ WORDS: dict[str, Callable[[Optimizers, Any, Any], tuple[str, str]]] = {
         "each variable's gradient by its norm (clipnorm)",
         "in configure_gradient_clipping: nn.utils.clip_grad_norm_ of each parameter by itself, to {}",
     ),
-    "global_clipnorm": _clip("all gradients by their norm (global_clipnorm)", "Trainer(gradient_clip_val={})"),
+    "global_clipnorm": _clip(
+        "all gradients by their norm (global_clipnorm)", "Trainer(gradient_clip_val={})"
+    ),
     "clipvalue": _clip(
         "gradients by value (clipvalue)", 'Trainer(gradient_clip_val={}, gradient_clip_algorithm="value")'
     ),

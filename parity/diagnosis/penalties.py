@@ -80,13 +80,15 @@ def explain(pair: Pair) -> Explanation | None:
         and np.isclose(apart[key].l1, -found.get("l1", 0.0), rtol=1e-3, atol=1e-12)
         for key, found in theirs.items()
     )
-    named = "; ".join(
-        f"{key}: {_told(factors)}" for key, factors in list(apart.items())[:3]
-    ) + ("; ..." if len(apart) > 3 else "")
+    named = "; ".join(f"{key}: {_told(factors)}" for key, factors in list(apart.items())[:3]) + (
+        "; ..." if len(apart) > 3 else ""
+    )
     if theirs.keys() == apart.keys() and left_out:
         return _left_out(pair, theirs, named)
     norm = " and ".join(
-        word for word, which in (("L2", "l2"), ("L1", "l1")) if any(abs(getattr(f, which)) > 0 for f in apart.values())
+        word
+        for word, which in (("L2", "l2"), ("L1", "l1"))
+        if any(abs(getattr(f, which)) > 0 for f in apart.values())
     )
     if not theirs:
         return Explanation(
@@ -104,8 +106,10 @@ def explain(pair: Pair) -> Explanation | None:
 
 def _left_out(pair: Pair, theirs: Mapping[str, Mapping[str, float]], named: str) -> Explanation:
     facts = pair.torch.optimizer
-    norm = "L1L2" if any(f.get("l1") and f.get("l2") for f in theirs.values()) else (
-        "L1" if any(f.get("l1") for f in theirs.values()) else "L2"
+    norm = (
+        "L1L2"
+        if any(f.get("l1") and f.get("l2") for f in theirs.values())
+        else ("L1" if any(f.get("l1") for f in theirs.values()) else "L2")
     )
     settings = complete(facts) if facts else {"weight_decay": 0.0, "decay": ""}
     decay, how = settings["weight_decay"], settings["decay"]
@@ -121,7 +125,9 @@ def _left_out(pair: Pair, theirs: Mapping[str, Mapping[str, float]], named: str)
         place = f"decoupled in {facts['class']} (torch), which moves the weights and no gradient"
     change = squared + ", with weight_decay=0"
     if norm == "L2" and how == "coupled":
-        change += f"; or weight_decay={2 * factors['l2']:g} (twice Keras's factor) for {first} and the like alone"
+        change += (
+            f"; or weight_decay={2 * factors['l2']:g} (twice Keras's factor) for {first} and the like alone"
+        )
     return Explanation(f"an {norm} penalty in the loss (Keras) for weight_decay {place}", evidence, change)
 
 
@@ -146,7 +152,9 @@ def _factors(pair: Pair) -> dict[str, Factors]:
             if value.size < 3 or np.abs(columns @ fitted - difference).max() > LEFT * largest:
                 return {}
             sizes = np.abs(fitted) * np.abs(columns).max(0)
-            l2, l1 = (float(f) if size > LEFT * largest else 0.0 for f, size in zip(fitted, sizes, strict=True))
+            l2, l1 = (
+                float(f) if size > LEFT * largest else 0.0 for f, size in zip(fitted, sizes, strict=True)
+            )
             apart[f"{layer}/{weight}"] = Factors(l2, l1)
     return apart
 

@@ -54,7 +54,11 @@ def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanati
 def _scaled(ratio: float) -> Explanation:
     """What a factor of the whole loss may be."""
     parts = 1 / ratio
-    divided = f", as for {round(parts)} accumulated batches" if 1.5 < parts < 65 and abs(parts - round(parts)) < 1e-6 else ""
+    divided = (
+        f", as for {round(parts)} accumulated batches"
+        if 1.5 < parts < 65 and abs(parts - round(parts)) < 1e-6
+        else ""
+    )
     return Explanation(
         f"the loss is scaled otherwise{divided}",
         f"every gradient is {ratio:.6g} times Keras's",
@@ -82,7 +86,7 @@ def _held(pair: Pair) -> Explanation | None:
 def of_one_step(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     """BatchNorm's momentum or its variance, or the way in which Adam is written."""
     for layer in pair.names:
-        if "moving_variance" in pair.weights(layer):
+        if any(f"{layer}/moving" in check.quantity for check in failed):
             found = _statistics(layer, pair)
             if found is not None:
                 return found

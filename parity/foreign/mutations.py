@@ -47,7 +47,17 @@ RIGHT = {
         name: Fault(name)
         for name in (
             *("convolutional", "frozen", "preprocessed", "backbone", "transposed", "lstm", "gru", "dense"),
-            *("two_outputs", "regression", "l2", "smoothed", "adam", "sgd", "momentum", "nesterov", "scheduled"),
+            *(
+                "two_outputs",
+                "regression",
+                "l2",
+                "smoothed",
+                "adam",
+                "sgd",
+                "momentum",
+                "nesterov",
+                "scheduled",
+            ),
             *("clipnorm", "global_clipnorm", "clipvalue", "accumulated", "adadelta", "nadam"),
         )
     },
@@ -90,7 +100,9 @@ FAULTS = {
     "unweighted_outputs": Fault("two_outputs", "loss weights"),
     "summed_squares": Fault("regression", "the sum of the squared errors"),
     "absolute": Fault("regression", "the mean absolute error"),
-    "coupled_decay": Fault("l2", "an L2 penalty in the loss (Keras) for weight_decay coupled in Adam (torch)"),
+    "coupled_decay": Fault(
+        "l2", "an L2 penalty in the loss (Keras) for weight_decay coupled in Adam (torch)"
+    ),
     "decoupled_decay": Fault("l2", "decoupled in AdamW (torch)"),
     "penalty_factor": Fault("l2", "penalty has another factor"),
     "without_l1": Fault("l1", "leaves out Keras's L1 penalty"),
@@ -185,11 +197,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def show(outcome: Outcome) -> None:
         good = outcome.named if outcome.fault.words else not outcome.caught
-        print(f"{'ok' if good else 'MISSED':<7}{outcome.name:<24}{outcome.verdict.seconds:5.1f} s  {outcome.said}", flush=True)
+        print(
+            f"{'ok' if good else 'MISSED':<7}{outcome.name:<24}{outcome.verdict.seconds:5.1f} s  {outcome.said}",
+            flush=True,
+        )
 
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         outcomes = run(right | faults, Path(folder), watch=show)
-    wrong = [o for o in outcomes if o.caught and o.name in right or not o.named and o.name in faults]
+    wrong = [o for o in outcomes if (o.caught and o.name in right) or (not o.named and o.name in faults)]
     if faults:
         print(f"mutation score of foreign pairs {score(o for o in outcomes if o.name in faults):.0%}")
     return 1 if wrong else 0

@@ -107,7 +107,11 @@ def _in_float64(
     weights = _weights(request, pair, keras, torch, findings)
     climb.climb(request.name, pair, "tensorflow", Place(keras.out, request.device, _unseen), findings)
     computation = _computation(findings, pair)
-    notes = [*pair.notes, *(note for kind in (statistics, random_layers, penalties) for note in kind.notes(pair)), *pair.matching.notes]
+    notes = [
+        *pair.notes,
+        *(note for kind in (statistics, random_layers, penalties) for note in kind.notes(pair)),
+        *pair.matching.notes,
+    ]
     return Verdict(weights, computation, notes, findings.rungs), pair
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiment.optimizers import SLOTS
 from parity.checks import Check, compare
 from parity.diagnosis import penalties, random_layers, statistics
 from parity.diagnosis.settings import differing, plain
@@ -127,7 +128,9 @@ def _with_decay(pair: Pair, tolerance: float) -> list[Check]:
             for weight, found in both.items()
             if found is not None
         }
-        largest = max((float(np.abs(keras).max(initial=0.0)) for keras, _ in arrays.values()), default=0.0) or 1.0
+        largest = (
+            max((float(np.abs(keras).max(initial=0.0)) for keras, _ in arrays.values()), default=0.0) or 1.0
+        )
         checks += [
             compare(f"{layer}/{weight} with decay", keras / largest, torch / largest, tolerance)
             for weight, (keras, torch) in arrays.items()
@@ -136,15 +139,15 @@ def _with_decay(pair: Pair, tolerance: float) -> list[Check]:
 
 
 def one_step(pair: Pair) -> list[Check]:
-    """After one step: every weight and statistic, and what both optimizers keep: Adam's two moments.
+    """After one step: every weight and statistic, and what the optimizer keeps of each weight.
 
     In float32 a weight counts where its gradient is at least `FIRM` of its layer's largest: Adam divides a
     gradient by its own size, and of the others that leaves the sign of rounding noise.
     """
     checks = _of_weights(pair, "step", "one step", scaled=False, firm=pair.precision == "float32")
-    for moment in _slots(pair):
-        # Adam's moments after one step are the gradient and its square, times a constant.
-        checks += _of_weights(pair, moment, "loss and gradients", scaled=True, label=f"{moment} of ")
+    for slot in _slots(pair):
+        # After one step they are the gradient, or its square, times a constant.
+        checks += _of_weights(pair, slot, "loss and gradients", scaled=True, label=f"{slot} of ")
     if not checks:  # of gradients that are gathered for a later step, or of a model that is all frozen
         checks = [Check("weights that the first step moves", 0.0, 0.0, "none on either side")]
     return checks
@@ -173,9 +176,7 @@ RUNGS: dict[str, Callable[[Pair], list[Check]]] = {
     "trajectory": trajectory,
 }
 FIRM = 1e-2
-SLOTS = (
-    "momentums",
-    "velocities",
+FURTHER_SLOTS = (  # of a user's optimizer
     "velocity_hats",
     "norms",
     "average_gradients",
@@ -213,9 +214,9 @@ def _of_weights(
 def _slots(pair: Pair) -> Sequence[str]:
     """What both sides' optimizers keep of each weight."""
     if not pair.foreign:
-        return SLOTS[:2]  # Adam's, which both sides must have
+        return SLOTS  # which both sides must have
     kept = [{key.split("/")[0] for key in side.keys} for side in (pair.keras, pair.torch)]
-    return [name for name in SLOTS if name in kept[0] & kept[1]]
+    return [name for name in (*SLOTS, *FURTHER_SLOTS) if name in kept[0] & kept[1]]
 
 
 def _same(quantity: str, keras: Any, torch: Any) -> Check:
