@@ -73,7 +73,7 @@ def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
 
 def describe(subject: Subject) -> dict[str, Any]:
     """The model's layers in the order in which they act, and its parameter counts; raises TraceError."""
-    recording, _ = subject.record(training=False)
+    recording, _ = subject.scan()
     layers = [
         {
             "name": one.name,
@@ -87,6 +87,12 @@ def describe(subject: Subject) -> dict[str, Any]:
             "computed": [name for name, weight in weights.items() if weight.is_computed],
         }
         for one in recording.seen
+    ]
+    subject.notes += [
+        f"torch computes the {weight} of {layer['name']} from other parameters: it is compared and loaded as "
+        "computed, and trained by these"
+        for layer in layers
+        for weight in layer["computed"]
     ]
     seen = {one.name for one in recording.seen}
     untouched, uncovered = _left_over(subject)
@@ -176,6 +182,7 @@ def _numbers(subject: Subject) -> Arrays:
             for slot, values in slots(optimizer).items():
                 arrays |= of_trained(slot, subject, values.get)
     arrays["losses"] = np.array(losses)
+    arrays["notes"] = np.array(subject.notes, dtype=str)  # those of training, too
     return arrays | tracing.changed(weights("final", subject), arrays)
 
 
