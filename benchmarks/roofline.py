@@ -1,4 +1,4 @@
-"""What the hardware would allow: a model of a training step's work, beside ceilings measured on the machine.
+"""The roofline: a model of a training step's work, beside ceilings measured on the machine.
 
 The roofline of Williams, Waterman and Patterson (Communications of the ACM 52, 2009): a step takes at least
 its arithmetic at the rate of a large matrix product, and at least its memory traffic at that of a large copy.

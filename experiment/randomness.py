@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from experiment.config import Augment, Experiment
+from experiment.config import Augment, Sampling
 
 
 def generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
@@ -48,15 +48,15 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return generator(seed, "order", epoch).permutation(count)
 
 
-def training_order(experiment: Experiment, epoch: int, labels: np.ndarray) -> np.ndarray:
+def training_order(seed: int, epoch: int, labels: np.ndarray, sampling: Sampling = "shuffle") -> np.ndarray:
     """The positions that an epoch visits, in order, (N,) int64: all of them once, or as `sampling` has it.
 
-    labels: (N,) of the training split. Balanced: classes come equally often, but for one image, and so do
+    labels: (N,) of the training split. balanced: classes come equally often, but for one image, and so do
     the images of a class.
     """
-    if experiment.training.sampling == "shuffle":
-        return epoch_order(experiment.seed, epoch, len(labels))
-    random = generator(experiment.seed, "balanced order", epoch)
+    if sampling == "shuffle":
+        return epoch_order(seed, epoch, len(labels))
+    random = generator(seed, "balanced order", epoch)
     classes = random.permutation(np.unique(labels))  # the first of which get the remainder
     drawn = []
     for place, one in enumerate(classes):
@@ -158,9 +158,12 @@ def _number(purpose: str) -> int:
 def targets(seed: int, shape: tuple[int, ...], loss: str) -> np.ndarray:
     """What a traced model of unknown purpose is trained towards: the same on both sides.
 
-    shape: of the model's output. Returns class numbers (N,) int64 for crossentropy, float64 `shape` for mse.
+    shape: of the model's output (N, ..., C). Returns class numbers (N, ...) int64 for crossentropy, else
+    float64 of `shape`: zeros and ones for binary, normal for a regression.
     """
     random = generator(seed, "targets")
     if loss == "crossentropy":
-        return random.integers(shape[-1], size=shape[0])
+        return random.integers(shape[-1], size=shape[:-1])
+    if loss == "binary":
+        return random.integers(2, size=shape).astype(np.float64)
     return random.standard_normal(shape)

@@ -53,18 +53,10 @@ def affine(images: Tensor, matrices: np.ndarray) -> Tensor:
 
     images: float (N, C, S, S). matrices: (N, 2, 3) of `experiment.randomness.affine_matrices`, pixels.
     """
-    return resample(images, torch.from_numpy(sampling(matrices, images.shape[-1])).to(images))
-
-
-def sampling(matrices: np.ndarray, size: int) -> np.ndarray:
-    """The matrices in affine_grid's coordinates: -1 and 1 are the image's edges (align_corners=False)."""
-    linear = matrices[:, :, :2]
+    size, linear = images.shape[-1], matrices[:, :, :2]
+    # In affine_grid's coordinates -1 and 1 are the image's edges (align_corners=False).
     offset = (2 * matrices[:, :, 2] + linear.sum(-1) * (size - 1) + 1) / size - 1
-    return np.concatenate([linear, offset[:, :, None]], -1)
-
-
-def resample(images: Tensor, theta: Tensor) -> Tensor:
-    """`affine` under the matrices (N, 2, 3) of `sampling`, where the images are."""
+    theta = torch.from_numpy(np.concatenate([linear, offset[:, :, None]], -1)).to(images)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from experiment import cli
 from experiment.backbones import BACKBONES
+from experiment.errors import RunError
 from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
@@ -25,6 +26,21 @@ from parity.ladder import climb, mutations, pairs, whole_run
 from parity.ladder.climb import COMBINATIONS, Findings, Place
 from parity.report.reporter import Record
 
+RULES = """\
+a rule for layers of your own, for --layer Scale=rules_keras:scale --layer Scale=rules_torch:scale, each side
+taking those that it can import:
+
+    # rules_keras.py: a weight is a variable, or (variable, function that takes its array to another layout)
+    def scale(layer):
+        return {"kind": "Scale", "settings": {"power": layer.power}, "weights": {"gamma": layer.gamma}}
+
+    # rules_torch.py: a weight is a parameter's name, or (name, function that takes it to Keras's layout)
+    def scale(module):
+        gamma = ("gamma", lambda gamma: gamma.reshape(-1))
+        return {"kind": "Scale", "settings": {"power": module.power}, "weights": {"gamma": gamma}}
+
+Layers of one kind whose weights have the same names and shapes are matched, and their settings compared.
+"""
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
 
 
@@ -42,6 +58,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="parity",
         description="Prove that two models are the same, from structure to whole training runs. Other "
         f"commands: {', '.join(COMMANDS)}.",
+        epilog=RULES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
@@ -67,9 +85,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     users = parser.add_argument_group("your own pair")
     users.add_argument("--keras", metavar="PKG.MOD:BUILD", help="builds the Keras model (or a .keras file)")
     users.add_argument("--torch", metavar="PKG.MOD:BUILD", help="builds the torch module")
-    users.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="of one input, channels last")
-    users.add_argument("--inputs", type=Path, metavar="FILE.npy", help="inputs instead, batch first")
-    users.add_argument("--loss", choices=("auto", "crossentropy", "mse"), default="auto")
+    users.add_argument(
+        "--input-shape",
+        type=int,
+        nargs="+",
+        action="append",
+        metavar="N",
+        help="of one input without the batch, channels last; of several, once for each",
+    )
+    users.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="FILE",
+        help="inputs instead, batch first: an array (.npy), or several by name or in order (.npz)",
+    )
+    users.add_argument(
+        "--loss",
+        choices=("auto", "crossentropy", "binary", "mse", "compiled"),
+        default="auto",
+        help="of each output (default: by its activation and shape); compiled: the Keras model's own",
+    )
     users.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
     users.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam where none is configured")
     users.add_argument(
@@ -78,6 +113,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=[],
         metavar="TORCH=KERAS",
         help="whose layer is whose (may be repeated)",
+    )
+    users.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="CLASS=PKG.MOD:RULE",
+        help="how to compare layers of a class that has no rule (may be repeated); see below",
     )
     users.add_argument(
         "--precision",
@@ -99,6 +141,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--torch {arguments.torch}: write package.module:function")
     if any("=" not in one for one in arguments.map):
         parser.error("--map takes TORCH_LAYER=KERAS_LAYER")
+    if wrong := [rule for rule in arguments.layer if "=" not in rule or ":" not in rule.split("=")[1]]:
+        parser.error(f"--layer {wrong[0]}: write CLASS=package.module:rule")
     if arguments.steps < 1:
         parser.error("--steps must be at least 1")
     if arguments.inputs and not arguments.inputs.is_file():
@@ -139,7 +183,7 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             with record.kept(findings):
                 mutated = own(arguments, place, findings, record)
         except processes.SideError as error:
-            cli.fail(str(error))
+            raise RunError(str(error)) from error
     return record.conclude(findings, mutated)
 
 
@@ -172,10 +216,16 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     findings = Findings()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        inputs = Path(folder) / "inputs.npy"
-        own = arguments.inputs
-        np.save(inputs, read(own) if own else drawn(arguments.input_shape, arguments.steps))
-        options = {"inputs_file": str(inputs), "steps": arguments.steps, "loss_name": arguments.loss}
+        inputs, own = Path(folder) / "inputs.npz", arguments.inputs
+        arrays = read(own) if own else drawn(arguments.input_shape, arguments.steps)
+        np.savez(inputs, **arrays)  # type: ignore[arg-type]
+        options = {
+            "inputs_file": str(inputs),
+            "drawn": arguments.inputs is None,
+            "steps": arguments.steps,
+            "loss_name": arguments.loss,
+            "rules": arguments.layer,
+        }
         given = dict(pair.split("=", 1) for pair in arguments.map)
         request = prove_pair.Request(
             arguments.keras,
@@ -204,6 +254,7 @@ def _runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Sequence[str
     runs: dict[str, Sequence[str]] = {}
     if "cnn" in arguments.pairs:
         runs["cnn, digits"] = whole_run.CNN
+        runs |= {f"cnn, {name}": options for name, options in whole_run.OPTIMIZERS.items()}
         if arguments.root:
             data = ("--data.name=folder", f"--data.root={arguments.root}")
             runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)

@@ -9,8 +9,10 @@ import pytest
 
 from experiment.backbones import BACKBONES
 from experiment.data.pretrained import base_weights
+from experiment.optimizers import OPTIMIZERS, Name
 from experiment.runs.record import HISTORY, Run, step_losses
 from parity.checks import compare, table
+from parity.ladder import whole_run
 from parity.ladder.pairs import weights
 from parity.ladder.whole_run import CNN, HEAD, compare_runs, diagnose, train, train_both
 
@@ -28,6 +30,23 @@ def test_cnn_trains_the_same(cnn: dict[str, Run]) -> None:
     assert len(step_losses(cnn["keras"])) == 23 * 14, "13 full batches and a partial one"
     assert len({row["learning_rate"] for row in rows}) >= 2, "the plateau was to act"
     assert len(rows) == 23, "early stopping was to act"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"adam"}))
+def test_every_optimizer_trains_the_same(name: Name, tmp_path: Path) -> None:
+    runs = train_both(tmp_path, whole_run.OPTIMIZERS[name])
+    checks = compare_runs(runs["keras"], runs["lightning"])
+    assert all(check.passed for check in checks), table(checks)
+    assert ("velocities" in {check.quantity for check in checks}) == (name != "sgd")
+    assert "momentums" in {check.quantity for check in checks}
+    assert len(step_losses(runs["keras"])) == 10 * 14
+    assert len({row["learning_rate"] for row in runs["keras"].history()}) >= 4, "the plateau was to act"
+    losses = step_losses(runs["keras"])
+    fault = {"adamw": "adamw_coupled", "sgd": "sgd_velocity"}[name]
+    faulty = train("lightning", tmp_path / "run", whole_run.OPTIMIZERS[name], mutation=fault, weights=False)
+    assert np.abs(step_losses(faulty) - losses).max() > 1e-6
+    assert losses[-14:].mean() < losses[:14].mean() - 0.2, "it was to learn"
 
 
 @pytest.mark.slow

@@ -83,7 +83,8 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
     if arguments.device == "cuda" and not devices.count_gpus():
         cli.fail("--device cuda: this machine shows no CUDA GPUs")
     gpus = None if arguments.device is None else int(arguments.device == "cuda")
-    cli.use_device(framework, Experiment(gpus=gpus, backend=getattr(arguments, "backend", None)))
+    with cli.refusing():
+        cli.use_device(framework, Experiment(gpus=gpus, backend=getattr(arguments, "backend", None)))
     return arguments
 
 

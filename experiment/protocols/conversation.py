@@ -1,9 +1,9 @@
 """A side's tracing process that stays while a pair is compared: requests in on stdin, replies out on stdout.
 
-One JSON object a line, each answered by one. A model is built for `{"do": "describe", "request":
-{...}, "out": FOLDER}`; `{"do": "trace", ...}`, with what Keras's side hands over, and `{"do": "rebuild"}` are
-about the model that was built last. Arrays and structure are written to files; a reply is empty, or says
-under `error` what went wrong.
+One JSON object a line, each answered by one. A model is built for `{"do": "describe", "request": {...},
+"out": FOLDER}`; `{"do": "trace", ...}`, with what Keras's side hands over, and `{"do": "rebuild", "seed": N,
+"precision": NAME}` are about the model that was built last. Arrays and structure go to files; a reply
+is empty, or says under `error` what went wrong.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Tracer(Protocol):
         """Every array of the trace. handover: `weights`, a file of the other side's, and `layers`."""
         ...
 
-    def rebuild(self) -> Arrays:
-        """The weights `own/LAYER/NAME` of a model built anew under another seed."""
+    def rebuild(self, seed: int, precision: str) -> Arrays:
+        """The weights `own/LAYER/NAME` of a model built anew under a seed, in a precision."""
         ...
 
 
@@ -79,4 +79,4 @@ def _answer(request: dict[str, Any], tracer: Tracer, out: Path) -> None:
     elif request["do"] == "trace":
         np.savez(out / "arrays.npz", **tracer.trace(request))  # type: ignore[arg-type]
     else:
-        np.savez(out / "rebuilt.npz", **tracer.rebuild())  # type: ignore[arg-type]
+        np.savez(out / "rebuilt.npz", **tracer.rebuild(request["seed"], request["precision"]))  # type: ignore[arg-type]

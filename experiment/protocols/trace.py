@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import Parameter
 from pathlib import Path
 from typing import Any
@@ -30,38 +30,63 @@ class TraceError(RunError):
 
 
 @dataclass(frozen=True)
+class LossTerm:
+    """The loss of one output, in words that both sides know.
+
+    name: crossentropy (of class numbers), binary, mse, mae or huber. from_logits: takes what Keras's model
+    gives for logits.
+    """
+
+    name: str
+    from_logits: bool = False
+    label_smoothing: float = 0.0
+    delta: float = 1.0
+
+
+@dataclass(frozen=True)
 class Request:
     """What to trace; see the two `trace` commands.
 
-    steps: how many training steps; 0 describes the structure alone. build: a user's model, whose inputs
-    lie in the file named. weights: a weights.npz of Keras's, whose `raw` weights Keras's model starts from.
+    steps: how many training steps; 0 describes the structure alone. build: a user's model, whose inputs lie
+    in the file named: one array (.npy), or several in the order of the model's inputs (.npz), batch first.
+    drawn: they are numbers from 0 to 1, which stand for tokens where an Embedding takes them. weights: a
+    weights.npz of Keras's, whose `raw` weights Keras's model starts from. rules: `Class=package.module:rule`
+    for layers that no table has; see `parity --help`.
     """
 
     experiment: Experiment
     steps: int = 1
     build: str | None = None
     inputs_file: str = ""
+    drawn: bool = False
     loss_name: str = "auto"
     weights: str | None = None
+    rules: Sequence[str] = ()
 
-    def inputs(self) -> np.ndarray:
-        return np.load(self.inputs_file)
-
-    def loss(self, shape: tuple[int, ...]) -> str:
-        """crossentropy or mse, as asked; `auto` takes outputs of shape (N, C), C above 1, for classes."""
-        if self.loss_name != "auto":
-            return self.loss_name
-        return "crossentropy" if len(shape) == 2 and shape[1] > 1 else "mse"
+    def inputs(self) -> Arrays:
+        """The model's inputs by name, in order."""
+        loaded = np.load(self.inputs_file)
+        if isinstance(loaded, np.ndarray):
+            return {"inputs": loaded}
+        with loaded as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
 
 def read(path: Path) -> Request:
-    """The request that a JSON file holds; raises SystemExit(2) for an impossible experiment."""
+    """The request that a JSON file holds; raises ConfigError for an impossible experiment."""
     return request_of(json.loads(path.read_text()))
 
 
 def request_of(values: dict[str, Any]) -> Request:
-    """The request of these nested values; raises SystemExit(2) for an impossible experiment."""
+    """The request of these nested values; raises ConfigError for an impossible experiment."""
     return Request(**{**values, "experiment": cli.experiment_from(values["experiment"])})
+
+
+def in_precision(request: Request, precision: str) -> Request:
+    """The request with another precision."""
+    training = {**request.experiment.training.model_dump(), "precision": precision}
+    experiment = {**request.experiment.model_dump(), "training": training}
+    return replace(request, experiment=Experiment.model_validate(experiment))
 
 
 def run(
@@ -75,10 +100,9 @@ def run(
     """
     if "--stay" in argv:
         return conversation.serve(lambda values: tracer(request_of(values)))
-    request, out = read(Path(argv[0])), Path(argv[1])
 
     def command() -> int:
-        write(out, *trace(request))
+        write(Path(argv[1]), *trace(read(Path(argv[0]))))
         return 0
 
     return cli.guarded(command)
@@ -91,9 +115,32 @@ def write(out: Path, structure: dict[str, Any], arrays: Arrays) -> None:
     Run(out).write_json("structure.json", structure)
 
 
-def structure(layers: list[dict[str, Any]], parameters: dict[str, int], unused: list[str]) -> dict[str, Any]:
-    """The content of structure.json. unused: layers with weights that no input reaches."""
-    return {"layers": layers, "parameters": parameters, "unused": unused}
+def structure(
+    layers: list[dict[str, Any]],
+    parameters: dict[str, int],
+    unused: list[str],
+    uncovered: list[dict[str, Any]],
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The content of structure.json.
+
+    unused: layers with weights that no input reaches. uncovered: what has weights that no rule says how to
+    compare, by name, kind and the shapes of these. notes: how the model was traced, where a reader must know.
+    """
+    return {
+        "layers": layers,
+        "parameters": parameters,
+        "unused": unused,
+        "uncovered": uncovered,
+        "notes": list(notes),
+    }
+
+
+def parameter_counts(weights: Sequence[tuple[int, bool]]) -> dict[str, int]:
+    """Total, trainable and non-trainable numbers of some weights, each by its size and whether it trains."""
+    trainable = sum(size for size, trained in weights if trained)
+    total = sum(size for size, _ in weights)
+    return {"total": total, "trainable": trainable, "non_trainable": total - trainable}
 
 
 def epoch(number: int, batches: list[tuple[np.ndarray, np.ndarray]]) -> Arrays:
@@ -126,7 +173,12 @@ def parts(count: int, steps: int) -> list[slice]:
 
 def are_probabilities(outputs: np.ndarray) -> bool:
     """Whether outputs (N, ..., C) are shares that sum to 1, and not logits."""
-    return outputs.ndim > 1 and bool((outputs >= 0).all()) and np.allclose(outputs.sum(-1), 1)
+    return (
+        outputs.ndim > 1
+        and outputs.shape[-1] > 1
+        and bool((outputs >= 0).all())
+        and np.allclose(outputs.sum(-1), 1)
+    )
 
 
 def unsettled(value: np.ndarray, seed: int, name: str) -> np.ndarray:

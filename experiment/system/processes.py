@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# A Keras backend computes in float64 throughout, or it stands here with what it rounds.
-FLOAT64_BACKENDS = ("tensorflow",)
-
 
 class SideError(Exception):
     """One side's command failed; the message is what it said. refused: it was the user's mistake."""
@@ -39,7 +36,7 @@ def start(module: str, arguments: Sequence[str], device: str = "cpu", backend: s
 
 
 def failure(command: str, stderr: str, code: int) -> SideError:
-    """What a command that ended with `code` said: its error, or its last lines."""
+    """The failure of a command that ended with `code`: its error, or its last lines."""
     said = [line for line in stderr.splitlines() if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]
     message = "\n".join(said[said.index(errors[-1]) :]) if errors else "\n".join(said[-12:])

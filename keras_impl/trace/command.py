@@ -7,9 +7,11 @@ holds `experiment`, the configuration of one of this project's models, or `build
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -18,9 +20,10 @@ import numpy as np
 from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
 from keras_impl.layers import weight_layout
-from keras_impl.model import count_parameters
+from keras_impl.optimizers import slots
 from keras_impl.precision import numerics
-from keras_impl.trace.recorder import leaves
+from keras_impl.trace.recorder import named_leaves, without_record
+from keras_impl.trace.signature import arrays_of
 from keras_impl.trace.target import Subject, own, users, users_model, weights
 
 
@@ -41,15 +44,16 @@ class Tracer:
         """The structure, and the weights as built and as traced; raises TraceError."""
         raw = {f"raw/{i}": array for i, array in enumerate(self.subject.model.get_weights())}
         initial = weights("initial", self.subject.model)
-        return describe(self.subject), self.subject.own | initial | raw | {"outputs": self.subject.outputs}
+        return describe(self.subject), self.subject.own | initial | raw
 
     def trace(self, handover: dict[str, Any]) -> Arrays:
         """Every array of the trace; the weights stay Keras's own."""
         return numbers(self.subject)
 
-    def rebuild(self) -> Arrays:
-        """The weights of the model built anew under another seed."""
-        return weights("own", users_model(self.request, seed=self.request.experiment.seed + 1))
+    def rebuild(self, seed: int, precision: str) -> Arrays:
+        """The weights of the model built anew under a seed, in a precision."""
+        with numerics(tracing.in_precision(self.request, precision).experiment):
+            return weights("own", users_model(self.request, seed))
 
 
 def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
@@ -68,9 +72,9 @@ def describe(subject: Subject) -> dict[str, Any]:
 
     recording, _ = subject.record(training=False)
     shapes, trainable = {}, {}
-    for operation in leaves(subject.model):
-        for unit, found in weight_layout.units(operation).items():
-            shapes[unit] = {name: list(weight.value.shape) for name, weight in found.items()}
+    for name, operation in recording.operations.items():
+        for unit, found in weight_layout.units(name, operation).items():
+            shapes[unit] = {weight: list(view.value.shape) for weight, view in found.items()}
             trainable[unit] = bool(getattr(operation, "trainable_variables", []))
     layers = [
         {
@@ -87,7 +91,30 @@ def describe(subject: Subject) -> dict[str, Any]:
     ]
     seen = {one.name for one in recording.seen}
     unused = sorted(name for name, found in shapes.items() if found and name not in seen)
-    return tracing.structure(layers, count_parameters(subject.model), unused)
+    counts = count_parameters(subject.model)
+    structure = tracing.structure(layers, counts, unused, uncovered(subject.model), subject.notes)
+    return structure | {"losses": [asdict(term) for term in subject.losses], "endings": subject.endings}
+
+
+def count_parameters(model: Any) -> dict[str, int]:
+    """Parameters, total and trainable, without what is no weight to both sides (constants, random states)."""
+    trained = {id(v) for v in model.trainable_variables}
+    return tracing.parameter_counts(
+        [
+            (math.prod(weight.variable.shape), id(weight.variable) in trained)
+            for name, operation in named_leaves(model).items()
+            for found in weight_layout.units(name, operation).values()
+            for weight in found.values()
+        ]
+    )
+
+
+def uncovered(model: Any) -> list[dict[str, Any]]:
+    """The layers with weights that no record says how to compare, as name, kind and weights."""
+    return [
+        {"name": name, "kind": type(layer).__name__, "weights": {v.name: list(v.shape) for v in variables}}
+        for name, (layer, variables) in without_record(model).items()
+    ]
 
 
 def numbers(subject: Subject) -> Arrays:
@@ -101,7 +128,7 @@ def _numbers(subject: Subject) -> Arrays:
     arrays = weights("initial", subject.model)
     recording, outputs = subject.record(training=False)
     arrays |= recording.outputs("eval")
-    arrays["outputs"] = keras.ops.convert_to_numpy(outputs)
+    arrays |= arrays_of(outputs)
     before = trained.get_weights()
     recording, _ = subject.record(training=True)
     arrays |= recording.outputs("train")
@@ -117,9 +144,8 @@ def _numbers(subject: Subject) -> Arrays:
         losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
         if step == 0:
             arrays |= tracing.changed(weights("step", subject.model), arrays)
-            optimizer = trained.optimizer
-            for name, attribute in (("momentums", "_momentums"), ("velocities", "_velocities")):
-                arrays |= of_trained(name, subject, getattr(optimizer, attribute, []))
+            for slot, variables in slots(trained.optimizer).items():
+                arrays |= of_trained(slot, subject, variables)
     arrays["losses"] = np.array(losses, dtype=float)
     return arrays | tracing.changed(weights("final", subject.model), arrays)
 
@@ -142,8 +168,8 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
             function = jax.value_and_grad(trained.compute_loss_and_updates, has_aux=True)
             owned = (trained.trainable_variables, trained.non_trainable_variables, trained.metrics_variables)
             states = [[v.value for v in variables] for variables in owned]
-            adam = [v.value for v in trained.optimizer.variables]
-            (loss, _), gradients = function(*states, x, y, shares, training=True, optimizer_variables=adam)
+            kept = [v.value for v in trained.optimizer.variables]
+            (loss, _), gradients = function(*states, x, y, shares, training=True, optimizer_variables=kept)
             return loss, gradients
         case _:
             outputs = trained(x, training=True)
@@ -158,8 +184,8 @@ def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
 
     owners = {
         id(weight.variable): (f"{prefix}/{layer}/{name}", weight)
-        for operation in leaves(subject.model)
-        for layer, found in weight_layout.units(operation).items()
+        for leaf, operation in named_leaves(subject.model).items()
+        for layer, found in weight_layout.units(leaf, operation).items()
         for name, weight in found.items()
     }
     arrays = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,31 +14,37 @@ from unittest.mock import patch
 import keras
 import numpy as np
 
-from experiment import randomness
 from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.faults import told
-from experiment.protocols.trace import Arrays, Request, TraceError
+from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from experiment.training.lifecycle import class_weights
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import build_classifier
+from keras_impl.data import build_data
 from keras_impl.dropout import SharedDropout
-from keras_impl.layers import weight_layout
-from keras_impl.layers.layer_type import own_weights
-from keras_impl.trace.recorder import Recording, leaves, without_dropout
+from keras_impl.layers import rules, weight_layout
+from keras_impl.trace.losses import Loss, loss_of
+from keras_impl.trace.recorder import Recording, leaves, named_leaves, without_dropout
+from keras_impl.trace.signature import arrays_of, inputs_of
 
 
 @dataclass
 class Subject:
-    """A compiled model with batches of (inputs, targets, sample weights); `model` is what is traced."""
+    """A compiled model with batches of (inputs, targets, sample weights); `model` is what is traced.
+
+    Of a user's model: its weights as built; the loss of each output, and the activation that gives it; and
+    notes on how it was traced.
+    """
 
     model: Any
     trained: Any
     batches: list[tuple[Any, Any, Any]]
     plain: Any  # the first batch's inputs to `model`, not augmented
     dropout: bool = True
-    own: Arrays = field(default_factory=dict)  # a user's weights as built
-    outputs: np.ndarray = field(default_factory=lambda: np.empty(0))  # of a user's model as built
+    own: Arrays = field(default_factory=dict)
+    losses: Sequence[LossTerm] = ()
+    endings: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def record(self, training: bool, index: int = 0) -> tuple[Any, Any]:
         """One eager pass over a batch: the Recording, and the outputs."""
@@ -68,8 +74,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     experiment = request.experiment
     dataset = load_data(experiment.data, experiment.seed)
     weights = class_weights(experiment, dataset)
-    classifier = Classifier(experiment, len(dataset.class_names))
-    data = DataModule(dataset, experiment)
+    classifier = build_classifier(experiment, len(dataset.class_names))
+    data = build_data(experiment, dataset)
     batches, arrays, plain = [], {}, None
     floatx = keras.config.floatx()
     for epoch in range(2):
@@ -95,40 +101,68 @@ def own(request: Request) -> tuple[Subject, Arrays]:
 
 def users(request: Request) -> Subject:
     """A user's model; raises TraceError."""
+    rules.use(request.rules)
     model = users_model(request, request.experiment.seed)
-    inputs = request.inputs()
-    if np.issubdtype(inputs.dtype, np.floating):
-        inputs = inputs.astype(keras.config.floatx())
+    inputs = inputs_of(request, model)
     try:
-        outputs = model(inputs, training=False)
+        with Recording(model) as recording:
+            outputs = arrays_of(model(inputs, training=False))
+    except TraceError:
+        raise
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"{request.build}: fails on inputs {inputs.shape}: {told(error)}") from error
-    if not hasattr(outputs, "shape"):
-        raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
+        shapes = ", ".join(str(tuple(array.shape)) for array in keras.tree.flatten(inputs))
+        raise TraceError(f"{request.build}: fails on inputs {shapes}: {told(error)}") from error
+    if not outputs:
+        raise TraceError(f"{request.build}: gives no tensor")
     built = weights("own", model)
     if request.weights is None:
         unsettle(model, request.experiment.seed)
     else:
         with np.load(request.weights) as arrays:
             model.set_weights([arrays[f"raw/{i}"] for i in range(len(model.weights))])
-    outputs = keras.ops.convert_to_numpy(outputs)
-    kind = request.loss(outputs.shape)
-    targets = randomness.targets(request.experiment.seed, outputs.shape, kind)
-    losses = {
-        "crossentropy": keras.losses.SparseCategoricalCrossentropy(
-            from_logits=not trace.are_probabilities(outputs)
-        ),
-        "mse": keras.losses.MeanSquaredError(),
-    }
+    endings = [recording.ending_of(output) for output in outputs.values()]
+    losses = _losses(request, model, list(outputs.values()), endings)
     # A model that its user compiled keeps its optimizer, uncompiled ones get Keras's Adam.
     optimizer = getattr(model, "optimizer", None) or keras.optimizers.Adam(
         request.experiment.training.learning_rate
     )
-    model.compile(optimizer=optimizer, loss=losses[kind])
+    functions, targets = [loss.function for loss in losses], [loss.targets for loss in losses]
+    single = len(losses) == 1
+    model.compile(optimizer=optimizer, loss=functions[0] if single else functions)
     optimizer.build(model.trainable_variables)
-    parts = trace.parts(len(inputs), request.steps)
-    batches = [(inputs[p], targets[p], None) for p in parts]
-    return Subject(model, model, batches, inputs[parts[0]], dropout=False, own=built, outputs=outputs)
+    batches = [
+        (_part(inputs, p), targets[0][p] if single else [t[p] for t in targets], None)
+        for p in trace.parts(len(keras.tree.flatten(inputs)[0]), request.steps)
+    ]
+    return Subject(
+        model,
+        model,
+        batches,
+        batches[0][0],
+        dropout=False,
+        own=built,
+        losses=[loss.term for loss in losses],
+        endings=endings,
+        notes=_kept_in_float32(model),
+    )
+
+
+def _losses(
+    request: Request, model: keras.Model, outputs: Sequence[np.ndarray], endings: Sequence[str]
+) -> list[Loss]:
+    compiled: Any = getattr(model, "loss", None)
+    if isinstance(compiled, dict):
+        compiled = [compiled[key] for key in sorted(compiled)]
+    each = compiled if isinstance(compiled, list | tuple) else [compiled] * len(outputs)
+    seed = request.experiment.seed
+    return [
+        loss_of(request.loss_name, output, ending, seed + place, given)
+        for place, (output, ending, given) in enumerate(zip(outputs, endings, each, strict=True))
+    ]
+
+
+def _part(inputs: Any, part: slice) -> Any:
+    return keras.tree.map_structure(lambda array: array[part], inputs)
 
 
 def unsettle(model: keras.Model, seed: int) -> None:
@@ -138,21 +172,20 @@ def unsettle(model: keras.Model, seed: int) -> None:
     From zeros and ones a bias that is left out, a mean in place of a variance, or two channels swapped would
     not show.
     """
-    for layer in leaves(model):
-        if isinstance(layer, keras.Layer):
-            for name, weight in own_weights(layer).items():
-                value = keras.ops.convert_to_numpy(weight.variable)
-                moved = trace.unsettled(value, seed, f"{layer.name}/{name}")
-                weight.variable.assign(moved.astype(np.float32) if moved.dtype == np.float64 else moved)
+    for name, layer in named_leaves(model).items():
+        for weight_name, weight in weight_layout.weights(layer).items():
+            value = keras.ops.convert_to_numpy(weight.variable)
+            moved = trace.unsettled(value, seed, f"{name}/{weight_name}")
+            weight.variable.assign(moved.astype(np.float32) if moved.dtype == np.float64 else moved)
 
 
 def weights(prefix: str, model: keras.Model) -> Arrays:
     """Every weight and statistic as `prefix/layer/name`."""
     return {
-        f"{prefix}/{layer}/{name}": np.array(weight.value)
-        for operation in leaves(model)
-        for layer, found in weight_layout.units(operation).items()
-        for name, weight in found.items()
+        f"{prefix}/{unit}/{weight_name}": np.array(weight.value)
+        for name, layer in named_leaves(model).items()
+        for unit, found in weight_layout.units(name, layer).items()
+        for weight_name, weight in found.items()
     }
 
 
@@ -166,8 +199,9 @@ def _repeatable(model: keras.Model) -> Iterator[None]:
 def exact_constants(model: keras.Model) -> Iterator[None]:
     """Constants that TensorFlow takes through float32 keep their digits in float64.
 
-    These are the scale of Rescaling, the slope of leaky_relu, the constants of gelu and SGD's momentum: 1e-7
-    to 1e-9 that would hide what a float64 trace can show, and that are nothing beside float32's own rounding.
+    These are the scale of Rescaling, what Normalization was given, the slope of leaky_relu, the constants of
+    gelu and SGD's momentum: 1e-7 to 1e-9 that would hide what a float64 trace can show, and that are nothing
+    beside float32's own rounding.
     Adam's betas stay: `keras_semantics.Adam`, of the other side, rounds them as well.
     """
     if keras.backend.backend() != "tensorflow" or keras.config.floatx() != "float64":
@@ -175,16 +209,31 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
         return
     from keras.src.backend import nn
 
-    rescalings = [layer for layer in leaves(model) if isinstance(layer, keras.layers.Rescaling)]
-    constants = [(layer, name) for layer in rescalings for name in ("scale", "offset")]
+    constants: list[tuple[Any, str, Any]] = []
+    for layer in leaves(model):
+        if isinstance(layer, keras.layers.Rescaling):
+            constants += [(layer, name, np.float64(getattr(layer, name))) for name in ("scale", "offset")]
+        elif isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
+            given = (("mean", layer.input_mean), ("variance", layer.input_variance))
+            constants += [(layer, name, _broadcast(layer, values)) for name, values in given]
     if isinstance(model.optimizer, keras.optimizers.SGD):
-        constants.append((model.optimizer, "momentum"))
+        constants.append((model.optimizer, "momentum", np.float64(model.optimizer.momentum)))
     with ExitStack() as stack:
-        for owner, name in constants:
-            stack.enter_context(patch.object(owner, name, np.float64(getattr(owner, name))))
+        for owner, name, value in constants:
+            stack.enter_context(patch.object(owner, name, value))
         stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))
         stack.enter_context(patch.object(nn, "gelu", _gelu))
         yield
+
+
+def _broadcast(layer: Any, values: Any) -> Any:
+    """A Normalization's mean or variance as given to it, float64, in the shape of its own."""
+    values = np.asarray(values, np.float64)
+    shape = [1] * len(layer.mean.shape)
+    for axis in range(1, values.ndim + 1):
+        if len(layer._keep_axis) >= axis:
+            shape[layer._keep_axis[-axis]] = values.shape[-axis]
+    return np.broadcast_to(values.reshape(shape), layer.mean.shape)
 
 
 def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
@@ -204,10 +253,48 @@ def users_model(request: Request, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     if name.endswith(".keras"):
         return _from_file(name)
-    model = trace.build(name)
+    with _in_one_precision():
+        model = trace.build(name)
     if not isinstance(model, keras.Model):
         raise TraceError(f"{name}: gives {trace.described(model)}; it must return a keras.Model")
     return model
+
+
+class _Raised(keras.DTypePolicy):
+    """The trace's precision in the place of a lower one that a layer asked for."""
+
+    def __init__(self, asked: str) -> None:
+        super().__init__(keras.config.floatx())
+        self.asked = asked
+
+
+@contextmanager
+def _in_one_precision() -> Iterator[None]:
+    """In a float64 trace layers that ask for a lower precision compute in float64 as well."""
+    from keras.src import dtype_policies
+
+    get = dtype_policies.get
+
+    def get_raised(identifier: Any) -> Any:
+        policy = get(identifier)
+        asked = getattr(policy, "compute_dtype", None)
+        lower = asked in ("float16", "bfloat16", "float32") and identifier is not None
+        return _Raised(asked) if lower and not isinstance(policy, _Raised) else policy
+
+    if keras.config.floatx() != "float64":
+        yield
+        return
+    with patch.object(dtype_policies, "get", get_raised):
+        yield
+
+
+def _kept_in_float32(model: keras.Model) -> list[str]:
+    """Notes on the layers that a model keeps in a lower precision than the trace's."""
+    return [
+        f"{name} computes in {policy.asked} by its dtype; traced in {keras.config.floatx()}"
+        for name, layer in named_leaves(model).items()
+        if isinstance(policy := getattr(layer, "dtype_policy", None), _Raised)
+    ]
 
 
 def _from_file(name: str) -> keras.Model:

@@ -98,6 +98,7 @@ TABLE = (
         settings=_settings,
         weights=_weights,
         of_call=_of_call,
+        positions=lambda call: {"weight": 1, "bias": 2},
         channels=1,
     ),
     LayerType(
@@ -107,6 +108,7 @@ TABLE = (
         settings=_transposed_settings,
         weights=_weights,
         of_call=_of_transposed_call,
+        positions=lambda call: {"weight": 1, "bias": 2},
         channels=1,
     ),
 )

@@ -76,12 +76,9 @@ def _command(runs: Sequence[Path], out: Path, quantizations: Sequence[str], argv
     record = reporter.Record(out, ["python", "-m", "parity", "exports", *argv])
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         place = Place(Path(folder), "cpu", record.show)
-        try:
-            with record.kept(findings):
-                for directory in runs:
-                    rung(directory, printable(directory.resolve().name), quantizations, place, findings)
-        except processes.SideError as error:
-            cli.fail(str(error))
+        with record.kept(findings):
+            for directory in runs:
+                rung(directory, printable(directory.resolve().name), quantizations, place, findings)
     with replacing(out / "exports.md") as path:
         tables = [markdown(Exports.model_validate(found)) for found in findings.exports]
         path.write_text(f"Made with `{command_line(record.command)}`.\n\n" + "\n".join(tables))
@@ -164,7 +161,3 @@ def predict(models: Iterable[Model], images: Path) -> Predicted:
             with Worker(model.side, model.path, plain=True) as worker:
                 found[model.name, "plain"] = worker.predict(images, BATCH)
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

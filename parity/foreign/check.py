@@ -21,8 +21,8 @@ def assert_same(
     keras: Builder,
     torch: Builder,
     *,
-    input_shape: Sequence[int] | None = None,
-    inputs: np.ndarray | None = None,
+    input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    inputs: np.ndarray | Mapping[str, np.ndarray] | None = None,
     loss: str = "auto",
     steps: int = 8,
     learning_rate: float = 1e-3,
@@ -34,10 +34,10 @@ def assert_same(
 
     Both are built and traced in processes of their own, so neither framework is imported here.
 
-    keras, torch: `package.module:function`, or the function itself where it can be imported by its name;
-    for Keras also a .keras file. input_shape: of one input, channels last; or inputs: the inputs
-    themselves, batch first. map: torch's layers to Keras's, where names and order leave a choice. backends:
-    Keras's, to be compared in float32 as well.
+    keras, torch: `package.module:function`, or the function itself where it can be imported by its name; for
+    Keras also a .keras file. input_shape: of the input, channels last, or one of each input; or inputs: the
+    inputs themselves, batch first, by name where there are several. map: torch's layers to Keras's, where
+    names and order leave a choice. backends: Keras's, to be compared in float32 as well.
 
     Raises AssertionError, with cause, evidence and what would mend it, where the two differ, and ValueError
     where they cannot be compared.
@@ -45,11 +45,14 @@ def assert_same(
     if inputs is None:
         if input_shape is None:
             raise ValueError("give input_shape, such as (32, 32, 3), or inputs")
-        inputs = made.drawn(input_shape, steps)
+        shapes = [input_shape] if all(isinstance(size, int) for size in input_shape) else input_shape
+        arrays = made.drawn(shapes, steps)  # type: ignore[arg-type]
+    else:
+        arrays = made.named([inputs]) if isinstance(inputs, np.ndarray) else dict(inputs)
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        path = Path(folder) / "inputs.npy"
-        np.save(path, inputs)
-        options = {"inputs_file": str(path), "steps": steps, "loss_name": loss}
+        path = Path(folder) / "inputs.npz"
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+        options = {"inputs_file": str(path), "drawn": inputs is None, "steps": steps, "loss_name": loss}
         request = Request(name(keras), name(torch), options, learning_rate, map or {}, device, backends)
         verdict = prove(request, Path(folder), Findings())
     if verdict.refused is not None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from experiment.optimizers import SLOTS
 from parity.checks import Check, compare
 from parity.diagnosis.settings import differing, plain
 from parity.ladder.tolerances import bound
 from parity.traces.pair import Pair
 
-# Settings of space that a layer before may have in part: where they differ in sum, outputs do.
-OF_SPACE = ("padding", "amounts", "size", "output_size")
+# Settings of space that a layer before or after may have in part: where they differ in sum, outputs do.
+OF_SPACE = ("padding", "cropping", "amounts", "size", "output_size")
 
 
 def structure(pair: Pair) -> list[Check]:
@@ -30,7 +31,7 @@ def structure(pair: Pair) -> list[Check]:
         wrong = [
             f"{what} {torch[what]} for Keras's {keras[what]}"
             for what in ("kind", "shape", "weights", "trainable")
-            if keras[what] != torch[what] and keras["shape"] is not None
+            if keras[what] != torch[what] and None not in (keras["shape"], torch["shape"])
         ]
         ours, theirs = torch["settings"], keras["settings"]
         wrong += [
@@ -90,12 +91,13 @@ def forward(pair: Pair) -> list[Check]:
             found = pair.both(mode, name)
             # What finishes a model's outputs (a softmax) acts outside of training alone, on torch's side.
             finishing = mode == "train" and found is not None and not found[1].size and not pair.weights(name)
-            # The first half of Keras's SeparableConv2D shows in the output of the second.
-            hidden = pair.keras.layer(name)["shape"] is None
-            if found is not None and not finishing and not hidden:
+            if found is not None and not finishing:
                 checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
-    outputs = pair.keras["outputs"], pair.torch["outputs"]
-    return [*checks, compare("the model's outputs", *outputs, tolerance, scaled=True)]
+    keys = [key for key in pair.keras.keys if key.split("/")[0] == "outputs"]
+    for key in keys:
+        which = f"the model's output {key.split('/')[1]}" if "/" in key else "the model's outputs"
+        checks.append(compare(which, pair.keras[key], pair.torch.get(key), tolerance, scaled=True))
+    return checks
 
 
 def gradients(pair: Pair) -> list[Check]:
@@ -108,15 +110,15 @@ def gradients(pair: Pair) -> list[Check]:
 
 
 def one_step(pair: Pair) -> list[Check]:
-    """After one step: every weight and statistic, and Adam's two moments.
+    """After one step: every weight and statistic, and what the optimizer keeps of each weight.
 
     In float32 a weight counts where its gradient is at least `FIRM` of its layer's largest: Adam divides a
     gradient by its own size, and of the others that leaves the sign of rounding noise.
     """
     checks = _of_weights(pair, "step", "one step", scaled=False, firm=pair.precision == "float32")
-    for moment in ("momentums", "velocities"):
-        # Adam's moments after one step are the gradient and its square, times a constant.
-        checks += _of_weights(pair, moment, "loss and gradients", scaled=True, label=f"{moment} of ")
+    for slot in SLOTS:
+        # After one step they are the gradient, or its square, times a constant.
+        checks += _of_weights(pair, slot, "loss and gradients", scaled=True, label=f"{slot} of ")
     return checks
 
 
@@ -150,7 +152,7 @@ def _of_weights(
     for layer in pair.names:
         found = {weight: pair.both(stage, layer, weight) for weight in pair.weights(layer)}
         arrays = {weight: both for weight, both in found.items() if both is not None}
-        largest = max((float(np.abs(keras).max()) for keras, _ in arrays.values()), default=0.0)
+        largest = max((float(np.abs(keras).max(initial=0.0)) for keras, _ in arrays.values()), default=0.0)
         for weight, (keras, torch) in arrays.items():
             # A bias before BatchNorm has a gradient that cancels: its share is of the layer's largest.
             scale = largest if scaled and largest else 1.0

@@ -1,4 +1,4 @@
-"""What a climb of the ladder shows while it goes on, and the report it leaves."""
+"""Reporter of a climb of the ladder: its lines on the console, and the report that it leaves."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Record:
 
     @contextmanager
     def kept(self, findings: Findings) -> Iterator[None]:
-        """Where the climb breaks off, write what it found to `out`/unfinished; an earlier report stays."""
+        """Write a climb that breaks off to `out`/unfinished; an earlier report stays."""
         try:
             yield
         except BaseException as error:

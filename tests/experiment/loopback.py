@@ -28,6 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges_known = True
         self.states_md5 = True
         self.requests: list[tuple[str, str | None]] = []
+        self.encodings: set[str | None] = set()  # that were said to be understood
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -37,6 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append((self.path, wanted))
+        self.server.encodings.add(self.headers.get("Accept-Encoding"))
         content = self.server.files.get(self.path)
         if content is None:
             self.send_error(404)

@@ -51,6 +51,41 @@ def test_unknown_keys_and_values_out_of_bounds_are_named(values: dict[str, Any],
     assert named in refusal(**values)
 
 
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        ({"momentum": 0.9}, "training.momentum is no setting of adam: leave it null, or set "),
+        ({"momentum": 0.0}, "training.optimizer to sgd"),
+        ({"nesterov": False}, "training.nesterov is no setting of adam"),
+        ({"weight_decay": 0.1}, "training.optimizer to adamw or sgd"),
+        ({"optimizer": "adamw", "momentum": 0.9}, "training.momentum is no setting of adamw"),
+        ({"optimizer": "sgd", "nesterov": True}, "training.nesterov needs a training.momentum above 0"),
+        ({"optimizer": "sgd", "momentum": 1.0}, "training.momentum"),
+        ({"optimizer": "adamw", "weight_decay": -1e-3}, "training.weight_decay"),
+        ({"optimizer": "rmsprop"}, "training.optimizer"),
+    ],
+)
+def test_settings_of_another_optimizer_are_refused(training: dict[str, Any], named: str) -> None:
+    assert named in refusal(training=training)
+
+
+@pytest.mark.parametrize(
+    ("training", "settings"),
+    [
+        ({}, {}),
+        ({"optimizer": "adamw"}, {"weight_decay": 4e-3}),
+        ({"optimizer": "adamw", "weight_decay": 0.0}, {"weight_decay": 0.0}),
+        ({"optimizer": "sgd"}, {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}),
+        (
+            {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
+            {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0},
+        ),
+    ],
+)
+def test_what_is_not_set_is_kerass_default(training: dict[str, Any], settings: dict[str, Any]) -> None:
+    assert Experiment.model_validate({"training": training}).training.optimizer_settings == settings
+
+
 def test_two_masters_of_the_learning_rate_are_refused() -> None:
     plateau = {"patience": 2}
     assert "training.plateau" in refusal(training={"plateau": plateau, "schedule": {"kind": "step"}})

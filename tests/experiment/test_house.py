@@ -29,8 +29,8 @@ BACKENDS = {"tensorflow", "jax", "torch"}  # keras_impl may import these in a fu
 
 # Files that a reader lays side by side. Other rooms are idiomatic on each side.
 MIRRORED = (
-    *("model", "backbones", "augment", "dropout", "data", "classifier", "callbacks", "precision"),
-    *("checkpoint", "fit", "train", "predict", "runtime", "export", "tune"),
+    *("model", "backbones", "augment", "dropout", "data", "optimizers", "classifier", "callbacks"),
+    *("precision", "checkpoint", "fit", "train", "predict", "runtime", "export", "tune"),
 )
 
 # Public names that one side has alone, and functions with (arguments of Keras's | of Lightning's alone); *
@@ -41,18 +41,20 @@ DIFFERENCES = {
     "lightning augment.build_augment": "only torchvision has stock transforms to choose as well",
     "lightning augment.PerImage": "a v2 transform draws one set of parameters for a whole batch",
     "keras augment.compiled": "torch augments in few operations, none of them compiled",
-    "lightning augment.sampling": "affine_grid has coordinates of its own",
-    "lightning augment.resample": "what of it a CUDA graph can hold",
     "callbacks.build_callbacks(classifier, batches | )": "Lightning's callbacks get them from the Trainer",
     "keras callbacks.Resume": "Keras's callbacks keep no state; Lightning's is in its checkpoint",
     "keras callbacks.learning_rate": "what Keras's own LearningRateScheduler is given",
     "lightning callbacks.seed_devices": "torch has generators of its own for each device",
     "lightning callbacks.LearningRateScheduler": "Keras brings its own",
     "lightning callbacks.WholeFiles": "Keras writes to the path that it is told to",
+    "classifier.build_classifier( | class_weights)": "Keras's `fit` takes them",
     "keras classifier.with_augmentation": "Lightning augments in on_after_batch_transfer",
     "keras classifier.compile_model": "configure_optimizers and loss of the LightningModule",
     "keras classifier.use_xla": "torch does not compile",
     "lightning data.EpochOrder": "a PyDataset orders its batches itself, a DataLoader has a sampler",
+    "lightning data.Batch": "Keras's batches are what `fit` takes",
+    "lightning data.resident": "Keras's models take uint8 images from the host",
+    "data.build_data( | device)": "torch is told where to compute",
     "lightning data.to_float": "Keras's model takes uint8 and channels last",
     "keras export.converter_settings": "TFLite's converter quantises",
     "lightning export.lowest": "TFLite's converter takes the oldest versions itself",
@@ -60,6 +62,8 @@ DIFFERENCES = {
     "lightning export.halved": "ONNX Runtime has no float16 of weights alone",
     "lightning dropout.Dropout": "torch's own is slow on a CPU",
     "lightning fit.build_trainer": "Keras has no Trainer",
+    "optimizers.build_optimizer( | parameters)": "Keras's optimizers take them when they are built",
+    "lightning optimizers.restore_slots": "Keras's slots are variables to assign",
     "keras precision.convolves_in_bfloat16": "torch computes in bfloat16 on every processor",
     "keras precision.check": "as for convolves_in_bfloat16",
     "lightning precision.use_gpu": "Keras's backends find the GPU themselves",
@@ -67,7 +71,8 @@ DIFFERENCES = {
     "lightning fit.check_shares": "as for synchronise",
     "backbones.*(images | size)": "Keras's layers are called where they are made; torch pads by the size",
     "lightning backbones.*Residual": "keras.applications brings its own",
-    "fit.augmented_samples(session | data)": "Lightning's DataModule augments",
+    "fit.augmented_samples( | data)": "Lightning's DataModule augments",
+    "fit.layers( | size)": "a Keras model knows its input's shape",
     "fit.base_features( | device)": "torch is told where to compute",
     "fit.describe( | device)": "torch is told where to compute",
     "model.cnn(l2, dropout | )": "Keras's layers carry both, at their making",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,8 +17,8 @@ from experiment.data.dataset import load
 from experiment.data.pretrained import base_weights
 from keras_impl.augment import KerasAugment, affine, as_inputs, brightness
 from keras_impl.backbones import BASES
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import build_classifier
+from keras_impl.data import build_data
 from keras_impl.dropout import SharedDropout
 from keras_impl.model import build_model, count_parameters, initialise, named_layers, undrawn
 
@@ -135,14 +136,14 @@ def test_brightness_is_that_of_image_data_generator(precision: str) -> None:
 def test_a_batch_holds_the_brightness_of_each_image() -> None:
     settings = experiment(training={"batch_size": 50}, augment={"brightness": [0.5, 1.5]})
     dataset = load(settings.data, settings.seed)
-    batches = DataModule(dataset, settings).train
-    inputs, _ = batches[0]
+    batches = build_data(settings, dataset).train
+    inputs: Any = batches[0][0]
     assert inputs.keys() == {"images", "matrices", "brightness"}
     drawn = randomness.augmentation(
         randomness.generator(settings.seed, "augment", 0, 0), 50, settings.augment, 32
     )
     np.testing.assert_allclose(inputs["brightness"], drawn["brightness"], rtol=1e-6)
-    trained = Classifier(settings, len(dataset.class_names)).trained
+    trained = build_classifier(settings, len(dataset.class_names)).trained
     assert {tensor.name for tensor in trained.inputs} == inputs.keys()
     assert np.isfinite(trained.train_on_batch(*batches[0])[0])
 
@@ -151,9 +152,9 @@ def test_a_batch_holds_the_brightness_of_each_image() -> None:
 def test_batches_come_in_the_shared_order_and_the_last_is_smaller(sampling: str) -> None:
     settings = experiment(training={"batch_size": 50, "sampling": sampling})
     dataset = load(settings.data, settings.seed)
-    batches = DataModule(dataset, settings).train
+    batches = build_data(settings, dataset).train
     batches.epoch = 3
-    order = randomness.training_order(settings, 3, dataset.train.labels)
+    order = randomness.training_order(settings.seed, 3, dataset.train.labels, settings.training.sampling)
     assert len(batches) == 3
     for step in range(3):
         inputs, targets = batches[step]
@@ -170,7 +171,7 @@ def test_batches_come_in_the_shared_order_and_the_last_is_smaller(sampling: str)
 
 def test_loss_smooths_labels_and_penalises_every_trained_kernel() -> None:
     settings = experiment(training={"l2": 0.01, "label_smoothing": 0.2}, augment={"kind": "none"})
-    classifier = Classifier(settings, 3)
+    classifier = build_classifier(settings, 3)
     images = np.random.default_rng(0).integers(0, 256, size=(7, 32, 32, 3), dtype="uint8")
     labels = np.array([0, 1, 2, 2, 1, 0, 2])
     probabilities = classifier.model.predict(images.astype("float32"), verbose=0)

@@ -84,7 +84,7 @@ def test_what_was_found_before_a_failure_is_kept(
     monkeypatch.setattr(prove.climb, "own_pairs", climb)
     (tmp_path / "report.html").write_text("an earlier climb")
     with pytest.raises(SystemExit):
-        prove.prove(prove.parse(["--quick", "--out", str(tmp_path)]), ["python", "-m", "parity"])
+        prove.main(["--quick", "--out", str(tmp_path)])
     assert "error: keras_impl died" in capsys.readouterr().err
     assert (tmp_path / "report.html").read_text() == "an earlier climb"
     found = results.read(tmp_path / "unfinished")

@@ -114,7 +114,7 @@ class Tracer:
     def trace(self, handover):
         raise RuntimeError("layer dense fails")
 
-    def rebuild(self):
+    def rebuild(self, seed, precision):
         sys.exit(5)
 
 
@@ -126,7 +126,8 @@ def test_a_tracing_process_answers_until_it_is_told_no_more(tmp_path: Path) -> N
     (tmp_path / "talk.py").write_text(CONVERSATION)
     requests = io.StringIO()
     for do in ("describe", "trace", "rebuild", "describe"):
-        requests.write(json.dumps({"do": do, "request": {"build": "net:build"}, "out": "out"}) + "\n")
+        model = {"request": {"build": "net:build"}, "out": "out"}
+        requests.write(json.dumps({"do": do, "seed": 1, "precision": "float32", **model}) + "\n")
     done = subprocess.run(
         [sys.executable, "talk.py"],
         input=requests.getvalue(),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from parity.foreign.weights import Weights, compare, looks_initialised
+from parity.foreign.weights import Weights, compare, look_initialised
 
 RANDOM = np.random.default_rng(0)
 KERAS: dict[str, dict[str, np.ndarray]] = {
@@ -136,9 +136,11 @@ def test_equal_zeros_relate_nothing() -> None:
     assert not compare(keras, torch, {"dense": "Dense"}, {}).related
 
 
-def test_torchs_initial_weights_are_known_by_their_bound() -> None:
+def test_initial_weights_are_known_by_their_bound() -> None:
     bound = 1 / np.sqrt(48)
     drawn = {"dense": {"kernel": RANDOM.uniform(-bound, bound, size=(48, 50)), "bias": np.zeros(50)}}
-    assert looks_initialised(drawn)
-    trained = {"dense": {"kernel": drawn["dense"]["kernel"] * 1.3, "bias": np.zeros(50)}}
-    assert not looks_initialised(trained)
+    assert look_initialised(drawn)
+    glorot = np.sqrt(6 / (48 + 50))
+    assert look_initialised({"dense": {"kernel": RANDOM.uniform(-glorot, glorot, size=(48, 50))}})
+    trained = {"dense": {"kernel": drawn["dense"]["kernel"] * 1.2, "bias": np.zeros(50)}}
+    assert not look_initialised(trained)
