@@ -211,7 +211,7 @@ def _check_files(experiment: Experiment, resumed: bool) -> None:
         raise ConfigError(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json){wanted}")
     if (
         not resumed  # its own checkpoint holds the weights
-        and model.name != "cnn"
+        and model.backbone is not None
         and model.weights not in ("imagenet", "random")
         and not Path(model.weights).expanduser().is_file()
     ):

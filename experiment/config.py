@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from experiment import optimizers
+from experiment.backbones import BACKBONES, Backbone
 from experiment.system.names import printable, spelling
 
 MANY = 1_000_000  # more epochs, images a step or units than anybody has; a typing error, to be told at once
@@ -266,11 +267,38 @@ class Augment(Section):
         default=0.2, ge=0, lt=1, description="zoom factors are drawn from [1 - zoom, 1 + zoom]"
     )
     horizontal_flip: bool = Field(default=True, description="mirror every second image, at random")
+    brightness: list[float] | None = Field(
+        default=None,
+        description="factors are drawn from [low, high], as ImageDataGenerator's brightness_range; null: off",
+    )
+
+    @field_validator("brightness")
+    @classmethod
+    def _range(cls, brightness: list[float] | None) -> list[float] | None:
+        if brightness is not None and not (len(brightness) == 2 and 0 <= brightness[0] <= brightness[1]):
+            raise ValueError("augment.brightness takes two factors, 0 <= low <= high, such as [0.8, 1.2]")
+        return brightness
+
+    @model_validator(mode="after")
+    def _known(self) -> Augment:
+        if self.kind == "torchvision" and self.brightness is not None:
+            raise ValueError(
+                "augment.brightness: augment.kind torchvision does not shift it: leave it null, or say keras"
+            )
+        return self
+
+
+if TYPE_CHECKING:
+    ModelName = str
+else:
+    ModelName = Literal[("cnn", *BACKBONES)]
 
 
 class Model(Section):
-    name: Literal["cnn", "vgg16", "resnet50"] = Field(
-        default="cnn", description="the BatchNorm/Dropout CNN, or transfer from VGG16 or ResNet50"
+    name: ModelName = Field(
+        default="cnn",
+        description="the BatchNorm/Dropout CNN, or transfer from "
+        + " or ".join(backbone.title for backbone in BACKBONES.values()),
     )
     filters: list[int] = Field(
         default=[32, 64], min_length=1, max_length=6, description="cnn: filters of each block"
@@ -283,7 +311,10 @@ class Model(Section):
         default="imagenet", description="of a base: imagenet, random, or a Keras weights file (.h5)"
     )
     fine_tune_blocks: int = Field(
-        default=0, ge=0, le=5, description="of a base: how many of its last blocks are trained"
+        default=0,
+        ge=0,
+        le=max(backbone.blocks for backbone in BACKBONES.values()),
+        description="of a base: how many of its last blocks are trained",
     )
     initial_biases: Literal["zeros", "uniform"] = Field(
         default="zeros", description="zeros as in Keras, or drawn from U(-0.05, 0.05), for parity runs"
@@ -310,7 +341,17 @@ class Model(Section):
                 f"model.block_dropout has {len(self.block_dropout)} rates for "
                 f"{len(self.filters)} blocks in model.filters: give one rate a block"
             )
+        if self.backbone is not None and self.fine_tune_blocks > self.backbone.blocks:
+            raise ValueError(
+                f"model.fine_tune_blocks {self.fine_tune_blocks}: {self.name} has "
+                f"{self.backbone.blocks} blocks"
+            )
         return self
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The record of the base that the model transfers from; None of the CNN, which has none."""
+        return BACKBONES.get(self.name)
 
 
 class RunSettings(Section):
@@ -373,9 +414,13 @@ class Experiment(Section):
                     f"{key} {printable(path)}: the name is not UTF-8, and config.yaml cannot hold it: "
                     "rename it, or name a link to it"
                 )
-        if self.model.name != "cnn" and self.data.image_size < 32:
-            raise ValueError(f"data.image_size {self.data.image_size}: {self.model.name} needs at least 32")
-        if self.model.name == "cnn":
+        if (backbone := self.model.backbone) is not None:
+            if self.data.image_size < backbone.smallest:
+                raise ValueError(
+                    f"data.image_size {self.data.image_size}: {self.model.name} needs at least "
+                    f"{backbone.smallest}"
+                )
+        else:
             size = self.data.image_size
             for _ in self.model.filters:
                 size = (size - 2 * self.model.convolutions_per_block) // 2

@@ -67,19 +67,23 @@ def training_order(seed: int, epoch: int, labels: np.ndarray, sampling: Sampling
     return random.permutation(np.concatenate(drawn))
 
 
-def augmentation(
-    random: np.random.Generator, count: int, config: Augment, size: int
-) -> dict[str, np.ndarray]:
+GEOMETRY = ("theta", "tx", "ty", "zx", "zy", "flip")  # what `affine_matrices` takes
+PARAMETERS = (*GEOMETRY, "brightness")
+Parameters = dict[str, np.ndarray]
+
+
+def augmentation(random: np.random.Generator, count: int, config: Augment, size: int) -> Parameters:
     """One set of augmentation parameters an image, distributed as ImageDataGenerator draws them.
 
-    Returns arrays of (count,): theta in degrees; tx, ty in pixels; zx, zy as factors; flip as bool.
-    The names are ImageDataGenerator's own: tx is drawn from the *height* range and moves columns.
+    Returns arrays of (count,): theta in degrees; tx, ty in pixels; zx, zy as factors; flip as bool; and where
+    it is configured brightness, a factor. A new parameter is drawn last, so that the others' draws stay. The
+    names are ImageDataGenerator's own: tx is drawn from the *height* range and moves columns.
     """
 
     def uniform(limit: float) -> np.ndarray:
         return random.uniform(-limit, limit, size=count)
 
-    return {
+    parameters = {
         "theta": uniform(config.rotation),
         "tx": uniform(config.height_shift) * size,
         "ty": uniform(config.width_shift) * size,
@@ -87,9 +91,12 @@ def augmentation(
         "zy": 1.0 + uniform(config.zoom),
         "flip": (random.random(count) < 0.5) & config.horizontal_flip,
     }
+    if config.brightness is not None:
+        parameters["brightness"] = random.uniform(*config.brightness, size=count)
+    return parameters
 
 
-def affine_matrices(parameters: dict[str, np.ndarray], size: int) -> np.ndarray:
+def affine_matrices(parameters: Parameters, size: int) -> np.ndarray:
     """For each image the map from an output pixel to the input position that it shows.
 
     Returns (N, 2, 3) float64: input (column, row) = matrix @ (column, row, 1) of the output, in pixels.
@@ -151,9 +158,12 @@ def _number(purpose: str) -> int:
 def targets(seed: int, shape: tuple[int, ...], loss: str) -> np.ndarray:
     """What a traced model of unknown purpose is trained towards: the same on both sides.
 
-    shape: of the model's output. Returns class numbers (N,) int64 for crossentropy, float64 `shape` for mse.
+    shape: of the model's output (N, ..., C). Returns class numbers (N, ...) int64 for crossentropy, else
+    float64 of `shape`: zeros and ones for binary, normal for a regression.
     """
     random = generator(seed, "targets")
     if loss == "crossentropy":
-        return random.integers(shape[-1], size=shape[0])
+        return random.integers(shape[-1], size=shape[:-1])
+    if loss == "binary":
+        return random.integers(2, size=shape).astype(np.float64)
     return random.standard_normal(shape)

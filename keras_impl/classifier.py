@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
-from experiment.config import Experiment
+from experiment import randomness
+from experiment.config import Augment, Experiment
 from experiment.optimizers import Name, Setting
 from experiment.system import devices
-from keras_impl.augment import KerasAugment
+from keras_impl.augment import KerasAugment, as_inputs
 from keras_impl.layers.fused_batchnorm import fuse_batch_norm
 from keras_impl.model import build_model
 from keras_impl.optimizers import build_optimizer
@@ -17,7 +19,7 @@ class Classifier:
     """An image classifier and what of it is trained.
 
     model: images (N, S, S, 3) in 0..255 -> probabilities (N, classes). trained: the compiled model that
-    `fit` takes, which shares the layers of `model`: with augmentation before it (`augmented`), or its layer
+    `fit` takes, which shares the layers of `model`: with `augment` before it, or its layer
     `head` alone, on the features that a frozen base gave before (`on_features`). learning_rate, optimizer,
     settings, label_smoothing, jit_compile: as in `compile_model`.
     """
@@ -30,7 +32,7 @@ class Classifier:
         settings: dict[str, Setting] | None = None,
         label_smoothing: float = 0.0,
         on_features: bool = False,
-        augmented: bool = False,
+        augment: Augment | None = None,
         jit_compile: bool | str = "auto",
     ) -> None:
         self.model = model
@@ -38,8 +40,8 @@ class Classifier:
         self.trained = model
         if on_features:
             self.trained = model.get_layer("head")
-        elif augmented:
-            self.trained = with_augmentation(model, model.input_shape[1])
+        elif augment is not None:
+            self.trained = with_augmentation(model, augment)
         compile_model(self.trained, learning_rate, optimizer, settings, label_smoothing, jit_compile)
 
 
@@ -47,7 +49,7 @@ def build_classifier(
     experiment: Experiment, classes: int, on_features: bool = False, pretrained: bool = True
 ) -> Classifier:
     """The configured model in a Classifier; pretrained: as in `build_model`."""
-    training = experiment.training
+    training, augment = experiment.training, experiment.augment
     return Classifier(
         build_model(experiment, classes, pretrained),
         training.learning_rate,
@@ -55,17 +57,22 @@ def build_classifier(
         training.optimizer_settings,
         training.label_smoothing,
         on_features,
-        experiment.augment.kind != "none",
+        None if augment.kind == "none" else augment,
         use_xla(experiment),
     )
 
 
-def with_augmentation(model: keras.Model, size: int) -> keras.Model:
-    """A model of uint8 images and the matrices that place them, which augments in training alone."""
+def with_augmentation(model: keras.Model, augment: Augment) -> keras.Model:
+    """A model of uint8 images and the parameters that augment them, which augments in training alone."""
+    size = model.input_shape[1]
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    matrices = keras.Input((2, 3), dtype=keras.config.floatx(), name="matrices")
-    augmented = KerasAugment(name="augment", dtype=keras.config.floatx())(images, matrices)
-    return keras.Model({"images": images, "matrices": matrices}, model(augmented), name="training")
+    sample = randomness.augmentation(np.random.default_rng(), 1, augment, size)
+    inputs = {
+        name: keras.Input(array.shape[1:], dtype=array.dtype.name, name=name)
+        for name, array in as_inputs(sample, size).items()
+    }
+    augmented = KerasAugment(name="augment", dtype=keras.config.floatx())(images, inputs)
+    return keras.Model({"images": images, **inputs}, model(augmented), name="training")
 
 
 def compile_model(

@@ -1,4 +1,4 @@
-"""Batches for Keras: whole batches indexed from uint8 arrays, with the matrices that augment them."""
+"""Batches for Keras: whole batches indexed from uint8 arrays, with the parameters that augment them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 from experiment import randomness
 from experiment.config import Augment, Experiment, Sampling
 from experiment.data.dataset import Dataset, Split
-from keras_impl.augment import draw_matrices
+from keras_impl.augment import as_inputs
 
 
 class Batches(keras.utils.PyDataset):
     """A split in batches, in the order that both sides share; the last batch may be smaller.
 
-    A batch is (images uint8 (N, S, S, 3), one-hot labels); with `augment`, the images are
-    {"images": uint8 (N, S, S, 3), "matrices": (N, 2, 3)}. sampling: as in `randomness.training_order`; None:
-    in the order of the labels, and nothing is drawn. `epoch`, counted from 0, goes on with each that `fit`
-    ends; set it where training does not begin with the first.
+    A batch is (images uint8 (N, S, S, 3), one-hot labels); with `augment`, ({"images": the same, and what
+    `augment.as_inputs` makes of their parameters}, labels). sampling: as in `randomness.training_order`;
+    None: as the labels stand. `epoch`, counted from 0, goes on with each that `fit` ends; set it where
+    training does not begin with the first.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Batches(keras.utils.PyDataset):
         images, labels = self.split.batch(self._positions()[step * size : (step + 1) * size])
         inputs = images
         if self.augment is not None:
-            inputs = {"images": images, "matrices": self._matrices(self.augment, step, images)}
+            inputs = {"images": images, **self._augmentation(self.augment, step, images)}
         return inputs, np.eye(self.classes, dtype=keras.config.floatx())[labels]
 
     def on_epoch_begin(self) -> None:
@@ -64,11 +64,12 @@ class Batches(keras.utils.PyDataset):
             self._order = (self.epoch, order)
         return self._order[1]
 
-    def _matrices(self, augment: Augment, step: int, images: np.ndarray) -> np.ndarray:
-        if self.sampling is None:
-            return np.zeros((len(images), 2, 3), keras.config.floatx())  # not looked at
-        generator = randomness.generator(self.seed, "augment", self.epoch, step)
-        return draw_matrices(generator, len(images), augment, images.shape[1])
+    def _augmentation(self, augment: Augment, step: int, images: np.ndarray) -> dict[str, np.ndarray]:
+        count, size = images.shape[:2]
+        epoch = self.epoch if self.sampling is not None else 0
+        generator = randomness.generator(self.seed, "augment", epoch, step)
+        # Of validation they are not looked at.
+        return as_inputs(randomness.augmentation(generator, count, augment, size), size)
 
 
 class DataModule:

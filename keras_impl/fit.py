@@ -21,7 +21,7 @@ from experiment.system.files import replacing
 from experiment.tracking.tensorboard import Layers
 from experiment.training import lifecycle
 from experiment.training.lifecycle import Session
-from keras_impl.augment import affine, compiled, draw_matrices
+from keras_impl.augment import as_inputs, augment, compiled
 from keras_impl.callbacks import RESUME, build_callbacks
 from keras_impl.classifier import Classifier, build_classifier
 from keras_impl.data import build_data
@@ -104,9 +104,11 @@ def augmented_samples(session: Session) -> np.ndarray | None:
         return None
     images, _ = lifecycle.samples(session.dataset, experiment)
     generator = randomness.generator(experiment.seed, "augment", 0, 0)
-    matrices = draw_matrices(generator, len(images), experiment.augment, experiment.data.image_size)
-    images = keras.ops.convert_to_tensor(images.astype(matrices.dtype))
-    return keras.ops.convert_to_numpy(compiled(affine)(images, keras.ops.convert_to_tensor(matrices)))
+    size = experiment.data.image_size
+    inputs = as_inputs(randomness.augmentation(generator, len(images), experiment.augment, size), size)
+    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+    pixels = keras.ops.convert_to_tensor(images.astype(keras.config.floatx()))
+    return keras.ops.convert_to_numpy(compiled(augment)(pixels, tensors))
 
 
 def base_features(classifier: Classifier, dataset: Dataset, experiment: Experiment) -> Dataset:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from experiment import cli, randomness
 from experiment.protocols import trace as tracing
+from experiment.randomness import Parameters
 from lightning_impl import (
     augment,
     backbones,
@@ -38,8 +39,6 @@ from lightning_impl import (
     optimizers,
 )
 from lightning_impl.trace.command import trace
-
-Parameters = dict[str, np.ndarray]
 
 
 class UnbiasedVariance(keras_semantics.BatchNorm):

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from experiment import cli
-from experiment.errors import ConfigError, RunError
+from experiment.backbones import BACKBONES
+from experiment.errors import RunError
 from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
-from parity.ladder import climb, mutations, whole_run
+from parity.foreign import prove as prove_pair
+from parity.foreign.inputs import drawn, read
+from parity.foreign.verdict import show
+from parity.ladder import climb, mutations, pairs, whole_run
 from parity.ladder.climb import COMBINATIONS, Findings, Place
 from parity.report.reporter import Record
-from parity.traces.matching import MatchError
-from parity.traces.pair import Pair
 
-PAIRS = ("cnn", "vgg16", "resnet50")
+RULES = """\
+a rule for layers of your own, for --layer Scale=rules_keras:scale --layer Scale=rules_torch:scale, each side
+taking those that it can import:
+
+    # rules_keras.py: a weight is a variable, or (variable, function that takes its array to another layout)
+    def scale(layer):
+        return {"kind": "Scale", "settings": {"power": layer.power}, "weights": {"gamma": layer.gamma}}
+
+    # rules_torch.py: a weight is a parameter's name, or (name, function that takes it to Keras's layout)
+    def scale(module):
+        gamma = ("gamma", lambda gamma: gamma.reshape(-1))
+        return {"kind": "Scale", "settings": {"power": module.power}, "weights": {"gamma": gamma}}
+
+Layers of one kind whose weights have the same names and shapes are matched, and their settings compared.
+"""
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
 
 
@@ -30,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parse(argv)
-    return cli.guarded(lambda: prove(arguments, ["python", "-m", "parity", *argv]))
+    command = ["python", "-m", "parity", *argv]
+    return cli.guarded(lambda: (users_pair if arguments.keras else prove)(arguments, command))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -39,13 +58,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="parity",
         description="Prove that two models are the same, from structure to whole training runs. Other "
         f"commands: {', '.join(COMMANDS)}.",
+        epilog=RULES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=BACKENDS,
+        help="of Keras (default: all that are installed; for your own pair tensorflow, in float64 alone)",
+    )
     own = parser.add_argument_group("this project's models")
-    own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default all)")
     own.add_argument(
-        "--backends", nargs="+", choices=BACKENDS, help="of Keras (default: all that are installed)"
+        "--pairs", nargs="+", choices=pairs.MODELS, default=[*pairs.MODELS], help="which (default all)"
     )
     own.add_argument("--quick", action="store_true", help="leave out whole runs and mutations")
     own.add_argument("--no-mutations", action="store_true", help="leave out the mutations")
@@ -59,9 +85,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     users = parser.add_argument_group("your own pair")
     users.add_argument("--keras", metavar="PKG.MOD:BUILD", help="builds the Keras model (or a .keras file)")
     users.add_argument("--torch", metavar="PKG.MOD:BUILD", help="builds the torch module")
-    users.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="of one input, channels last")
-    users.add_argument("--inputs", type=Path, metavar="FILE.npy", help="inputs instead, batch first")
-    users.add_argument("--loss", choices=("auto", "crossentropy", "mse"), default="auto")
+    users.add_argument(
+        "--input-shape",
+        type=int,
+        nargs="+",
+        action="append",
+        metavar="N",
+        help="of one input without the batch, channels last; of several, once for each",
+    )
+    users.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="FILE",
+        help="inputs instead, batch first: an array (.npy), or several by name or in order (.npz)",
+    )
+    users.add_argument(
+        "--loss",
+        choices=("auto", "crossentropy", "binary", "mse", "compiled"),
+        default="auto",
+        help="of each output (default: by its activation and shape); compiled: the Keras model's own",
+    )
     users.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
     users.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam where none is configured")
     users.add_argument(
@@ -71,13 +114,35 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="TORCH=KERAS",
         help="whose layer is whose (may be repeated)",
     )
+    users.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="CLASS=PKG.MOD:RULE",
+        help="how to compare layers of a class that has no rule (may be repeated); see below",
+    )
+    users.add_argument(
+        "--precision",
+        choices=("float64", "float32"),
+        default="float64",
+        help="float32: compare in it as well, on --backends, each side's rounding against float64",
+    )
+    users.add_argument(
+        "--format", choices=("text", "json"), default="text", help="of the verdict on stdout (default text)"
+    )
     arguments = parser.parse_args(argv)
     if bool(arguments.keras) != bool(arguments.torch):
         parser.error("a pair needs both --keras and --torch")
+    if arguments.keras and (problem := _file_fault(arguments.keras)):
+        parser.error(f"--keras {arguments.keras}: {problem}")
     if arguments.keras and not (arguments.input_shape or arguments.inputs):
         parser.error("give --input-shape (such as 32 32 3), or --inputs FILE.npy")
+    if arguments.torch and ":" not in arguments.torch:
+        parser.error(f"--torch {arguments.torch}: write package.module:function")
     if any("=" not in one for one in arguments.map):
         parser.error("--map takes TORCH_LAYER=KERAS_LAYER")
+    if wrong := [rule for rule in arguments.layer if "=" not in rule or ":" not in rule.split("=")[1]]:
+        parser.error(f"--layer {wrong[0]}: write CLASS=package.module:rule")
     if arguments.steps < 1:
         parser.error("--steps must be at least 1")
     if arguments.inputs and not arguments.inputs.is_file():
@@ -87,10 +152,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     missing = [name for name in BACKENDS if not devices.installed(name)]
     if wanted := [name for name in arguments.backends or () if name in missing]:
         parser.error(f"--backends {' '.join(wanted)}: not installed")
+    if arguments.keras and "tensorflow" in missing:
+        parser.error("your own pair needs TensorFlow, the one backend of Keras that computes in float64")
+    arguments.singles = arguments.backends or ["tensorflow"] * (arguments.precision == "float32")
     arguments.backends = [name for name in arguments.backends or BACKENDS if name not in missing]
     if arguments.device == "cuda" and not devices.count_gpus():
         parser.error("--device cuda: this machine shows no CUDA GPUs")
     return arguments
+
+
+def _file_fault(keras: str) -> str | None:
+    """Why --keras names nothing that can be built or read, with the way out; None where it may."""
+    path = Path(keras)
+    if path.suffix == ".keras":
+        return None if path.is_file() else "no such file"
+    if path.suffix in (".h5", ".hdf5"):
+        convert = f"import keras; keras.saving.load_model({keras!r}, compile=False).save('model.keras')"
+        return f'a file of Keras 2; convert it: python -c "{convert}"'
+    if (path / "saved_model.pb").is_file():
+        return "a SavedModel, which holds no Keras layers: save the model as model.keras where it was built"
+    return None if ":" in keras else "neither a .keras file nor package.module:function"
 
 
 def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
@@ -100,11 +181,8 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         place = Place(Path(folder), arguments.device, record.show)
         try:
             with record.kept(findings):
-                if arguments.keras:
-                    users_pair(arguments, place, findings)
-                else:
-                    mutated = own(arguments, place, findings, record)
-        except (processes.SideError, MatchError) as error:
+                mutated = own(arguments, place, findings, record)
+        except processes.SideError as error:
             raise RunError(str(error)) from error
     return record.conclude(findings, mutated)
 
@@ -118,9 +196,9 @@ def own(
     climb.own_pairs(arguments.pairs, combinations, place, findings)
     outcomes = None
     if not arguments.quick and "tensorflow" not in arguments.backends:
-        climb.without_float64(list(_runs(arguments)), place, findings)
+        climb.without_float64(list(_runs(arguments, place.folder)), place, findings)
     elif not arguments.quick:
-        climb.whole_runs(_runs(arguments), place, findings)
+        climb.whole_runs(_runs(arguments, place.folder), place, findings)
         exports.own_pairs(arguments.pairs, place, findings)
         if not arguments.no_mutations:
             console.print("\nmutations: each alignment off in turn")
@@ -132,45 +210,47 @@ def own(
     return outcomes
 
 
-def users_pair(arguments: argparse.Namespace, place: Place, findings: Findings) -> None:
-    """A user's two models, from structure to a few steps; raises SideError and MatchError."""
-    inputs = place.folder / "inputs.npy"
-    np.save(inputs, _inputs(arguments))
-    experiment = {"training": {"precision": "float64", "learning_rate": arguments.learning_rate}}
-    common = {
-        "experiment": experiment,
-        "inputs_file": str(inputs),
-        "steps": arguments.steps,
-        "loss_name": arguments.loss,
-    }
-    given = dict(one.split("=", 1) for one in arguments.map)
-    started = time.perf_counter()
-    keras = processes.trace(
-        "keras", place.folder / "pair", {**common, "build": arguments.keras}, place.device, "tensorflow"
-    )
-    request = {**common, "build": arguments.torch, "weights": str(keras / "arrays.npz")}
-    alone = processes.trace(
-        "lightning", place.folder / "alone", {**request, "steps": 0, "weights": None}, place.device, ""
-    )
-    matching = Pair.of(keras, alone, cli.experiment_from(experiment), given).matching
-    request["layers"] = matching.weighted
-    torch = processes.trace("lightning", place.folder / "pair", request, place.device, "")
-    pair = Pair.of(keras, torch, cli.experiment_from(experiment), given)
-    name = arguments.torch.split(":")[0].rsplit(".", 1)[-1]
-    climb.climb(name, pair, "tensorflow", place, findings, seconds=time.perf_counter() - started)
+def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """A user's two models; prints the verdict and returns its exit code."""
+    report = Record(arguments.out, argv, quiet=True)
+    findings = Findings()
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        inputs, own = Path(folder) / "inputs.npz", arguments.inputs
+        arrays = read(own) if own else drawn(arguments.input_shape, arguments.steps)
+        np.savez(inputs, **arrays)  # type: ignore[arg-type]
+        options = {
+            "inputs_file": str(inputs),
+            "drawn": arguments.inputs is None,
+            "steps": arguments.steps,
+            "loss_name": arguments.loss,
+            "rules": arguments.layer,
+        }
+        given = dict(pair.split("=", 1) for pair in arguments.map)
+        request = prove_pair.Request(
+            arguments.keras,
+            arguments.torch,
+            options,
+            arguments.learning_rate,
+            given,
+            arguments.device,
+            arguments.singles,
+        )
+        with console.status("") as status:
+            verdict = prove_pair.prove(request, Path(folder), findings, status.update)
+    if verdict.refused is None:
+        report.conclude(findings)
+        verdict = replace(verdict, report=report.out / "report.html")
+    if arguments.format == "json":
+        print(json.dumps(verdict.as_json(), indent=1))
+    elif verdict.refused is not None:
+        cli.fail(verdict.refused)
+    else:
+        show(verdict, Console())
+    return verdict.exit_code
 
 
-def _inputs(arguments: argparse.Namespace) -> np.ndarray:
-    if arguments.inputs:
-        try:
-            return np.load(arguments.inputs, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--inputs {arguments.inputs}: cannot be read as an array ({error})") from error
-    count = 8 * arguments.steps
-    return np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
-
-
-def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
+def _runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Sequence[str]]:
     runs: dict[str, Sequence[str]] = {}
     if "cnn" in arguments.pairs:
         runs["cnn, digits"] = whole_run.CNN
@@ -178,6 +258,7 @@ def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
         if arguments.root:
             data = ("--data.name=folder", f"--data.root={arguments.root}")
             runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)
-    if "vgg16" in arguments.pairs:
-        runs["vgg16's head, digits"] = whole_run.VGG16_HEAD
+    for name in (name for name in arguments.pairs if name in BACKBONES):
+        base = (f"--model.name={name}", f"--model.weights={pairs.weights(name, folder)}")
+        runs[f"{name}'s head, digits"] = (*base, *whole_run.HEAD)
     return runs

@@ -22,7 +22,7 @@ BATCH = 256
 def usable(experiment: Experiment) -> bool:
     """Whether the base's output for an image never changes: it is frozen, and nothing is augmented."""
     model = experiment.model
-    return model.name != "cnn" and model.fine_tune_blocks == 0 and experiment.augment.kind == "none"
+    return model.backbone is not None and model.fine_tune_blocks == 0 and experiment.augment.kind == "none"
 
 
 def replace_images(

@@ -99,8 +99,8 @@ def read(experiment: Experiment) -> dict[str, Any]:
             for step in range(len(data)):
                 inputs, _ = data[step]
                 if isinstance(inputs, dict):
-                    tensors = [keras.ops.convert_to_tensor(inputs[name]) for name in ("images", "matrices")]
-                    inputs = augment(*tensors)
+                    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+                    inputs = augment(tensors.pop("images"), tensors)
             keras.ops.convert_to_numpy(inputs)  # waits for the device
             seconds.append(time.perf_counter() - started)
     return {"images": len(data.split), "seconds": seconds}

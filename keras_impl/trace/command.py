@@ -7,8 +7,11 @@ holds `experiment`, the configuration of one of this project's models, or `build
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -17,16 +20,40 @@ import numpy as np
 from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
 from keras_impl.layers import weight_layout
-from keras_impl.model import count_parameters
 from keras_impl.optimizers import slots
 from keras_impl.precision import numerics
-from keras_impl.trace.recorder import leaves
-from keras_impl.trace.target import Subject, own, users
+from keras_impl.trace.recorder import named_leaves, without_record
+from keras_impl.trace.signature import arrays_of
+from keras_impl.trace.target import Subject, own, users, users_model, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return tracing.run(sys.argv[1:] if argv is None else argv, trace)
+    return tracing.run(sys.argv[1:] if argv is None else argv, trace, Tracer)
+
+
+class Tracer:
+    """A user's model as `python -m parity` asks about it, in the precision of the request."""
+
+    def __init__(self, request: Request) -> None:
+        self.request, self._numerics = request, ExitStack()
+        self._numerics.enter_context(numerics(request.experiment))
+        self.subject = users(request)
+
+    def describe(self) -> tuple[dict[str, Any], Arrays]:
+        """The structure, and the weights as built and as traced; raises TraceError."""
+        raw = {f"raw/{i}": array for i, array in enumerate(self.subject.model.get_weights())}
+        initial = weights("initial", self.subject.model)
+        return describe(self.subject), self.subject.own | initial | raw
+
+    def trace(self, handover: dict[str, Any]) -> Arrays:
+        """Every array of the trace; the weights stay Keras's own."""
+        return numbers(self.subject)
+
+    def rebuild(self, seed: int, precision: str) -> Arrays:
+        """The weights of the model built anew under a seed, in a precision."""
+        with numerics(tracing.in_precision(self.request, precision).experiment):
+            return weights("own", users_model(self.request, seed))
 
 
 def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
@@ -44,33 +71,50 @@ def describe(subject: Subject) -> dict[str, Any]:
     """The model's layers in the order in which they act, and its parameter counts; raises TraceError."""
 
     recording, _ = subject.record(training=False)
-    operations = {operation.name: operation for operation in leaves(subject.model)}
-    layers = []
-    for one in recording.seen:
-        layer = operations.get(one.name)
-        shapes: dict[str, dict[str, list[int]]] = {one.name: {}}
-        for name, array in weight_layout.arrays(layer).items():
-            unit, weight = weight_layout.unit(layer, name)
-            shapes.setdefault(unit, {})[weight] = list(array.shape)
-        # The depthwise half of a SeparableConv2D comes before the layer itself.
-        units = [unit for unit in shapes if unit != one.name]
-        for unit in [*units, one.name]:
-            itself = unit == one.name
-            layers.append(
-                {
-                    "name": unit,
-                    "kind": one.kind,
-                    "shape": list(one.output.shape[1:]) if itself else None,
-                    "settings": one.settings if itself else recording.depthwise[one.name],
-                    "inputs": units if itself and units else list(one.inputs),
-                    "weights": shapes[unit],
-                    "trainable": bool(getattr(layer, "trainable_variables", [])),
-                    "flattened": False,
-                }
-            )
+    shapes, trainable = {}, {}
+    for name, operation in recording.operations.items():
+        for unit, found in weight_layout.units(name, operation).items():
+            shapes[unit] = {weight: list(view.value.shape) for weight, view in found.items()}
+            trainable[unit] = bool(getattr(operation, "trainable_variables", []))
+    layers = [
+        {
+            "name": one.name,
+            "kind": one.kind,
+            "shape": None if one.output is None else list(one.output.shape[1:]),
+            "settings": one.settings,
+            "inputs": list(one.inputs),
+            "weights": shapes.get(one.name, {}),
+            "trainable": trainable.get(one.name, False),
+            "flattened": False,
+        }
+        for one in recording.seen
+    ]
     seen = {one.name for one in recording.seen}
-    unused = sorted(name for name, o in operations.items() if weight_layout.tensors(o) and name not in seen)
-    return tracing.structure(layers, count_parameters(subject.model), unused)
+    unused = sorted(name for name, found in shapes.items() if found and name not in seen)
+    counts = count_parameters(subject.model)
+    structure = tracing.structure(layers, counts, unused, uncovered(subject.model), subject.notes)
+    return structure | {"losses": [asdict(term) for term in subject.losses], "endings": subject.endings}
+
+
+def count_parameters(model: Any) -> dict[str, int]:
+    """Parameters, total and trainable, without what is no weight to both sides (constants, random states)."""
+    trained = {id(v) for v in model.trainable_variables}
+    return tracing.parameter_counts(
+        [
+            (math.prod(weight.variable.shape), id(weight.variable) in trained)
+            for name, operation in named_leaves(model).items()
+            for found in weight_layout.units(name, operation).values()
+            for weight in found.values()
+        ]
+    )
+
+
+def uncovered(model: Any) -> list[dict[str, Any]]:
+    """The layers with weights that no record says how to compare, as name, kind and weights."""
+    return [
+        {"name": name, "kind": type(layer).__name__, "weights": {v.name: list(v.shape) for v in variables}}
+        for name, (layer, variables) in without_record(model).items()
+    ]
 
 
 def numbers(subject: Subject) -> Arrays:
@@ -81,13 +125,13 @@ def numbers(subject: Subject) -> Arrays:
 
 def _numbers(subject: Subject) -> Arrays:
     trained = subject.trained
-    arrays = weights("initial", subject)
+    arrays = weights("initial", subject.model)
     recording, outputs = subject.record(training=False)
-    arrays |= {f"eval/{one.name}": one.output for one in recording.seen}
-    arrays["outputs"] = keras.ops.convert_to_numpy(outputs)
+    arrays |= recording.outputs("eval")
+    arrays |= arrays_of(outputs)
     before = trained.get_weights()
     recording, _ = subject.record(training=True)
-    arrays |= {f"train/{one.name}": one.output for one in recording.seen}
+    arrays |= recording.outputs("train")
     trained.set_weights(before)
     loss, gradients = gradient(subject)
     trained.set_weights(before)
@@ -99,11 +143,11 @@ def _numbers(subject: Subject) -> Arrays:
         trained.reset_metrics()
         losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
         if step == 0:
-            arrays |= tracing.changed(weights("step", subject), arrays)
+            arrays |= tracing.changed(weights("step", subject.model), arrays)
             for slot, variables in slots(trained.optimizer).items():
                 arrays |= of_trained(slot, subject, variables)
     arrays["losses"] = np.array(losses, dtype=float)
-    return arrays | tracing.changed(weights("final", subject), arrays)
+    return arrays | tracing.changed(weights("final", subject.model), arrays)
 
 
 def gradient(subject: Subject) -> tuple[Any, list[Any]]:
@@ -135,31 +179,20 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
             return loss, [v.value.grad for v in trained.trainable_variables]
 
 
-def weights(prefix: str, subject: Subject) -> Arrays:
-    """Every weight and statistic as `prefix/layer/name`."""
-
-    found = {}
-    for layer in leaves(subject.model):
-        for name, array in weight_layout.arrays(layer).items():
-            found["/".join((prefix, *weight_layout.unit(layer, name)))] = np.array(array)
-    return found
-
-
 def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
     """Something of every trained variable, in Keras's order, as `prefix/layer/name`."""
 
     owners = {
-        id(v): (layer, name)
-        for layer in leaves(subject.model)
-        for name, v in weight_layout.tensors(layer).items()
+        id(weight.variable): (f"{prefix}/{layer}/{name}", weight)
+        for leaf, operation in named_leaves(subject.model).items()
+        for layer, found in weight_layout.units(leaf, operation).items()
+        for name, weight in found.items()
     }
-    found = {}
+    arrays = {}
     for variable, value in zip(subject.trained.trainable_variables, values, strict=False):
-        layer, name = owners[id(variable)]
-        found["/".join((prefix, *weight_layout.unit(layer, name)))] = np.array(
-            weight_layout.keras_layout(layer, name, value)
-        )
-    return found
+        key, weight = owners[id(variable)]
+        arrays[key] = np.array(weight.of(value))
+    return arrays
 
 
 if __name__ == "__main__":

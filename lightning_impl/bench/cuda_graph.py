@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from experiment import randomness
 from experiment.config import Experiment
+from experiment.errors import RunError
 from lightning_impl.augment import resample, sampling
 from lightning_impl.bench.setup import Work
 from lightning_impl.data import to_float
@@ -44,6 +45,8 @@ class Step:
 
     def __init__(self, work: Work) -> None:
         train, self.experiment = work.dataset.train, work.experiment
+        if self.experiment.augment.brightness is not None:
+            raise RunError("augment.brightness: the captured step places images and no more: leave it null")
         images, labels = train.batch(np.arange(len(train)))
         self.images, self.labels = (torch.from_numpy(array).to(work.device) for array in (images, labels))
         self.model, self.autocast = work.model(), work.autocast

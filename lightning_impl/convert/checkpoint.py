@@ -26,8 +26,7 @@ from lightning_impl.classifier import Classifier, build_classifier
 from lightning_impl.data import build_data
 from lightning_impl.fit import build_trainer
 from lightning_impl.keras_semantics import ReduceLROnPlateau
-from lightning_impl.layers.weight_layout import keras_view
-from lightning_impl.model import count_parameters
+from lightning_impl.model import as_keras, count_parameters
 from lightning_impl.optimizers import restore_slots, slots
 from lightning_impl.precision import use_gpu
 from lightning_impl.weights import assign, by_name, load, to_array, weights
@@ -51,7 +50,7 @@ def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
             "learning_rate": np.array(optimizer.param_groups[0]["lr"]),
         }
         | {
-            f"{slot}/{name}": to_array(keras_view(layer, values[parameter]))
+            f"{slot}/{name}": to_array(as_keras(layer, values[parameter]))
             for slot, values in slots(optimizer).items()
             for name, (layer, parameter) in by_name(classifier.network).items()
             if parameter in values
@@ -146,7 +145,7 @@ def _load_slots(classifier: Classifier, optimizer: torch.optim.Optimizer, last: 
         for name, (layer, parameter) in by_name(classifier.network).items():
             if parameter in owned and (key := f"{slot}/{name}") in last:
                 values[slot][parameter] = torch.empty_like(parameter)
-                assign(keras_view(layer, values[slot][parameter]), last[key], key)
+                assign(as_keras(layer, values[slot][parameter]), last[key], key)
     restore_slots(optimizer, values, int(last["iterations"]))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiment.deploy.export import BATCHES, MAX_LOSS, TOLERANCE
 from parity.checks import Check, compare
-from parity.ladder.tolerances import PLAIN
+from parity.ladder.tolerances import bound
 from parity.report.formatting import mebibytes, number, percent
 from parity.report.results import ExportedModel, Exports
 
@@ -58,7 +58,9 @@ def check(models: Sequence[Model], predicted: Predicted, labels: np.ndarray) -> 
         if model.exported:
             what = f"{model.name} without {SHORTCUTS[model.runtime]}"
             plain = predicted[model.name, "plain"]
-            checks.append(compare(what, _of(predicted, model), plain, PLAIN[model.quantize]))
+            checks.append(
+                compare(what, _of(predicted, model), plain, bound("export", model.quantize or "none"))
+            )
     for model in models:
         if model.quantize:
             [whole] = [m for m in models if m.runtime == model.runtime and not m.quantize]

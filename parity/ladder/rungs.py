@@ -1,4 +1,7 @@
-"""The rungs that two traces decide: from the structure of a model to a first few steps of its training."""
+"""The rungs that two traces decide: from the structure of a model to a first few steps of its training.
+
+Each is a function here, by its name in `RUNGS`, and a row of `tolerances.ROWS`.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,12 @@ import numpy as np
 
 from experiment.optimizers import SLOTS
 from parity.checks import Check, compare
-from parity.ladder.tolerances import TRACE
+from parity.diagnosis.settings import differing, plain
+from parity.ladder.tolerances import bound
 from parity.traces.pair import Pair
 
-# Settings that change a model's numbers. Padding is left out: a padding layer before may do the same.
-COMPARED = (
-    "strides",
-    "dilation",
-    "groups",
-    "epsilon",
-    "momentum",
-    "pool_size",
-    "rate",
-    "negative_slope",
-    "approximate",
-)
+# Settings of space that a layer before or after may have in part: where they differ in sum, outputs do.
+OF_SPACE = ("padding", "cropping", "amounts", "size", "output_size")
 
 
 def structure(pair: Pair) -> list[Check]:
@@ -37,13 +31,13 @@ def structure(pair: Pair) -> list[Check]:
         wrong = [
             f"{what} {torch[what]} for Keras's {keras[what]}"
             for what in ("kind", "shape", "weights", "trainable")
-            if keras[what] != torch[what] and keras["shape"] is not None
+            if keras[what] != torch[what] and None not in (keras["shape"], torch["shape"])
         ]
         ours, theirs = torch["settings"], keras["settings"]
         wrong += [
-            f"{setting} {_short(ours[setting])} for Keras's {_short(theirs[setting])}"
-            for setting in COMPARED
-            if setting in ours and setting in theirs and not _equal(ours[setting], theirs[setting])
+            f"{setting} {plain(ours[setting])} for Keras's {plain(theirs[setting])}"
+            for setting in differing(theirs, ours)
+            if setting not in OF_SPACE
         ]
         wrong += pair.other_inputs(keras_name)
         checks.append(Check(keras_name, float(len(wrong)), 0.0, "; ".join(wrong)))
@@ -62,7 +56,7 @@ def initial_weights(pair: Pair) -> list[Check]:
 
 def preprocessing(pair: Pair) -> list[Check]:
     """Order, sizes and content of two epochs' batches, and what the layers before any weight make of it."""
-    tolerance = TRACE["preprocessing"][pair.precision]
+    tolerance = bound("preprocessing", pair.precision)
     checks = []
     for key in pair.keras.keys:
         if key.startswith("data/epoch"):
@@ -85,29 +79,30 @@ def preprocessing(pair: Pair) -> list[Check]:
 def augmentation(pair: Pair) -> list[Check]:
     """The first batch as it is trained on."""
     arrays = pair.keras["data/augmented"], pair.torch["data/augmented"]
-    return [compare("the first batch", *arrays, TRACE["augmentation"][pair.precision], scaled=True)]
+    return [compare("the first batch", *arrays, bound("augmentation", pair.precision), scaled=True)]
 
 
 def forward(pair: Pair) -> list[Check]:
     """Every layer's output on the first batch, evaluating and training, and the model's."""
-    tolerance = TRACE["forward"][pair.precision]
+    tolerance = bound("forward", pair.precision)
     checks = []
     for mode in ("eval", "train"):
         for name in pair.names:
             found = pair.both(mode, name)
             # What finishes a model's outputs (a softmax) acts outside of training alone, on torch's side.
             finishing = mode == "train" and found is not None and not found[1].size and not pair.weights(name)
-            # The first half of Keras's SeparableConv2D shows in the output of the second.
-            hidden = pair.keras.layer(name)["shape"] is None
-            if found is not None and not finishing and not hidden:
+            if found is not None and not finishing:
                 checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
-    outputs = pair.keras["outputs"], pair.torch["outputs"]
-    return [*checks, compare("the model's outputs", *outputs, tolerance, scaled=True)]
+    keys = [key for key in pair.keras.keys if key.split("/")[0] == "outputs"]
+    for key in keys:
+        which = f"the model's output {key.split('/')[1]}" if "/" in key else "the model's outputs"
+        checks.append(compare(which, pair.keras[key], pair.torch.get(key), tolerance, scaled=True))
+    return checks
 
 
 def gradients(pair: Pair) -> list[Check]:
     """The loss of the first batch and every weight's gradient, as shares of the layer's largest."""
-    tolerance = TRACE["loss and gradients"][pair.precision]
+    tolerance = bound("loss and gradients", pair.precision)
     return [
         compare("loss", pair.keras["loss"], pair.torch["loss"], tolerance, scaled=True),
         *_of_weights(pair, "gradient", "loss and gradients", scaled=True),
@@ -129,7 +124,7 @@ def one_step(pair: Pair) -> list[Check]:
 
 def trajectory(pair: Pair) -> list[Check]:
     """The loss of every traced step, and the weights after the last."""
-    tolerance = TRACE["trajectory"][pair.precision]
+    tolerance = bound("trajectory", pair.precision)
     losses = compare("step loss", pair.keras["losses"], pair.torch["losses"], tolerance)
     return [losses, *_of_weights(pair, "final", "trajectory", scaled=False, label="final ")]
 
@@ -153,11 +148,11 @@ USERS = ("structure", "forward", "loss and gradients", "one step", "trajectory")
 def _of_weights(
     pair: Pair, stage: str, rung: str, scaled: bool, label: str = "", firm: bool = False
 ) -> list[Check]:
-    tolerance, checks = TRACE[rung][pair.precision], []
+    tolerance, checks = bound(rung, pair.precision), []
     for layer in pair.names:
         found = {weight: pair.both(stage, layer, weight) for weight in pair.weights(layer)}
         arrays = {weight: both for weight, both in found.items() if both is not None}
-        largest = max((float(np.abs(keras).max()) for keras, _ in arrays.values()), default=0.0)
+        largest = max((float(np.abs(keras).max(initial=0.0)) for keras, _ in arrays.values()), default=0.0)
         for weight, (keras, torch) in arrays.items():
             # A bias before BatchNorm has a gradient that cancels: its share is of the layer's largest.
             scale = largest if scaled and largest else 1.0
@@ -172,16 +167,6 @@ def _of_weights(
 def _same(quantity: str, keras: Any, torch: Any) -> Check:
     equal = keras == torch
     return Check(quantity, 0.0 if equal else 1.0, 0.0, "" if equal else f"{torch} for Keras's {keras}")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return abs(one - other) < 1e-9
-    return one == other
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _holds_weights(pair: Pair, name: str) -> bool:

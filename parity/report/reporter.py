@@ -16,17 +16,20 @@ from experiment.system.names import command_line
 from parity.checks import Rung
 from parity.ladder import mutations
 from parity.ladder.climb import Findings
-from parity.ladder.tolerances import REASONS
+from parity.ladder.tolerances import ROWS
 from parity.report import page as report
 from parity.report.formatting import margin
 
 
 class Record:
-    """The console of one climb, and results.json and report.html in `out`, which is made."""
+    """The console of one climb, and results.json and report.html in `out`, which is made.
 
-    def __init__(self, out: Path, command: Sequence[str]) -> None:
+    quiet: print nothing.
+    """
+
+    def __init__(self, out: Path, command: Sequence[str], quiet: bool = False) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.out, self.command, self.console = out, command, Console()
+        self.out, self.command, self.console = out, command, Console(quiet=quiet)
         self.started = time.perf_counter()
         self.console.print(f"{'rung':<20}{'pair':<22}{'backend':<12}{'precision':<11}{'verdict':<10}worst")
 
@@ -53,7 +56,7 @@ class Record:
         except BaseException as error:
             if findings.rungs:
                 note = str(error) or type(error).__name__
-                findings.rungs.append(Rung("unfinished", "", "", "", "", note=note))
+                findings.keep(Rung("unfinished", "", "", "", "", note=note))
                 self.out = self.out / "unfinished"
                 self.out.mkdir(exist_ok=True)
                 self.conclude(findings)
@@ -73,7 +76,7 @@ class Record:
             "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": time.perf_counter() - self.started,
             "rungs": [rung.as_json() for rung in findings.ordered],
-            "reasons": REASONS,
+            "reasons": {name: row.reason for name, row in ROWS.items()},
             "notes": findings.notes,
             "diagnoses": findings.diagnoses,
             "trajectories": findings.trajectories,

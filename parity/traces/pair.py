@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from experiment.config import Experiment
-from parity.traces.layers import itself, sources
-from parity.traces.matching import Matching, match
+from parity.traces.layers import itself, signature, sources, without_ones
+from parity.traces.matching import Matching, check_covered, match
 
 
 class Trace:
@@ -24,8 +25,17 @@ class Trace:
         self.layers: list[dict[str, Any]] = structure["layers"]
         self.parameters: dict[str, int] = structure["parameters"]
         self.unused: list[str] = structure["unused"]
-        self._arrays = np.load(folder / "arrays.npz")
-        self.keys = list(self._arrays.files)
+        self.uncovered: list[dict[str, Any]] = structure.get("uncovered", [])
+        self.notes: list[str] = structure.get("notes", [])
+        self._folder = folder
+
+    @cached_property
+    def _arrays(self) -> Any:
+        return np.load(self._folder / "arrays.npz")
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return list(self._arrays.files)
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self._arrays[key]
@@ -37,7 +47,7 @@ class Trace:
         """The array, or an empty one."""
         return self[key] if key in self else np.empty(0)
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, dict[str, Any]]:
         return {layer["name"]: layer for layer in self.layers}
 
@@ -64,19 +74,49 @@ class Pair:
     ) -> Pair:
         """Read two traces and match their layers; raises MatchError where that would be guessing."""
         one, other = Trace(keras), Trace(torch)
+        check_covered(one.uncovered, other.uncovered)
         return cls(one, other, match(one.layers, other.layers, given or {}), experiment)
+
+    def __post_init__(self) -> None:
+        """Say of torch's layers what Keras's are where the two mean the same: a Dense layer is a convolution
+        of single pixels, and an axis of one element may be left out.
+        """
+        for keras_name, torch_name in self.names.items():
+            keras, torch = self.keras.layer(keras_name), self.torch.layer(torch_name)
+            if signature(keras) == signature(torch) and keras["kind"] != torch["kind"]:
+                torch.update(kind=keras["kind"], weights=keras["weights"], settings={})
+            if keras["shape"] and without_ones(keras["shape"]) == without_ones(torch["shape"]):
+                torch["shape"] = keras["shape"]
 
     @property
     def precision(self) -> str:
         return self.experiment.training.precision
 
-    @property
+    @cached_property
     def names(self) -> dict[str, str]:
         both = {**self.matching.weighted, **self.matching.plain}
         turned = {keras: torch for torch, keras in both.items()}
         return {
             layer["name"]: turned[layer["name"]] for layer in self.keras.layers if layer["name"] in turned
         }
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes of both sides on how their models were traced."""
+        return list(dict.fromkeys([*self.keras.notes, *self.torch.notes]))
+
+    def flattened_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each of Keras's layers that acts on flattened images, their shape before."""
+        shapes = {}
+        for layer in self.keras.layers:
+            for source in layer["inputs"]:
+                flatten = self.keras.by_name.get(source)
+                if flatten is None or flatten["kind"] != "Flatten":
+                    continue
+                before = [self.keras.by_name[name]["shape"] for name in flatten["inputs"] if name]
+                if before and before[0] is not None:
+                    shapes[layer["name"]] = tuple(before[0])
+        return shapes
 
     @property
     def before_weights(self) -> list[str]:
@@ -89,8 +129,21 @@ class Pair:
         keys = f"{stage}/{layer}{tail}", f"{stage}/{self.names[layer]}{tail}"
         if keys[0] not in self.keras and keys[1] not in self.torch:
             return None
+        if stage in ("step", "final"):  # what did not change is kept as `initial` alone
+            keys = _changed(self.keras, keys[0]), _changed(self.torch, keys[1])
+        torch_layer = self.torch.layer(self.names[layer])
+        if weight in torch_layer.get("computed", ()) and keys[1] not in self.torch:
+            return None  # torch keeps its gradient, or its moments, of what it is computed from
+        if not weight and None in (self.keras.layer(layer)["shape"], torch_layer["shape"]):
+            return None  # seen on one side alone
         # What only one side has differs in shape, and so is infinitely far.
-        return self.keras.get(keys[0]), self.torch.get(keys[1])
+        keras, torch = self.keras.get(keys[0]), self.torch.get(keys[1])
+        return keras, torch.reshape(keras.shape) if self.alike(keras, torch) else torch
+
+    @staticmethod
+    def alike(keras: np.ndarray, torch: np.ndarray) -> bool:
+        """Whether two arrays have one shape but for axes of one element."""
+        return keras.size > 0 and without_ones(keras.shape) == without_ones(torch.shape)
 
     def other_inputs(self, layer: str) -> list[str]:
         """What a layer takes its inputs from, in words, where that is another layer on the other side."""
@@ -104,3 +157,7 @@ class Pair:
 
     def weights(self, layer: str) -> Iterable[str]:
         return self.keras.layer(layer)["weights"]
+
+
+def _changed(trace: Trace, key: str) -> str:
+    return key if key in trace else f"initial/{key.split('/', 1)[1]}"

@@ -147,6 +147,18 @@ def test_augmentation_draws_are_independent() -> None:
     assert abs(correlations - np.eye(6)).max() < 4.5 / COUNT**0.5
 
 
+def test_brightness_fills_its_range_and_leaves_the_other_draws_alone() -> None:
+    drawn = draws(brightness=[0.4, 1.5])
+    factors = drawn.pop("brightness")
+    assert factors.shape == (COUNT,)
+    assert (factors.min(), factors.max()) == pytest.approx((0.4, 1.5), abs=1e-3)
+    assert abs(factors.mean() - 0.95) < 4 * 0.55 * (1 / 3 / COUNT) ** 0.5
+    without = draws()
+    assert drawn.keys() == without.keys() == {*randomness.GEOMETRY}
+    for name, values in without.items():
+        np.testing.assert_array_equal(drawn[name], values)
+
+
 def test_no_range_means_no_change() -> None:
     drawn = draws(rotation=0, width_shift=0, height_shift=0, zoom=0, horizontal_flip=False)
     assert all((drawn[name] == value[0]).all() for name, value in parameters().items())

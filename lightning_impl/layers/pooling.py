@@ -1,0 +1,114 @@
+"""Pooling over windows, over all of space, and to a given size."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from lightning_impl.layers.layer_type import Call, LayerType, Settings, each
+
+
+def _pool(dimensions: int, size: Any, stride: Any, padding: Any) -> Settings:
+    return {
+        "pool_size": each(size, dimensions),
+        "strides": each(size if stride in (None, ()) else stride, dimensions),
+        "padding": [[pixels, pixels] for pixels in each(padding, dimensions)],
+    }
+
+
+def _dimensions(layer: Any) -> int:
+    """1 to 3, from the name of a module's class or of a function: MaxPool2d, max_pool2d."""
+    names = [layer.name] if isinstance(layer, Call) else [kind.__name__ for kind in type(layer).__mro__]
+    return next(int(name[-2]) for name in names if name.endswith(("1d", "2d", "3d")))
+
+
+def _settings(layer: Any) -> Settings:
+    return _pool(_dimensions(layer), layer.kernel_size, layer.stride, layer.padding)
+
+
+def _of_call(call: Call) -> Settings:
+    size, stride = call.argument(1, "kernel_size"), call.argument(2, "stride")
+    return _pool(_dimensions(call), size, stride, call.argument(3, "padding", 0))
+
+
+def _average(layer: Any) -> Settings:
+    return _counting(_settings(layer), layer.count_include_pad)
+
+
+def _of_average_call(call: Call) -> Settings:
+    return _counting(_of_call(call), call.argument(5, "count_include_pad", True))
+
+
+def _counting(settings: Settings, include: bool) -> Settings:
+    """With the zeros that are added counted in the average or not, where any are."""
+    padded = any(map(any, settings["padding"]))
+    return settings | ({"count_include_pad": bool(include)} if padded else {})
+
+
+def _adaptive_kind(which: str, layer: Any) -> str:
+    whole = f"Global{which}Pooling{_dimensions(layer)}D"
+    return whole if all(size == 1 for size in _size(layer)) else whole.replace("Global", "Adaptive")
+
+
+def _size(layer: Any) -> list[Any]:
+    size = layer.argument(1, "output_size") if isinstance(layer, Call) else layer.output_size
+    return each(size, _dimensions(layer))
+
+
+def _adaptive_settings(layer: Any) -> Settings:
+    size = _size(layer)
+    return {} if all(length == 1 for length in size) else {"output_size": size}
+
+
+def _is_global(call: Call) -> bool:
+    """Whether a reduction leaves the batch and the channels alone."""
+    if len(call.shapes[0]) < 3:
+        return False
+    whole = (call.shapes[0][0], call.shapes[0][call.axis])
+    return tuple(size for i, size in enumerate(call.output) if i < 2 or size > 1) == whole
+
+
+TABLE = (
+    LayerType(
+        lambda layer: f"MaxPooling{_dimensions(layer)}D",
+        (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+        ("max_pool1d", "max_pool2d", "max_pool3d"),
+        settings=_settings,
+        of_call=_of_call,
+        channels=1,
+    ),
+    LayerType(
+        lambda layer: f"AveragePooling{_dimensions(layer)}D",
+        (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+        ("avg_pool1d", "avg_pool2d", "avg_pool3d"),
+        settings=_average,
+        of_call=_of_average_call,
+        channels=1,
+    ),
+    LayerType(
+        partial(_adaptive_kind, "Max"),
+        (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+        ("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+        settings=_adaptive_settings,
+        of_call=_adaptive_settings,
+        channels=1,
+    ),
+    LayerType(
+        partial(_adaptive_kind, "Average"),
+        (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+        ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
+        settings=_adaptive_settings,
+        of_call=_adaptive_settings,
+        channels=1,
+    ),
+    LayerType(
+        lambda call: f"GlobalMaxPooling{len(call.shapes[0]) - 2}D", functions=("amax",), is_layer=_is_global
+    ),
+    LayerType(
+        lambda call: f"GlobalAveragePooling{len(call.shapes[0]) - 2}D",
+        functions=("mean",),
+        is_layer=_is_global,
+    ),
+)

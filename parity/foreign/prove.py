@@ -1,0 +1,235 @@
+"""Proves a user's pair: traces both sides at once, compares the weights as they are, then the computation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment import cli
+from experiment.system.processes import SideError
+from parity.checks import Rung, Subject
+from parity.foreign import rounding
+from parity.foreign import weights as as_they_are
+from parity.foreign.sides import Side, Sides
+from parity.foreign.verdict import Answer, Verdict
+from parity.ladder import climb
+from parity.ladder.climb import Findings, Place
+from parity.traces.matching import MatchError
+from parity.traces.pair import Pair, Trace
+
+REFERENCE = ("tensorflow", "float64")  # the one backend that computes in float64 throughout
+
+
+@dataclass(frozen=True)
+class Request:
+    """A pair and how to compare it.
+
+    keras: `package.module:function` or a .keras file. torch: `package.module:function`. options: the further
+    fields of `experiment.protocols.trace.Request` (inputs, loss, steps). given: torch layer to Keras's.
+    """
+
+    keras: str
+    torch: str
+    options: Mapping[str, Any]
+    learning_rate: float = 1e-3
+    given: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    singles: Sequence[str] = ()  # Keras's backends to compare in float32 as well
+
+    @property
+    def name(self) -> str:
+        """The pair's name in tables: the torch builder's module and function."""
+        module, _, function = self.torch.partition(":")
+        return f"{module.rsplit('.', 1)[-1]}:{function}"
+
+    def of_side(self, side: str, precision: str) -> dict[str, Any]:
+        """The request that a side's trace command takes."""
+        training = {"precision": precision, "learning_rate": self.learning_rate}
+        build = self.keras if side == "keras" else self.torch
+        return {**self.options, "experiment": {"training": training}, "build": build}
+
+
+def prove(
+    request: Request,
+    folder: Path,
+    findings: Findings,
+    say: Callable[[str], None] = lambda text: None,
+    sides: Sides | None = None,
+) -> Verdict:
+    """Compare the pair and keep what was found in `findings`; files go to `folder`.
+
+    say: told what goes on. sides: processes that are there already, and stay. A pair that cannot be compared
+    gives a verdict that is refused.
+    """
+    if sides is None:
+        with Sides(folder, request.device) as own:
+            return prove(request, folder, findings, say, own)
+    started = time.perf_counter()
+    try:
+        verdict, pair = _in_float64(request, sides, folder, findings, say)
+        if request.singles:
+            verdict = _in_float32(request, pair, sides, folder, findings, verdict, say)
+    except (SideError, MatchError) as error:
+        verdict = refused(str(error))
+    return replace(verdict, seconds=time.perf_counter() - started)
+
+
+def refused(why: str) -> Verdict:
+    """The verdict on a pair that could not be compared."""
+    return Verdict(Answer("not compared"), Answer("not compared"), refused=why)
+
+
+def _in_float64(
+    request: Request, sides: Sides, folder: Path, findings: Findings, say: Callable[[str], None]
+) -> tuple[Verdict, Pair]:
+    keras, torch = sides.keras, sides.torch
+    say("starting both frameworks and building the models")
+    torch.describe(request.of_side("torch", "float64"), folder / "torch-float64")
+    keras.describe(request.of_side("keras", "float64"), folder / "keras-float64")
+    keras.answer()
+    keras.ask("trace")
+    torch.answer()
+    experiment = cli.experiment_from(request.of_side("keras", "float64")["experiment"])
+    pair = Pair.of(keras.out, torch.out, experiment, dict(request.given))
+    say("tracing both models")
+    torch.ask("trace", weights=str(keras.out / "weights.npz"), layers=pair.matching.weighted)
+    keras.answer()
+    torch.answer()
+    say("comparing")
+    pair = Pair(Trace(keras.out), Trace(torch.out), pair.matching, experiment)
+    weights = _weights(request, pair, keras, torch, findings)
+    climb.climb(request.name, pair, "tensorflow", Place(keras.out, request.device, _unseen), findings)
+    computation = _computation(findings, pair)
+    return Verdict(weights, computation, [*pair.notes, *pair.matching.notes], findings.rungs), pair
+
+
+def _unseen(rung: Rung) -> None:
+    """The verdict shows the rungs, once all are done."""
+
+
+def _in_float32(
+    request: Request,
+    pair: Pair,
+    sides: Sides,
+    folder: Path,
+    findings: Findings,
+    verdict: Verdict,
+    say: Callable[[str], None],
+) -> Verdict:
+    """The verdict with both sides in float32 as well, from the reference's weights, on each asked backend."""
+    weights = str(folder / "keras-float64" / "weights.npz")
+    torch = folder / "torch-float32"
+    sides.torch.describe(request.of_side("torch", "float32"), torch)
+    sides.torch.answer()
+    sides.torch.get("trace", weights=weights, layers=pair.matching.weighted)
+    for backend in request.singles:
+        started = time.perf_counter()
+        say(f"tracing in float32, Keras on {backend}")
+        keras, asked = sides.keras_on(backend), {**request.of_side("keras", "float32"), "weights": weights}
+        keras.describe(asked, folder / f"keras-{backend}-float32")
+        keras.answer()
+        keras.get("trace")
+        rungs = rounding.compare(pair, Trace(keras.out), Trace(torch))
+        took = (time.perf_counter() - started) / len(rungs)
+        subject = Subject(request.name, backend, "float32", request.device)
+        for name, checks in rungs.items():
+            findings.decide(name, partial(list, checks), subject, before=took)
+        failure = rounding.explain(rungs)
+        if failure is not None and verdict.computation.status == "passed":
+            rung, layer, cause = failure
+            answer = Answer("failed", f"{rung} ({backend} float32)", layer, pair.names.get(layer), *cause)
+            verdict = replace(verdict, computation=answer)
+    return replace(verdict, rungs=findings.rungs)
+
+
+def _computation(findings: Findings, pair: Pair) -> Answer:
+    failed = [rung for rung in findings.rungs if rung.status == "failed" and rung.name != "weights"]
+    if not failed:
+        return Answer("passed")
+    first = findings.diagnoses[0]
+    layer = first["layer"]
+    told = (first[name] for name in ("cause", "evidence", "change"))
+    return Answer("failed", first["rung"], layer, pair.names.get(layer), *told)
+
+
+# === The weights as they are ===
+
+
+def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: Findings) -> Answer:
+    started = time.perf_counter()
+    named = {layer: torch_layer for layer, torch_layer in pair.names.items() if pair.weights(layer)}
+    theirs = {layer: as_built(keras.out / "weights.npz", layer) for layer in named}
+    ours = {layer: as_built(torch.out / "weights.npz", name) for layer, name in named.items()}
+    kinds = {layer["name"]: layer["kind"] for layer in pair.keras.layers}
+    for layer, weights in ours.items():
+        for weight, array in weights.items():
+            if pair.alike(theirs[layer][weight], array):
+                weights[weight] = array.reshape(theirs[layer][weight].shape)
+    flattened = pair.flattened_shapes()
+    compared = as_they_are.compare(theirs, ours, kinds, flattened)
+
+    subject = Subject(request.name, "tensorflow", "as built", request.device)
+
+    def decide(note: str) -> None:
+        findings.decide("weights", lambda: compared.checks, subject, note, time.perf_counter() - started)
+
+    if not compared.checks:
+        return Answer("passed", evidence="Neither model has any.")
+    drawn = None
+    if not compared.related:
+        # A builder that seeds its own draws draws other numbers in float64 than it does for its user.
+        keras.get("rebuild", seed=1, precision="float32")
+        theirs = {layer: as_built(keras.out / "rebuilt.npz", layer) for layer in named}
+        compared = as_they_are.compare(theirs, ours, kinds, flattened)
+        drawn = None if compared.related else _drawn(keras, torch, theirs, ours)
+    if compared.same:
+        decide("the two models hold the same weights")
+        return Answer("passed")
+    if drawn is not None:
+        told = f"{drawn}; Keras's were carried over to torch for the other rungs."
+        findings.skip("weights", subject, told)
+        return Answer("independent", evidence=told)
+    decide("compared before Keras's were carried over")
+    cause = compared.cause
+    assert cause is not None
+    evidence = f"{cause.evidence}. Keras's weights were carried over to torch for the other rungs."
+    torch_layer = named[compared.layer]
+    return Answer("failed", "weights", compared.layer, torch_layer, cause.cause, evidence, cause.change)
+
+
+def _drawn(keras: Side, torch: Side, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """Whose weights are drawn at random, in words, or None where both models come with loaded ones."""
+    torch.get("rebuild", seed=2, precision="float64")
+    if _differ(torch.out / "weights.npz", torch.out / "rebuilt.npz"):
+        return "torch's are drawn anew whenever the model is built"
+    keras.get("rebuild", seed=2, precision="float64")
+    if _differ(keras.out / "weights.npz", keras.out / "rebuilt.npz"):
+        return "Keras's are drawn anew whenever the model is built"
+    for side, built in (("torch", ours), ("Keras", theirs)):
+        if as_they_are.look_initialised(built):
+            return f"{side}'s are as its layers draw them"
+    return None
+
+
+def _differ(one: Path, other: Path) -> bool:
+    with np.load(one) as before, np.load(other) as after:
+        return any(
+            not np.array_equal(before[name], after[name]) for name in after.files if name in before.files
+        )
+
+
+def as_built(path: Path, layer: str) -> dict[str, np.ndarray]:
+    """A layer's weights as its model was built, by Keras's names."""
+    prefix = f"own/{layer}/"
+    with np.load(path) as arrays:
+        return {
+            name.removeprefix(prefix): arrays[name]
+            for name in arrays.files
+            if name.startswith(prefix) and "/" not in name.removeprefix(prefix)
+        }
