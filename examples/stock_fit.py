@@ -17,7 +17,7 @@ def main(folder: str) -> float:
     augment = Augment(rotation=10, horizontal_flip=False)
     data = DataModule(load(digits, seed=1), batch_size=16, augment=augment)
     network = build_model(Experiment(data=digits, model=Model(filters=[16, 32], dense_units=64)), classes=10)
-    model = with_augmentation(network, size=16)
+    model = with_augmentation(network, augment)
     model.compile(keras.optimizers.AdamW(5e-3), "categorical_crossentropy", metrics=["accuracy"])
     callbacks = [
         keras.callbacks.ReduceLROnPlateau(patience=2),

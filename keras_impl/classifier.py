@@ -19,7 +19,7 @@ class Classifier:
     """An image classifier and what of it is trained.
 
     model: images (N, S, S, 3) in 0..255 -> probabilities (N, classes). trained: the compiled model that
-    `fit` takes, which shares the layers of `model`: with augmentation before it (`augmented`), or its layer
+    `fit` takes, which shares the layers of `model`: with `augment` before it, or its layer
     `head` alone, on the features that a frozen base gave before (`on_features`). learning_rate, optimizer,
     settings, label_smoothing, jit_compile: as in `compile_model`.
     """

@@ -14,10 +14,10 @@ from keras_impl.augment import as_inputs
 class Batches(keras.utils.PyDataset):
     """A split in batches, in the order that both sides share; the last batch may be smaller.
 
-    A batch is (images uint8 (N, S, S, 3), one-hot labels); with `augment`, the images are {"images": uint8
-    (N, S, S, 3), and what `augment.as_inputs` makes of their parameters}. sampling: as in
-    `randomness.training_order`; None: in the order of the labels, and nothing is drawn. `epoch`, counted from
-    0, goes on with each that `fit` ends; set it where training does not begin with the first.
+    A batch is (images uint8 (N, S, S, 3), one-hot labels); with `augment`, ({"images": the same, and what
+    `augment.as_inputs` makes of their parameters}, labels). sampling: as in `randomness.training_order`;
+    None: as the labels stand. `epoch`, counted from 0, goes on with each that `fit` ends; set it where
+    training does not begin with the first.
     """
 
     def __init__(
@@ -65,10 +65,11 @@ class Batches(keras.utils.PyDataset):
         return self._order[1]
 
     def _augmentation(self, augment: Augment, step: int, images: np.ndarray) -> dict[str, np.ndarray]:
-        epoch, size = (0 if self.sampling is None else self.epoch), images.shape[1]
+        count, size = images.shape[:2]
+        epoch = self.epoch if self.sampling is not None else 0
         generator = randomness.generator(self.seed, "augment", epoch, step)
         # Of validation they are not looked at.
-        return as_inputs(randomness.augmentation(generator, len(images), augment, size), size)
+        return as_inputs(randomness.augmentation(generator, count, augment, size), size)
 
 
 class DataModule:

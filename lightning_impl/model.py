@@ -129,7 +129,7 @@ def initialise(model: nn.Module, seed: int, biases: str) -> None:
             if (bias := layer.bias) is not None:
                 draws.append(randomness.bias(seed, name, bias.shape[0], biases))
             set_weights(layer, *draws)
-        elif weights and not isinstance(layer, BatchNorm):  # which starts as ones and zeros
+        elif weights and not isinstance(layer, nn.BatchNorm2d):  # which starts as ones and zeros
             raise ValueError(
                 f"layer {name} of kind {type(layer).__name__}: nothing draws its {', '.join(weights)}"
             )

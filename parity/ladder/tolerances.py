@@ -32,8 +32,8 @@ ROWS = {
         1e-9,
         1e-5,
         "four products a pixel at positions up to the image's size, as a share",
-        level=2 / 255 + 1e-9,
-        pixels_apart=2e-2,
+        level=2 / 255 + 1e-6,
+        pixels_apart=2e-3,
     ),
     "augmentation draws": Row({}, "two samples of 20,000 draws: the test's critical value at 0.001"),
     "forward": _by_precision(

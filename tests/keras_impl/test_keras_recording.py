@@ -97,7 +97,9 @@ def test_activations_second_calls_and_inner_models_are_opened() -> None:
         "dense",
     ]
     assert seen["conv/activation"].kind == "relu"
-    np.testing.assert_array_equal(seen["conv/activation"].output, np.maximum(seen["conv"].output, 0))
+    before = seen["conv"].output
+    assert before is not None
+    np.testing.assert_array_equal(seen["conv/activation"].output, np.maximum(before, 0))
     assert seen["sum"].inputs == ("conv@2/activation", "")
     np.testing.assert_array_equal(seen["dense"].output, outputs)
     # What was put in the way is gone again.

@@ -97,6 +97,9 @@ class WithoutAffine(BatchNorm):
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         kept = 1 - self.momentum
         self.running_mean = mean.lerp(self.running_mean, kept)
         self.running_var = variance.lerp(self.running_var, kept)
