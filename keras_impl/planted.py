@@ -74,6 +74,12 @@ def lstm() -> keras.Model:
     return _loaded(_classifier((7, 5), layers.LSTM(6)))
 
 
+def flattened() -> keras.Model:
+    """A Dense layer on flattened images, with weights of its own."""
+    model = _classifier((SIZE, SIZE, 3), layers.Conv2D(4, 3), layers.Flatten())
+    return _loaded(model)
+
+
 def gru(reset_after: bool = True) -> keras.Model:
     """A GRU that holds weights of its own."""
     return _loaded(_classifier((7, 5), layers.GRU(6, reset_after=reset_after)))

@@ -29,7 +29,6 @@ class Convolutional(nn.Module):
         norm: nn.Module | None = None,
         multiplier_first: bool = False,
         count_include_pad: bool = False,
-        channels_first: bool = False,
         gelu: str = "none",
         epsilon: float = 1e-3,
         softmax: bool = False,
@@ -40,7 +39,7 @@ class Convolutional(nn.Module):
         self.norm = norm or BatchNorm(6)
         self.depthwise = nn.Conv2d(6, 12, 3, padding=1, groups=6)
         self.pool = nn.AvgPool2d(3, 1, padding=1, count_include_pad=count_include_pad)
-        self.flatten = nn.Flatten() if channels_first else Flatten()
+        self.flatten = Flatten()
         self.hidden, self.gelu = nn.Linear(12 * 36, 8), nn.GELU(gelu)
         self.layer_norm, self.head = nn.LayerNorm(8, eps=epsilon), nn.Linear(8, CLASSES)
 
@@ -139,6 +138,27 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.layer(x)[0][:, -1])
+
+
+class Flattened(nn.Module):
+    """`flattened`'s twin, with the weights of Keras's in torch's order of features, or in Keras's."""
+
+    def __init__(self, in_torchs_order: bool = True) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 4, 3), nn.Linear(400, CLASSES)
+        kernel, bias, head, head_bias = numbers([(3, 3, 3, 4), (4,), (400, CLASSES), (CLASSES,)])
+        if in_torchs_order:
+            head = head.reshape(10, 10, 4, CLASSES).transpose(2, 0, 1, 3).reshape(400, CLASSES)
+        for parameter, values in (
+            (self.convolution.weight, kernel.transpose(3, 2, 0, 1)),
+            (self.convolution.bias, bias),
+            (self.head.weight, head.T),
+            (self.head.bias, head_bias),
+        ):
+            parameter.data.copy_(torch.from_numpy(values))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.convolution(x).flatten(1))
 
 
 class Dense(pl.LightningModule):
@@ -319,6 +339,7 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "preprocessed": Preprocessed,
     "backbone": Bottleneck,
     "transposed": Transposed,
+    "flattened": Flattened,
     "lstm": lambda: Recurrent(nn.LSTM, range(4)),
     "gru": lambda: Recurrent(nn.GRU, (1, 0, 2)),
     "dense": Dense,
@@ -346,7 +367,7 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "batchnorm_momentum": lambda: Convolutional(norm=BatchNorm(6, momentum=0.9)),
     "unbiased_variance": lambda: Convolutional(norm=nn.BatchNorm2d(6, eps=1e-3, momentum=0.01)),
     "never_trains": lambda: Convolutional(norm=Evaluating(6)),
-    "flatten_order": lambda: Convolutional(channels_first=True),
+    "flatten_order": lambda: Flattened(in_torchs_order=False),
     "depthwise_layout": lambda: Convolutional(multiplier_first=True),
     "tanh_gelu": lambda: Convolutional(gelu="tanh"),
     "layernorm_epsilon": lambda: Convolutional(epsilon=1e-5),

@@ -135,6 +135,8 @@ def _numbers(subject: Subject) -> Arrays:
     recording, outputs = subject.record(training=False)
     arrays |= recording.outputs("eval")
     arrays |= arrays_of(outputs)
+    if not subject.dropout and hasattr(subject.plain, "shape"):
+        arrays["inputs"] = np.asarray(subject.plain)
     before = trained.get_weights()
     recording, outputs = subject.record(training=True)
     arrays |= recording.outputs("train")

@@ -96,7 +96,11 @@ def learning_rate(optimizer: Any) -> float:
 def slots(optimizer: Any) -> dict[str, list[Any]]:
     """What the optimizer keeps, by the names that both sides give it, in the order of the weights."""
     found = {
-        name: [variable for variable in optimizer.variables if variable.name.endswith(ending)]
+        name: [
+            variable
+            for variable in optimizer.variables
+            if variable.name.endswith(ending) and not variable.name.endswith("_gradient_accumulator")
+        ]
         for name, ending in ENDINGS.items()
     }
     return known_slots(optimizer) | {name: variables for name, variables in found.items() if variables}

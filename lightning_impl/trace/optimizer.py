@@ -144,7 +144,9 @@ def users_training(model: nn.Module, learning_rate: float) -> Training:
         )
     value, algorithm = _setting(model, "gradient_clip_val"), _setting(model, "gradient_clip_algorithm")
     if value:
-        training.clipping = {"clipvalue" if algorithm == "value" else "global_clipnorm": float(value)}
+        by_value = {"clipvalue": float(value)}
+        by_norm = {"global_clipnorm": float(value), "clip_margin": 1e-6}  # which clip_grad_norm_ adds to it
+        training.clipping = by_value if algorithm == "value" else by_norm
     training.accumulate = int(_setting(model, "accumulate_grad_batches") or 1)
     if not value and not _overrides(model, "configure_gradient_clipping"):
         training.notes.append(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from parity.checks import Check
-from parity.diagnosis import outputs, settings
+from parity.diagnosis import outputs, pixels, settings
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.traces.pair import Pair
 
@@ -28,6 +28,8 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
     assert both is not None
     keras, torch = both
     facts = pair.keras.layer(layer)
+    if not (np.isfinite(keras).all() and np.isfinite(torch).all()):
+        return outputs.explain(keras, torch, None)
     if mode == "train" and (found := _in_training(layer, facts["kind"], keras, torch, pair)):
         return found
     theirs, ours = facts["settings"], pair.torch.layer(pair.names[layer])["settings"]
@@ -42,6 +44,8 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
     if facts["kind"] == "BatchNormalization" and (found := _epsilon(layer, keras, torch, pair)):
         return found
     if (found := _moved(pair)) is not None:
+        return found
+    if (found := pixels.explain(layer, pair)) is not None:
         return found
     between = _between(layer, pair)
     found = outputs.explain(keras, torch, _source(layer, mode, pair))

@@ -55,7 +55,6 @@ NEUTRAL: dict[str, Any] = {
     "centered": False,
     "maximize": False,
 }
-MARGIN = 1e-6  # that torch's clip_grad_norm_ adds to the norm
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,7 @@ def complete(facts: Mapping[str, Any], weight: str = "") -> dict[str, Any]:
     """All settings of an optimizer as a trace's `facts` have it, of one weight (`layer/name`) or of most."""
     form = FORMS.get(facts["family"], {}).get(facts["form"], {})
     own = {**facts["settings"], **facts["overrides"].get(weight, {})}
-    settings = {**NEUTRAL, **form, **{name: value for name, value in own.items() if value is not None}}
-    if facts["form"] != "keras":
-        settings["clip_margin"] = MARGIN
-    return settings
+    return {**NEUTRAL, **form, **{name: value for name, value in own.items() if value is not None}}
 
 
 def walk(family: str, settings: Settings, way: Way) -> np.ndarray:

@@ -14,6 +14,8 @@ from parity.diagnosis.patterns import LEFT, Explanation
 from parity.traces.pair import Pair
 
 EXACT = 1e-9  # of how far a weight moves: between a step and what reckons it
+CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
+MARGIN = 1e-6  # that torch's clip_grad_norm_ adds to a norm
 FELT = 1e-10  # of a weight: as the rung `one step` has it
 
 # Other ways of writing a step, where torch's is not what its class has: a subclass of one's own.
@@ -65,7 +67,11 @@ class Optimizers:
                 start = arrays["values"][row, 0]
                 ways[key] = Way(start, arrays["raw"][row], arrays["norms"][row], all_norms, arrays["rates"])
                 values[key], names[key] = arrays["values"][row], name
-        return cls(pair.keras.optimizer, pair.torch.optimizer, ways, values, names, pair.keras["rates"])
+        torch = pair.torch.optimizer
+        if not any(torch["settings"].get(name) for name in CLIPPING):
+            clipping = clipped(arrays["raw"], pair.torch["path/gradients"], arrays["norms"])
+            torch = torch | {"settings": {**torch["settings"], **clipping}}
+        return cls(pair.keras.optimizer, torch, ways, values, names, pair.keras["rates"])
 
     @property
     def family(self) -> str:
@@ -95,6 +101,28 @@ class Optimizers:
     def moved(self) -> float:
         """How far torch's weights move."""
         return max((float(np.abs(v - v[0]).max(initial=0.0)) for v in self.values.values()), default=0.0)
+
+
+def clipped(raw: np.ndarray, gradients: np.ndarray, norms: np.ndarray) -> dict[str, float]:
+    """How gradients were clipped, in Keras's words, from some of their elements before and after.
+
+    raw, gradients: (P, steps, E). norms: (P, steps) of the whole gradients before. Empty where none was, or
+    in a way that Keras has no word for.
+    """
+    if np.allclose(raw, gradients, rtol=1e-12, atol=0):
+        return {}
+    limit = float(np.abs(gradients).max())
+    if np.allclose(np.clip(raw, -limit, limit), gradients, rtol=1e-12, atol=0):
+        return {"clipvalue": limit}
+    together = np.broadcast_to(np.sqrt(np.square(norms).sum(0)), norms.shape)
+    ratios = np.abs(gradients).max(-1) / np.maximum(np.abs(raw).max(-1), 1e-300)
+    cut = (ratios < 1 - 1e-9) & (norms > 0)
+    for name, lengths in (("clipnorm", norms), ("global_clipnorm", together)):
+        for margin in (0.0, MARGIN):
+            limits = (ratios * (lengths + margin))[cut]
+            if limits.size and np.ptp(limits) <= 1e-9 * limits.max():
+                return {name: float(limits.mean()), "clip_margin": margin}
+    return {}
 
 
 def explain(pair: Pair) -> Explanation | None:

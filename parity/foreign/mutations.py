@@ -25,7 +25,9 @@ from parity.ladder.climb import Findings
 STEPS = 4
 IMAGES, SMALL, SEQUENCES, NUMBERS = (12, 12, 3), (6, 6, 3), (7, 5), (10,)
 SHAPES = {
-    **dict.fromkeys(("convolutional", "frozen", "preprocessed", "backbone", "augmented"), IMAGES),
+    **dict.fromkeys(
+        ("convolutional", "frozen", "preprocessed", "backbone", "flattened", "augmented"), IMAGES
+    ),
     "transposed": SMALL,
     **dict.fromkeys(("lstm", "gru", "gru_reset_before"), SEQUENCES),
 }
@@ -46,7 +48,8 @@ RIGHT = {
     **{
         name: Fault(name)
         for name in (
-            *("convolutional", "frozen", "preprocessed", "backbone", "transposed", "lstm", "gru", "dense"),
+            *("convolutional", "frozen", "preprocessed", "backbone", "transposed", "flattened"),
+            *("lstm", "gru", "dense"),
             *(
                 "two_outputs",
                 "regression",
@@ -69,18 +72,18 @@ FAULTS = {
     "batchnorm_momentum": Fault("convolutional", "momentum differs"),
     "unbiased_variance": Fault("convolutional", "Bessel"),
     "never_trains": Fault("convolutional", "in evaluation while Keras's trains"),
-    "flatten_order": Fault("convolutional", "flattening runs in another order"),
+    "flatten_order": Fault("flattened", "the rows follow torch's flattening"),
     "depthwise_layout": Fault("convolutional", "another order"),
     "tanh_gelu": Fault("convolutional", "approximated by tanh"),
     "layernorm_epsilon": Fault("convolutional", "epsilon differs"),
     "padding_counts": Fault("convolutional", "counts the zeros of the padding"),
     "frozen_batchnorm": Fault("frozen", "trainable=False stops BatchNorm's statistics"),
-    "scale": Fault("preprocessed", "scaled"),
-    "mean": Fault("preprocessed", "mean"),
+    "scale": Fault("preprocessed", "the pixels are scaled and shifted"),
+    "mean": Fault("preprocessed", "a mean colour is not subtracted"),
     "reversed_colours": Fault("preprocessed", "RGB for BGR"),
-    "antialias": Fault("preprocessed", "antialias"),
-    "align_corners": Fault("preprocessed", "align_corners"),
-    "nearest": Fault("preprocessed", "interpolation differs"),
+    "antialias": Fault("preprocessed", "torch's is bilinear with antialias"),
+    "align_corners": Fault("preprocessed", "with align_corners"),
+    "nearest": Fault("preprocessed", "torch's is nearest"),
     "strided_second": Fault("backbone", "strides differ"),
     "without_biases": Fault("backbone", "bias"),
     "backbone_epsilon": Fault("backbone", "epsilon differs"),

@@ -56,11 +56,14 @@ def signature(layer: Layer) -> tuple[str, tuple]:
 
 
 def is_pixelwise(layer: Layer) -> bool:
-    """Whether a layer is a convolution that takes each pixel by itself, as a Dense layer does."""
+    """Whether a layer is a convolution that takes each pixel by itself, as a Dense layer does.
+
+    One with strides leaves some out; its output's shape tells that.
+    """
     kernel, settings = layer["weights"].get("kernel", ()), layer.get("settings", {})
     return (
         layer["kind"] in ("Conv1D", "Conv2D", "Conv3D")
-        and all(size == 1 for size in (*kernel[:-2], *settings.get("strides", ()), settings.get("groups", 1)))
+        and all(size == 1 for size in (*kernel[:-2], settings.get("groups", 1)))
         and not any(map(any, settings.get("padding", ())))
     )
 
