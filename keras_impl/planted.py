@@ -1,6 +1,7 @@
-"""Small Keras models that stand for a user's; `lightning_impl.planted` has their twins, right and with a fault.
+"""Small Keras models that stand for a user's.
 
-Every name of `PAIRS` is a builder: `keras_impl.planted:NAME`.
+`lightning_impl.planted` has their twins, the right ones and those with a fault. Every name of `PAIRS` is a
+builder: `keras_impl.planted:NAME`.
 """
 
 from __future__ import annotations

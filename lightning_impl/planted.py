@@ -55,6 +55,9 @@ class Convolutional(nn.Module):
 class Preprocessed(nn.Module):
     """`preprocessed`'s twin."""
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(
         self,
         resize: Mapping[str, Any] | None = None,
@@ -155,6 +158,7 @@ class Flattened(nn.Module):
             (self.head.weight, head.T),
             (self.head.bias, head_bias),
         ):
+            assert parameter is not None
             parameter.data.copy_(torch.from_numpy(values))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from experiment.backbones import BACKBONES
 from experiment.errors import RunError
 from experiment.system import devices, processes
 from parity import COMMANDS
+from parity.checks import Subject
 from parity.exports import command as exports
+from parity.foreign import mutations as planted
 from parity.foreign import prove as prove_pair
 from parity.foreign.inputs import drawn, read
 from parity.foreign.verdict import show
@@ -103,7 +106,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--loss",
         choices=("auto", "crossentropy", "binary", "mse", "compiled"),
         default="auto",
-        help="of each output (default: by its activation and shape); compiled: the Keras model's own",
+        help="of each output (default: the compiled one, else by activation and shape); a LightningModule's "
+        "training_step has its own",
+    )
+    users.add_argument(
+        "--class-weights",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="W",
+        help="of the classes in Keras's loss, as its fit takes class_weight (a training_step has its own)",
     )
     users.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
     users.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam where none is configured")
@@ -204,10 +216,24 @@ def own(
             console.print("\nmutations: each alignment off in turn")
             outcomes = mutations.run(place.folder / "mutations", place.device, record.show_outcome)
             console.print(f"mutation score {mutations.score(outcomes):.0%}")
+            foreign(place, findings, record)
     if place.device == "cpu":
         climb.unproven(arguments.pairs, findings)
         console.print(climb.UNPROVEN if not devices.count_gpus() else "unproven on CUDA: give --device cuda")
     return outcomes
+
+
+def foreign(place: Place, findings: Findings, record: Record) -> None:
+    """Plant every fault in pairs of a user's kind, and print the score."""
+    started = time.perf_counter()
+    outcomes = planted.run(planted.FAULTS, place.folder / "planted", place.device)
+    score = planted.score(outcomes)
+    record.console.print(f"mutation score of users' pairs {score:.0%} of {len(outcomes)} planted faults")
+    subject = Subject("planted", "tensorflow", "float64", place.device)
+    took = time.perf_counter() - started
+    findings.decide(
+        "faults of a user's pair", lambda: planted.checks(outcomes), subject, "", took, place.watch
+    )
 
 
 def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -225,6 +251,7 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             "steps": arguments.steps,
             "loss_name": arguments.loss,
             "rules": arguments.layer,
+            "class_weights": arguments.class_weights,
         }
         given = dict(pair.split("=", 1) for pair in arguments.map)
         request = prove_pair.Request(

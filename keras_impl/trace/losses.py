@@ -36,7 +36,8 @@ class Loss:
 def loss_of(name: str, shape: tuple[int, ...], ending: str, seed: int, compiled: Any = None) -> Loss:
     """The loss of one output of a user's model; raises TraceError for a compiled one that torch is without.
 
-    `auto` takes the compiled one where torch has it, too. shape: of the output, with the number of all samples. ending: the activation that gives it, if known.
+    `auto` takes the compiled one where torch has it, too. shape: of the output, with the number of all
+    samples. ending: the activation that gives it, if known.
     compiled: as the model was compiled with it.
     """
     note = ""

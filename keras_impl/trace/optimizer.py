@@ -82,8 +82,8 @@ def notes(model: Any) -> list[str]:
     if optimizer.use_ema and not optimizer.ema_overwrite_frequency:
         said.append(
             f"Keras's {type(optimizer).__name__} averages the weights (use_ema, momentum "
-            f"{optimizer.ema_momentum:g}) and puts the average in their place when fit ends: compared are the "
-            "weights that train"
+            f"{optimizer.ema_momentum:g}) and puts the average in their place when fit ends: compared are "
+            "the weights that train"
         )
     return said
 

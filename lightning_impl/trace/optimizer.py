@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, TraceError
 from lightning_impl import keras_semantics
+from lightning_impl.keras_semantics import optimizers as steps
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.optimizers import slots as known_slots
 
@@ -140,7 +141,8 @@ def users_training(model: nn.Module, learning_rate: float) -> Training:
         training.notes.append(f"torch's module configures {len(optimizers)} optimizers: the first one steps")
     if not getattr(model, "automatic_optimization", True):
         training.notes.append(
-            "torch's module optimizes manually: its training_step is not run, its optimizer steps at every batch"
+            "torch's module optimizes manually: its training_step is not run, its optimizer steps "
+            "at every batch"
         )
     value, algorithm = _setting(model, "gradient_clip_val"), _setting(model, "gradient_clip_algorithm")
     if value:
@@ -150,8 +152,8 @@ def users_training(model: nn.Module, learning_rate: float) -> Training:
     training.accumulate = int(_setting(model, "accumulate_grad_batches") or 1)
     if not value and not _overrides(model, "configure_gradient_clipping"):
         training.notes.append(
-            "the Trainer's flags (gradient_clip_val, accumulate_grad_batches) stand outside of torch's module "
-            "and were not seen"
+            "the Trainer's flags (gradient_clip_val, accumulate_grad_batches) stand outside of torch's "
+            "module and were not seen"
         )
     for entry in schedulers:
         name = type(entry["scheduler"]).__name__
@@ -324,7 +326,7 @@ def exact_settings() -> Iterator[None]:
     """`keras_semantics` keeps the digits of an optimizer's settings, as the traced Keras model does."""
     exact = staticmethod(float)
     with (
-        patch.object(keras_semantics.optimizers, "as_tensorflow", float),
+        patch.object(steps, "as_tensorflow", float),
         patch.object(keras_semantics.SGD, "rounded", exact),
     ):
         yield

@@ -42,8 +42,8 @@ class Subject:
     batches: (inputs, labels) as trained on; plain: the first batch's inputs, not augmented. Both are what
     `call` gives to the model. finish: what makes a model's outputs those that its user gets. dropout: whether
     its masks are shared with the other side. notes: on how the model is traced. weights, flattened and
-    touched: as the last Recording in evaluation has them. scanned: of a user's model, see `scan`. own_loss: of
-    a batch by its number, as a LightningModule's training_step has it.
+    touched: as the last Recording in evaluation has them. scanned: of a user's model, see `scan`. own_loss:
+    of a batch by its number, as a LightningModule's training_step has it.
     """
 
     model: nn.Module

@@ -59,7 +59,8 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
     for side, layer in random_layers.alone(pair):
         other = "torch's module" if side == "Keras" else "the Keras model"
         causes[f"{layer['kind']} stands on {side}'s side alone"] = (
-            f"let {other} do the same in training, or leave {layer['name']} out: what a data pipeline does is not seen"
+            f"let {other} do the same in training, or leave {layer['name']} out: what a data pipeline does "
+            "is not seen"
         )
     if (frozen := _frozen(pair)) is not None:
         causes = {frozen.cause: frozen.change, **{c: m for c, m in causes.items() if "is frozen" not in c}}

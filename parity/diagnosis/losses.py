@@ -19,9 +19,10 @@ CLOSE = 1e-7  # of a loss, or a gradient: what explains it leaves no more
 class Classified:
     """One output of classes, (N, C) logits, with its targets; and the head that gives it, where it is known.
 
-    targets: (N,) class numbers. shares: (N,) of the samples in Keras's loss. smoothing: Keras's. loss: torch's,
-    with nothing in it but the crossentropy. features: (N, F) that a Dense head takes; bias (C,) and kernel
-    (F, C): torch's gradients of the head. summed, twice: Keras adds up the samples, applies a softmax twice.
+    targets: (N,) class numbers. shares: (N,) of the samples in Keras's loss. smoothing: Keras's. loss:
+    torch's, with nothing in it but the crossentropy. features: (N, F) that a Dense head takes; bias (C,) and
+    kernel (F, C): torch's gradients of the head. summed, twice: Keras adds up the samples, applies a softmax
+    twice.
     """
 
     logits: np.ndarray
@@ -82,7 +83,7 @@ def explain(pair: Pair) -> Explanation | None:
     terms = pair.keras.losses
     if not terms or "loss/outputs/0" not in pair.keras:
         return None
-    loss = float(pair.torch["loss"]) - 0.0
+    loss = float(pair.torch["loss"])
     if not np.isfinite(loss) or not np.isfinite(pair.keras["loss"]):
         sides = [
             name
@@ -97,7 +98,9 @@ def explain(pair: Pair) -> Explanation | None:
     if len(terms) > 1:
         return _of_several(pair, loss)
     if terms[0]["name"] == "crossentropy":
-        return next(of_classes(_classified(pair, terms[0], loss)), None)
+        # The penalty of Keras's loss may be in torch's as well.
+        losses = dict.fromkeys((loss, loss - float(pair.keras["penalty"])))
+        return next((found for one in losses for found in of_classes(_classified(pair, terms[0], one))), None)
     return next(_of_values(pair, terms[0], loss), None)
 
 
@@ -116,13 +119,12 @@ def of_classes(case: Classified) -> Iterator[Explanation]:
         )
     if case.fits(case.wanted, shares, not case.twice):
         yield Explanation(
-            "Keras's loss takes probabilities for logits (from_logits=True after a softmax): its softmax acts twice"
+            "Keras's loss takes probabilities for logits (from_logits=True after a softmax): the softmax acts "
+            "twice"
             if case.twice
-            else "torch's cross_entropy takes probabilities for logits: the softmax acts twice (double softmax)",
+            else "torch's loss takes probabilities for logits: the softmax acts twice (double softmax)",
             "the crossentropy of the softmax of the softmax has this value and these gradients",
-            "from_logits=False in Keras"
-            if case.twice
-            else "give logits to cross_entropy, without a softmax before",
+            "from_logits=False in Keras" if case.twice else "give it logits, without a softmax before",
         )
     if case.shares is not None:
         yield from _of_shares(case)
@@ -135,8 +137,8 @@ def _of_shares(case: Classified) -> Iterator[Explanation]:
     assert case.shares is not None
     if case.fits(case.wanted, case.shares / case.shares.sum()):
         yield Explanation(
-            "torch's loss is divided by the sum of the class weights (the mean of class weights), Keras's by the "
-            "number of samples",
+            "torch's loss is divided by the sum of the class weights (the mean of class weights), Keras's by "
+            "the number of samples",
             f"{case.shares.sum():.6g} for {len(case.shares)}",
             "cross_entropy(..., weight=w, reduction='sum') / len(targets)",
         )
@@ -262,7 +264,7 @@ def _of_values(pair: Pair, term: dict[str, Any], loss: float) -> Iterator[Explan
     if term["name"] == "binary":
         candidates = {
             "the sum of the binary crossentropies": binary.sum(),
-            "the binary crossentropy of logits that are probabilities already (the sigmoid acts twice)": twice.mean(),
+            "the binary crossentropy of probabilities as logits (the sigmoid acts twice)": twice.mean(),
             **candidates,
         }
         smooth = _binary_smoothing(logits, targets, loss)

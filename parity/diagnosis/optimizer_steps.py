@@ -159,7 +159,7 @@ def adam(gradient: np.ndarray, state: State, settings: Settings, rate: float, st
 
 
 def sgd(gradient: np.ndarray, state: State, settings: Settings, rate: float, step: int) -> np.ndarray:
-    """With Keras's momentum, a velocity that holds the learning rates of its steps, or torch's, which does not."""
+    """With Keras's momentum, which holds the learning rates of its steps, or torch's, which does not."""
     if not (momentum := settings["momentum"]):
         return rate * gradient
     dampened = (1 - settings["dampening"]) if step > 1 else 1.0

@@ -215,7 +215,7 @@ def _by_alternatives(both: Optimizers) -> Explanation | None:
             LEFT * before, EXACT * both.moved
         ):
             continue
-        altered = replace(both, torch=both.torch | {"settings": {**both.torch["settings"], **dict(changes)}})
+        altered = replace(both, torch={**both.torch, "settings": {**both.torch["settings"], **dict(changes)}})
         return _by_settings(altered) or Explanation(
             f"torch's {both.torch['class']} does not step as its class says",
             ", ".join(f"{name} is {value}" for name, value in changes),
@@ -288,8 +288,8 @@ def _of_rates(both: Optimizers, rates: Mapping[bool, np.ndarray]) -> Explanation
 
 def _place(both: Optimizers, keras: str, torch: str) -> tuple[str, str]:
     cause = (
-        f"{both.keras['class']}'s epsilon stands {PLACES.get(keras, keras)} in Keras, {PLACES.get(torch, torch)} "
-        f"in torch's own {both.torch['class']}"
+        f"{both.keras['class']}'s epsilon stands {PLACES.get(keras, keras)} in Keras, "
+        f"{PLACES.get(torch, torch)} in torch's own {both.torch['class']}"
     )
     if both.family == "Adam":
         return cause, "use lightning_impl.keras_semantics.Adam, or give eps / sqrt(1 - beta_2 ** t) at step t"
@@ -307,8 +307,8 @@ def _momentum_form(both: Optimizers, keras: str, torch: str) -> tuple[str, str]:
 def _decay(both: Optimizers, keras: str, torch: str) -> tuple[str, str]:
     if keras == "decoupled":
         return (
-            f"weight decay is decoupled in Keras's {both.keras['class']}, coupled to the gradient (an L2 penalty) "
-            f"in torch's {both.torch['class']}",
+            f"weight decay is decoupled in Keras's {both.keras['class']}, coupled to the gradient (an L2 "
+            f"penalty) in torch's {both.torch['class']}",
             "torch.optim.AdamW, or decoupled_weight_decay=True"
             if both.family == "Adam"
             else "multiply the weights by 1 - lr * weight_decay before each step, with weight_decay=0",

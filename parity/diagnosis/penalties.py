@@ -64,8 +64,8 @@ def notes(pair: Pair) -> list[str]:
     if not are_decay(pair) or not pair.keras.penalties:
         return []
     return [
-        f"Keras's L2 penalties are torch's weight_decay in {pair.torch.optimizer['class']}, twice their factor: "
-        "the steps are the same, the losses that are told differ by the penalty"
+        f"Keras's L2 penalties are torch's weight_decay in {pair.torch.optimizer['class']}, twice their "
+        "factor: the steps are the same, the losses that are told differ by the penalty"
     ]
 
 

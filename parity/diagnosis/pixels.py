@@ -113,7 +113,7 @@ def _fit(
     keras: np.ndarray,
     torch: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The scale and shift of each colour with which the layer gives torch's output of these pixels, or None."""
+    """The scale and shift of each colour with which the layer gives torch's output of these pixels."""
     colours, count = pixels.shape[-1], np.prod(torch.shape)
     columns = []
     for values in (pixels, np.ones_like(pixels)):

@@ -52,5 +52,5 @@ def notes(pair: Pair) -> list[str]:
 
 def _rates(layer: Layer) -> list[float]:
     """What a layer draws by; one that has no rate always draws."""
-    rates = [value for name in RATES if isinstance(value := layer["settings"].get(name), int | float)]
+    rates = [float(value) for name in RATES if isinstance(value := layer["settings"].get(name), int | float)]
     return rates or [1.0]

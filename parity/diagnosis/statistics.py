@@ -21,7 +21,7 @@ def negligible(pair: Pair, layer: str) -> float | None:
 
 
 def of_moving_variance(pair: Pair, layer: str, stage: str, quantity: str, tolerance: float) -> Check | None:
-    """The check of a moving variance against what Keras's is with Bessel's correction, where that is negligible.
+    """The check of a moving variance against Keras's with Bessel's correction, where that is negligible.
 
     Torch's variance after `steps` steps is Keras's plus (Keras's - momentum ** steps * the initial one)
     / (n - 1). None where torch's variance is Keras's as it is, or the correction is not negligible.

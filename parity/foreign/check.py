@@ -29,6 +29,7 @@ def assert_same(
     map: Mapping[str, str] | None = None,
     device: str = "cpu",
     backends: Sequence[str] = (),
+    class_weights: Sequence[float] = (),
 ) -> Verdict:
     """Assert that a Keras model and a torch module are the same, and return the verdict.
 
@@ -37,7 +38,8 @@ def assert_same(
     keras, torch: `package.module:function`, or the function itself where it can be imported by its name; for
     Keras also a .keras file. input_shape: of the input, channels last, or one of each input; or inputs: the
     inputs themselves, batch first, by name where there are several. map: torch's layers to Keras's, where
-    names and order leave a choice. backends: Keras's, to be compared in float32 as well.
+    names and order leave a choice. backends: Keras's, to be compared in float32 as well. class_weights: of
+    the classes in Keras's loss, as its fit takes them.
 
     Raises AssertionError, with cause, evidence and what would mend it, where the two differ, and ValueError
     where they cannot be compared.
@@ -52,7 +54,13 @@ def assert_same(
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         path = Path(folder) / "inputs.npz"
         np.savez(path, **arrays)  # type: ignore[arg-type]
-        options = {"inputs_file": str(path), "drawn": inputs is None, "steps": steps, "loss_name": loss}
+        options = {
+            "inputs_file": str(path),
+            "drawn": inputs is None,
+            "steps": steps,
+            "loss_name": loss,
+            "class_weights": list(class_weights),
+        }
         request = Request(name(keras), name(torch), options, learning_rate, map or {}, device, backends)
         verdict = prove(request, Path(folder), Findings())
     if verdict.refused is not None:

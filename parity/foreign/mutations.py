@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.checks import Check
 from parity.foreign.inputs import drawn
 from parity.foreign.prove import Request, prove
 from parity.foreign.sides import Sides
@@ -36,7 +37,7 @@ CLASS_WEIGHTS = {"class_weights": [1.0, 2.0, 0.5, 1.5]}
 
 @dataclass(frozen=True)
 class Fault:
-    """A pair by Keras's model, and the words of the cause that must be named; none where the pair is right."""
+    """A pair by Keras's model, and the words of the cause that must be named; none of a right pair."""
 
     keras: str
     words: str = ""
@@ -184,6 +185,11 @@ def run(
     return outcomes
 
 
+def checks(outcomes: Iterable[Outcome]) -> list[Check]:
+    """One a fault: whether it was missed, and what was said of it."""
+    return [Check(outcome.name, float(not outcome.named), 0.0, outcome.said) for outcome in outcomes]
+
+
 def score(outcomes: Iterable[Outcome]) -> float:
     """The share of faults that were caught and named."""
     named = [outcome.named for outcome in outcomes]
@@ -200,10 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def show(outcome: Outcome) -> None:
         good = outcome.named if outcome.fault.words else not outcome.caught
-        print(
-            f"{'ok' if good else 'MISSED':<7}{outcome.name:<24}{outcome.verdict.seconds:5.1f} s  {outcome.said}",
-            flush=True,
-        )
+        took = f"{outcome.verdict.seconds:5.1f} s"
+        print(f"{'ok' if good else 'MISSED':<7}{outcome.name:<24}{took}  {outcome.said}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         outcomes = run(right | faults, Path(folder), watch=show)
