@@ -119,11 +119,11 @@ def of_classes(case: Classified) -> Iterator[Explanation]:
         )
     if case.fits(case.wanted, shares, not case.twice):
         yield Explanation(
-            "Keras's loss takes probabilities for logits (from_logits=True after a softmax): the softmax acts "
-            "twice"
+            "Keras's loss takes probabilities for logits (from_logits=True after a softmax): the softmax "
+            "acts twice"
             if case.twice
             else "torch's loss takes probabilities for logits: the softmax acts twice (double softmax)",
-            "the crossentropy of the softmax of the softmax has this value and these gradients",
+            "that of the softmax of the softmax has this value and these gradients",
             "from_logits=False in Keras" if case.twice else "give it logits, without a softmax before",
         )
     if case.shares is not None:
@@ -157,7 +157,7 @@ def _smoothed(case: Classified, shares: np.ndarray) -> Iterator[Explanation]:
     round_number = abs(amount * 200 - round(amount * 200)) < 1e-4 if np.isfinite(amount) else False
     if not 0 <= amount + CLOSE < 1 or not (case.is_checked or round_number):
         return
-    if case.fits(case.smoothed(amount), shares):
+    if abs(amount - case.smoothing) > CLOSE and case.fits(case.smoothed(amount), shares):
         yield Explanation(
             "the label smoothing differs",
             f"torch's loss and gradients are those of {abs(amount):.6g} for Keras's {case.smoothing:g}",
