@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.checks import Check
-from parity.diagnosis import random_layers, settings
+from parity.diagnosis import settings
 from parity.diagnosis.forward_causes import of_forward
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.diagnosis.replay import replayed
@@ -56,12 +56,6 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
             causes[f"a layer of another kind, {torch['kind']} for Keras's {keras['kind']}"] = ""
         elif keras["trainable"] != torch["trainable"]:
             causes["a layer is frozen on one side alone"] = "freeze it, or let it train, on both sides"
-    for side, layer in random_layers.alone(pair):
-        other = "torch's module" if side == "Keras" else "the Keras model"
-        causes[f"{layer['kind']} stands on {side}'s side alone"] = (
-            f"let {other} do the same in training, or leave {layer['name']} out: what a data pipeline does "
-            "is not seen"
-        )
     if (frozen := _frozen(pair)) is not None:
         causes = {frozen.cause: frozen.change, **{c: m for c, m in causes.items() if "is frozen" not in c}}
     if any("takes its input" in check.where for check in named):

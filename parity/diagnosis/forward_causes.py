@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from parity.checks import Check
-from parity.diagnosis import outputs, pixels, settings
+from parity.diagnosis import outputs, pixels, random_layers, settings
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.traces.pair import Pair
 
 
 def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     """The settings, the statistics or the numbers that part the first layer, or the layers before it."""
+    if first.quantity == random_layers.QUANTITY:
+        return random_layers.explain(pair)
     layer, _, mode = first.quantity.rstrip(")").partition(" (")
     if layer not in pair.names:
         keras, torch = pair.keras["outputs"], pair.torch["outputs"]

@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from parity.diagnosis.patterns import Explanation
 from parity.traces.pair import Pair
 
 Layer = dict[str, Any]
+QUANTITY = "layers that draw in training"  # of the check that none stands on one side alone
 RATES = ("rate", "stddev")
 KINDS = re.compile(
     r"((Spatial|Alpha|Gaussian)?Dropout([123]D)?|GaussianNoise|StochasticDepth|DropPath|Random\w+"
@@ -39,6 +41,20 @@ def alone(pair: Pair) -> list[tuple[str, Layer]]:
                 more[layer["kind"]] -= 1
                 found.append((side, layer))
     return found
+
+
+def explain(pair: Pair) -> Explanation | None:
+    """Which layers one side alone has."""
+    causes = {f"{layer['kind']} stands on {side}'s side alone": side for side, layer in alone(pair)}
+    if not causes:
+        return None
+    others = {"torch's module" if side == "Keras" else "the Keras model" for side in causes.values()}
+    return Explanation(
+        "; ".join(causes),
+        "layers that draw in training were switched off to compare: with them the two train otherwise",
+        f"let {' and '.join(sorted(others))} do the same in training, or leave it out: what a data pipeline "
+        "does is not seen",
+    )
 
 
 def notes(pair: Pair) -> list[str]:

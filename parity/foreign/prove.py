@@ -14,12 +14,12 @@ import numpy as np
 from experiment import cli
 from experiment.system.processes import SideError
 from parity.checks import Rung, Subject
-from parity.diagnosis import penalties, random_layers, statistics
+from parity.diagnosis import penalties, random_layers
 from parity.foreign import rounding
 from parity.foreign import weights as as_they_are
 from parity.foreign.sides import Side, Sides
 from parity.foreign.verdict import Answer, Verdict
-from parity.ladder import climb
+from parity.ladder import climb, moving_variance
 from parity.ladder.climb import Findings, Place
 from parity.traces.matching import MatchError
 from parity.traces.pair import Pair, Trace
@@ -109,7 +109,7 @@ def _in_float64(
     computation = _computation(findings, pair)
     notes = [
         *pair.notes,
-        *(note for kind in (statistics, random_layers, penalties) for note in kind.notes(pair)),
+        *(note for kind in (moving_variance, random_layers, penalties) for note in kind.notes(pair)),
         *pair.matching.notes,
     ]
     return Verdict(weights, computation, notes, findings.rungs), pair

@@ -12,8 +12,9 @@ import numpy as np
 
 from experiment.optimizers import SLOTS
 from parity.checks import Check, compare
-from parity.diagnosis import penalties, random_layers, statistics
+from parity.diagnosis import penalties, random_layers
 from parity.diagnosis.settings import differing, plain
+from parity.ladder import moving_variance
 from parity.ladder.tolerances import bound
 from parity.traces.pair import Pair
 
@@ -45,8 +46,6 @@ def structure(pair: Pair) -> list[Check]:
     unmatched = [*pair.matching.unmatched_keras, *pair.matching.unmatched_torch]
     alone = [name for name in unmatched if _holds_weights(pair, name)]
     checks.append(Check("layers without a counterpart", float(len(alone)), 0.0, ", ".join(alone)))
-    drawing = [f"{layer['kind']} stands on {side}'s side alone" for side, layer in random_layers.alone(pair)]
-    checks.append(Check("layers that draw in training", float(len(drawing)), 0.0, "; ".join(drawing)))
     unused = [*pair.keras.unused, *pair.torch.unused]
     checks.append(Check("layers that no input reaches", float(len(unused)), 0.0, ", ".join(unused)))
     return checks
@@ -100,6 +99,11 @@ def forward(pair: Pair) -> list[Check]:
     for key in keys:
         which = f"the model's output {key.split('/')[1]}" if "/" in key else "the model's outputs"
         checks.append(compare(which, pair.keras[key], pair.torch.get(key), tolerance, scaled=True))
+    if pair.foreign:  # both sides are traced without what draws
+        drawing = [
+            f"{layer['kind']} stands on {side}'s side alone" for side, layer in random_layers.alone(pair)
+        ]
+        checks.append(Check(random_layers.QUANTITY, float(len(drawing)), 0.0, "; ".join(drawing)))
     return checks
 
 
@@ -206,7 +210,7 @@ def _of_weights(
                 keras, torch = keras[counted], torch[counted]
             check = compare(f"{label}{layer}/{weight}", keras / scale, torch / scale, tolerance)
             if weight == "moving_variance" and not check.passed:
-                check = statistics.of_moving_variance(pair, layer, stage, check.quantity, tolerance) or check
+                check = moving_variance.check(pair, layer, stage, check.quantity, tolerance) or check
             checks.append(check)
     return checks
 

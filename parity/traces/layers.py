@@ -58,12 +58,13 @@ def signature(layer: Layer) -> tuple[str, tuple]:
 def is_pixelwise(layer: Layer) -> bool:
     """Whether a layer is a convolution that takes each pixel by itself, as a Dense layer does.
 
-    One with strides leaves some out; its output's shape tells that.
+    One that is marked as `apart` is told from a Dense layer all the same.
     """
     kernel, settings = layer["weights"].get("kernel", ()), layer.get("settings", {})
     return (
         layer["kind"] in ("Conv1D", "Conv2D", "Conv3D")
-        and all(size == 1 for size in (*kernel[:-2], settings.get("groups", 1)))
+        and not layer.get("apart")
+        and all(size == 1 for size in (*kernel[:-2], *settings.get("strides", ()), settings.get("groups", 1)))
         and not any(map(any, settings.get("padding", ())))
     )
 

@@ -52,7 +52,7 @@ def match(
     keras = {layer["name"]: layer for layer in keras_layers}
     torch = {layer["name"]: layer for layer in torch_layers}
     _check_given(given := dict(given or {}), keras, torch)
-    weighted = _weighted(keras, torch, {t: k for t, k in given.items() if torch[t]["weights"]})
+    weighted = _weighted_or_apart(keras, torch, {t: k for t, k in given.items() if torch[t]["weights"]})
     plain = _plain(keras, torch, weighted, {t: k for t, k in given.items() if t not in weighted})
     matched = weighted | plain
     alone_keras = [layer for name, layer in keras.items() if name not in matched.values()]
@@ -103,6 +103,20 @@ def check_covered(keras: Iterable[Layer], torch: Iterable[Layer]) -> None:
 
 
 # === Layers with weights ===
+
+
+def _weighted_or_apart(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, str]:
+    """As `_weighted`, first with convolutions of single pixels as Dense layers, then as what they are: one
+    that has strides on one side alone is matched as well, so that the strides are told.
+    """
+    try:
+        return _weighted(keras, torch, given)
+    except MatchError as problem:
+        marked = [{name: {**one, "apart": True} for name, one in layers.items()} for layers in (keras, torch)]
+        try:
+            return _weighted(marked[0], marked[1], given)
+        except MatchError:
+            raise problem from None
 
 
 def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, str]:

@@ -147,6 +147,7 @@ def test_a_convolution_of_single_pixels_is_a_dense_layer() -> None:
     assert match([pixelwise("k", stride=1)], [plain]).weighted == {"t": "k"}
     with pytest.raises(MatchError, match="no counterpart"):
         match([pixelwise("k", stride=2)], [plain])
+    assert match([pixelwise("k", stride=2)], [pixelwise("t", stride=1)]).weighted == {"t": "k"}
 
 
 def test_parallel_layers_are_told_apart_by_the_activations_they_end_in() -> None:

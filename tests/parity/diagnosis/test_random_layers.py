@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from parity.diagnosis import random_layers
+from parity.diagnosis.diagnose import diagnose
 from parity.ladder import rungs
 from tests.parity.diagnosis.traced import layer, pair
 
@@ -20,8 +21,11 @@ def test_a_layer_that_draws_on_one_side_alone_fails(tmp_path: Path) -> None:
         ("Keras", "flip"),
         ("torch", "path"),
     ]
-    check = next(check for check in rungs.structure(both) if check.quantity == "layers that draw in training")
+    check = rungs.forward(both)[-1]
     assert not check.passed
+    diagnosis = diagnose("forward", [check], both)
+    assert diagnosis is not None
+    assert diagnosis.cause == check.where
     assert check.where == "RandomFlip stands on Keras's side alone; DropPath stands on torch's side alone"
 
 

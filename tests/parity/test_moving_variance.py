@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.diagnosis import statistics
-from parity.ladder import rungs
+from parity.ladder import moving_variance, rungs
 from parity.traces.pair import Pair
 from tests.parity.diagnosis.traced import layer, pair
 
@@ -56,7 +55,7 @@ def test_bessels_correction_passes_where_it_is_below_float32s_bound(
 ) -> None:
     both = traced(tmp_path, values, values / (values - 1), foreign)
     assert passes(both) == expected
-    assert bool(statistics.notes(both)) == expected
+    assert bool(moving_variance.notes(both)) == expected
 
 
 def test_another_difference_of_that_size_fails(tmp_path: Path) -> None:
@@ -66,4 +65,4 @@ def test_another_difference_of_that_size_fails(tmp_path: Path) -> None:
 def test_equal_variances_pass_without_a_note(tmp_path: Path) -> None:
     both = traced(tmp_path, 10000, 1.0)
     assert passes(both)
-    assert statistics.notes(both) == []
+    assert moving_variance.notes(both) == []

@@ -20,7 +20,7 @@ def negligible(pair: Pair, layer: str) -> float | None:
     return excess if pair.foreign and excess is not None and excess <= bound("forward", "float32") else None
 
 
-def of_moving_variance(pair: Pair, layer: str, stage: str, quantity: str, tolerance: float) -> Check | None:
+def check(pair: Pair, layer: str, stage: str, quantity: str, tolerance: float) -> Check | None:
     """The check of a moving variance against Keras's with Bessel's correction, where that is negligible.
 
     Torch's variance after `steps` steps is Keras's plus (Keras's - momentum ** steps * the initial one)
@@ -36,8 +36,8 @@ def of_moving_variance(pair: Pair, layer: str, stage: str, quantity: str, tolera
         return None
     steps = 1 if stage == "step" else len(pair.keras["losses"])
     corrected = keras + (keras - momentum**steps * initial[0]) * excess
-    check = compare(quantity, corrected, torch, tolerance)
-    return check if check.passed else None
+    found = compare(quantity, corrected, torch, tolerance)
+    return found if found.passed else None
 
 
 def notes(pair: Pair) -> list[str]:
@@ -46,7 +46,7 @@ def notes(pair: Pair) -> list[str]:
         layer: excess
         for layer in pair.names
         if "moving_variance" in pair.weights(layer)
-        and of_moving_variance(pair, layer, "step", "", bound("one step", pair.precision)) is not None
+        and check(pair, layer, "step", "", bound("one step", pair.precision)) is not None
         and (excess := negligible(pair, layer)) is not None
     }
     if not taken:
