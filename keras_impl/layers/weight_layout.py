@@ -7,38 +7,26 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.layers.layer_types import DEPTHWISE
+from keras_impl.layers.layer_type import Weights, own_weights
+from keras_impl.layers.registry import layer_type
+
+
+def weights(layer: Any) -> Weights:
+    """A layer's own weights and statistics, without those of the parts that count as layers before it."""
+    if not isinstance(layer, keras.Layer):
+        return {}
+    entry = layer_type(layer)
+    return own_weights(layer) if entry is None else entry.weights(layer)
+
+
+def units(layer: Any) -> dict[str, Weights]:
+    """A layer's weights by the layers that it counts as: a SeparableConv2D is two convolutions."""
+    entry = layer_type(layer) if isinstance(layer, keras.Layer) else None
+    before = {} if entry is None else entry.before
+    parts = {f"{layer.name}/{part}": of.weights(layer) for part, of in before.items()}
+    return parts | {layer.name: weights(layer)}
 
 
 def arrays(layer: Any) -> dict[str, np.ndarray]:
     """A layer's own weights by Keras's names and in the layout that both sides write."""
-    return {name: keras_layout(layer, name, variable) for name, variable in tensors(layer).items()}
-
-
-def tensors(layer: Any) -> dict[str, Any]:
-    """A layer's own weights and statistics, as Keras's variables."""
-    if not isinstance(layer, keras.Layer):
-        return {}
-    # The state of a random generator is no weight. A layer made of others may hold two of one name.
-    found = [v for v in layer.weights if "seed_generator" not in v.path]
-    names = [v.name for v in found]
-    return {v.name if names.count(v.name) == 1 else v.path: v for v in found}
-
-
-def keras_layout(layer: Any, name: str, value: Any) -> np.ndarray:
-    """One weight of a layer, or anything of its shape, as both sides write it.
-
-    A depthwise kernel (height, width, in, multiplier) becomes (height, width, 1, in * multiplier), that of a
-    convolution in groups.
-    """
-    array = keras.ops.convert_to_numpy(value)
-    if name == "depthwise_kernel" or (isinstance(layer, DEPTHWISE) and name == "kernel"):
-        array = array.reshape(*array.shape[:-2], 1, -1)
-    return array
-
-
-def unit(layer: Any, name: str) -> tuple[str, str]:
-    """The layer and the weight that a variable goes by: a SeparableConv2D counts as two convolutions."""
-    if name == "depthwise_kernel":
-        return f"{layer.name}/depthwise", "kernel"
-    return layer.name, "kernel" if name == "pointwise_kernel" else name
+    return {name: weight.value for name, weight in weights(layer).items()}

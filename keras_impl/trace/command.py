@@ -43,32 +43,26 @@ def describe(subject: Subject) -> dict[str, Any]:
     """The model's layers in the order in which they act, and its parameter counts; raises TraceError."""
 
     recording, _ = subject.record(training=False)
-    operations = {operation.name: operation for operation in leaves(subject.model)}
-    layers = []
-    for one in recording.seen:
-        layer = operations.get(one.name)
-        shapes: dict[str, dict[str, list[int]]] = {one.name: {}}
-        for name, array in weight_layout.arrays(layer).items():
-            unit, weight = weight_layout.unit(layer, name)
-            shapes.setdefault(unit, {})[weight] = list(array.shape)
-        # The depthwise half of a SeparableConv2D comes before the layer itself.
-        units = [unit for unit in shapes if unit != one.name]
-        for unit in [*units, one.name]:
-            itself = unit == one.name
-            layers.append(
-                {
-                    "name": unit,
-                    "kind": one.kind,
-                    "shape": list(one.output.shape[1:]) if itself else None,
-                    "settings": one.settings if itself else recording.depthwise[one.name],
-                    "inputs": units if itself and units else list(one.inputs),
-                    "weights": shapes[unit],
-                    "trainable": bool(getattr(layer, "trainable_variables", [])),
-                    "flattened": False,
-                }
-            )
+    shapes, trainable = {}, {}
+    for operation in leaves(subject.model):
+        for unit, found in weight_layout.units(operation).items():
+            shapes[unit] = {name: list(weight.value.shape) for name, weight in found.items()}
+            trainable[unit] = bool(getattr(operation, "trainable_variables", []))
+    layers = [
+        {
+            "name": one.name,
+            "kind": one.kind,
+            "shape": None if one.output is None else list(one.output.shape[1:]),
+            "settings": one.settings,
+            "inputs": list(one.inputs),
+            "weights": shapes.get(one.name, {}),
+            "trainable": trainable.get(one.name, False),
+            "flattened": False,
+        }
+        for one in recording.seen
+    ]
     seen = {one.name for one in recording.seen}
-    unused = sorted(name for name, o in operations.items() if weight_layout.tensors(o) and name not in seen)
+    unused = sorted(name for name, found in shapes.items() if found and name not in seen)
     return tracing.structure(layers, count_parameters(subject.model), unused)
 
 
@@ -82,11 +76,11 @@ def _numbers(subject: Subject) -> Arrays:
     trained = subject.trained
     arrays = weights("initial", subject)
     recording, outputs = subject.record(training=False)
-    arrays |= {f"eval/{one.name}": one.output for one in recording.seen}
+    arrays |= recording.outputs("eval")
     arrays["outputs"] = keras.ops.convert_to_numpy(outputs)
     before = trained.get_weights()
     recording, _ = subject.record(training=True)
-    arrays |= {f"train/{one.name}": one.output for one in recording.seen}
+    arrays |= recording.outputs("train")
     trained.set_weights(before)
     loss, gradients = gradient(subject)
     trained.set_weights(before)
@@ -138,28 +132,28 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
 def weights(prefix: str, subject: Subject) -> Arrays:
     """Every weight and statistic as `prefix/layer/name`."""
 
-    found = {}
-    for layer in leaves(subject.model):
-        for name, array in weight_layout.arrays(layer).items():
-            found["/".join((prefix, *weight_layout.unit(layer, name)))] = np.array(array)
-    return found
+    return {
+        f"{prefix}/{layer}/{name}": np.array(weight.value)
+        for operation in leaves(subject.model)
+        for layer, found in weight_layout.units(operation).items()
+        for name, weight in found.items()
+    }
 
 
 def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
     """Something of every trained variable, in Keras's order, as `prefix/layer/name`."""
 
     owners = {
-        id(v): (layer, name)
-        for layer in leaves(subject.model)
-        for name, v in weight_layout.tensors(layer).items()
+        id(weight.variable): (f"{prefix}/{layer}/{name}", weight)
+        for operation in leaves(subject.model)
+        for layer, found in weight_layout.units(operation).items()
+        for name, weight in found.items()
     }
-    found = {}
+    arrays = {}
     for variable, value in zip(subject.trained.trainable_variables, values, strict=False):
-        layer, name = owners[id(variable)]
-        found["/".join((prefix, *weight_layout.unit(layer, name)))] = np.array(
-            weight_layout.keras_layout(layer, name, value)
-        )
-    return found
+        key, weight = owners[id(variable)]
+        arrays[key] = np.array(weight.of(value))
+    return arrays
 
 
 if __name__ == "__main__":

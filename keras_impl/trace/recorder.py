@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.layers.layer_types import kind, settings
-from keras_impl.layers.weight_layout import tensors
+from keras_impl.layers.layer_type import LayerType
+from keras_impl.layers.registry import kind, layer_type, settings, with_padding
 
 DROPOUTS = (
     keras.layers.Dropout,  # SpatialDropout among them
@@ -25,12 +25,13 @@ DROPOUTS = (
 class Seen:
     """One layer's output, channels last, as float or integer (N, ...).
 
-    inputs: the layers that its inputs came from, "" for the model's own. settings: as `kinds.settings`.
+    output: None for a part of a layer whose output only the layer itself sees. inputs: the layers that its
+    inputs came from, "" for the model's own. settings: as `registry.settings`.
     """
 
     name: str
     kind: str
-    output: np.ndarray
+    output: np.ndarray | None
     inputs: tuple[str, ...]
     settings: dict[str, Any]
 
@@ -39,13 +40,12 @@ class Recording:
     """While it is entered, `seen` takes up every layer's output as the model runs eagerly.
 
     A layer that ends in an activation is two: itself, before it, and `name/activation`. A layer's second call
-    goes by `name@2`. depthwise: the settings of the first half of each SeparableConv2D, by layer.
+    goes by `name@2`.
     """
 
     def __init__(self, model: keras.Model) -> None:
         self.operations = leaves(model)
         self.seen: list[Seen] = []
-        self.depthwise: dict[str, dict[str, Any]] = {}
         self._calls: Counter[str] = Counter()
         self._sources: dict[int, str] = {}  # of each output, by its id
         self._padded: dict[int, Sequence[Sequence[int]]] = {}
@@ -64,6 +64,10 @@ class Recording:
         for undo in reversed(self._undo):
             undo()
 
+    def outputs(self, stage: str) -> dict[str, np.ndarray]:
+        """Every output that was recorded, as `stage/layer`."""
+        return {f"{stage}/{one.name}": one.output for one in self.seen if one.output is not None}
+
     def _replace(self, owner: Any, name: str, value: Any) -> None:
         self._undo.append(_replace(owner, name, value))
 
@@ -77,8 +81,10 @@ class Recording:
             inputs = tuple(self._sources.get(id(tensor), "") for tensor in given)
             padded = self._padded.get(id(given[0]), ()) if given else ()
             facts = settings(operation, given[0].shape if given else (), padded)
-            if "depthwise_kernel" in tensors(operation):
-                self.depthwise[name] = settings(operation, given[0].shape, padded, depthwise=True)
+            for part, entry in _parts(operation).items():
+                seen = with_padding(entry.settings(operation, given[0].shape), padded)
+                self.seen.append(Seen(f"{name}/{part}", entry.name(operation), None, inputs, seen))
+                inputs = (f"{name}/{part}",)
             self._pending = (inputs, facts)  # what `_activation` says of the layer
             output = call(*args, **kwargs)
             if not _ends_in_activation(operation):
@@ -145,6 +151,11 @@ def is_composite(operation: Any) -> bool:
     """Whether an operation is a model, or a user's layer, made of other layers."""
     own = type(operation).__module__.startswith("keras.")
     return isinstance(operation, keras.Model) or bool(not own and getattr(operation, "_layers", []))
+
+
+def _parts(operation: Any) -> Mapping[str, LayerType]:
+    entry = layer_type(operation)
+    return {} if entry is None else entry.before
 
 
 def _replace(owner: Any, name: str, value: Any) -> Callable[[], None]:

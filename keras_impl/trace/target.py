@@ -21,7 +21,7 @@ from experiment.training.lifecycle import class_weights
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
-from keras_impl.layers import weight_layout
+from keras_impl.layers.layer_type import own_weights
 from keras_impl.trace.recorder import Recording, leaves, without_dropout
 
 
@@ -130,9 +130,10 @@ def unsettle(model: keras.Model, seed: int) -> None:
     not show.
     """
     for layer in leaves(model):
-        for name, variable in weight_layout.tensors(layer).items():
-            value = keras.ops.convert_to_numpy(variable)
-            variable.assign(trace.unsettled(value, seed, f"{layer.name}/{name}"))
+        if isinstance(layer, keras.Layer):
+            for name, weight in own_weights(layer).items():
+                value = keras.ops.convert_to_numpy(weight.variable)
+                weight.variable.assign(trace.unsettled(value, seed, f"{layer.name}/{name}"))
 
 
 @contextmanager

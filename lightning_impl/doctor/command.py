@@ -25,7 +25,7 @@ from experiment.protocols import trace
 from experiment.protocols.trace import TraceError, user_object
 from experiment.runs.record import Run
 from lightning_impl.doctor.defaults import ARGUMENTS, Finding, of_arguments, of_behaviour
-from lightning_impl.layers.layer_types import CONVOLUTIONS, TRANSPOSED
+from lightning_impl.layers.convolution import CONVOLUTIONS, TRANSPOSED
 from lightning_impl.trace.recorder import Recording
 from lightning_impl.trace.target import built, configured, to_torch
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from experiment.protocols.keras_defaults import DEFAULTS
 from lightning_impl import keras_semantics
-from lightning_impl.layers.layer_types import BATCH_NORMS
+from lightning_impl.layers.normalisation import BATCH_NORMS
 
 
 @dataclass(frozen=True)

@@ -104,11 +104,9 @@ def _numbers(subject: Subject) -> Arrays:
 def weights(prefix: str, subject: Subject) -> Arrays:
     """Every weight and statistic as `prefix/layer/name`."""
     return {
-        f"{prefix}/{layer}/{name}": np.array(
-            weight_layout.keras_layout(module, tensor, subject.flattened.get(layer))
-        )
+        f"{prefix}/{layer}/{name}": np.array(array)
         for layer, module in subject.layers().items()
-        for name, tensor in weight_layout.tensors(module).items()
+        for name, array in weight_layout.arrays(module, subject.flattened.get(layer)).items()
     }
 
 
@@ -116,11 +114,11 @@ def of_trained(prefix: str, subject: Subject, of: Callable[[Any], Tensor | None]
     """Something of every trained parameter as `prefix/layer/name`; what is None is left out."""
     return {
         f"{prefix}/{layer}/{name}": np.array(
-            weight_layout.keras_layout(module, value, subject.flattened.get(layer))
+            weight_layout.keras_layout(weight, value, subject.flattened.get(layer))
         )
         for layer, module in subject.layers().items()
-        for name, parameter in weight_layout.tensors(module).items()
-        if parameter.requires_grad and (value := of(parameter)) is not None
+        for name, weight in weight_layout.weights(module).items()
+        if weight.tensors[0].requires_grad and (value := weight.of(of)) is not None
     }
 
 

@@ -14,21 +14,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lightning_impl.layers.layer_types import function_kind, function_settings, kind, settings
+from lightning_impl.layers.layer_type import Call
+from lightning_impl.layers.registry import kind, layer_type, of_function, settings, with_padding
 from lightning_impl.layers.weight_layout import flat_rows
 
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 PERMUTATIONS = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims")
-# Layers whose channels are torch's axis 1, and those whose channels are the last. Others leave them in place.
-CHANNELS_FIRST = ("Conv", "BatchNorm", "GroupNorm", "MaxPool", "AveragePool", "Global", "UpSampl")
-CHANNELS_LAST = ("Dense", "Embedding")
 
 
 @dataclass(frozen=True)
 class Seen:
     """One layer's output, channels last, as float or integer (N, ...).
 
-    inputs: the layers that its inputs came from, "" for the model's own. settings: as `kinds.settings`.
+    inputs: the layers that its inputs came from, "" for the model's own. settings: as `registry.settings`.
     """
 
     name: str
@@ -97,10 +95,12 @@ class Recording(TorchFunctionMode):
             for output in (o for o in outputs if isinstance(o, Tensor)):
                 self._marks[output] = self._passed_on(func, args, kwargs, marks, shapes, output)
         if self._inside == 0 and given and isinstance(result, Tensor):
-            which = function_kind(func, marks[0].axis, shapes, tuple(result.shape))
-            if which is not None:
+            call = Call(_name(func), args, kwargs, marks[0].axis, shapes, tuple(result.shape))
+            entry = of_function(call)
+            if entry is not None:
+                which = entry.name(call)
                 self._calls[f"{which}#"] += 1
-                found = function_settings(func, args, kwargs, marks[0].padded)
+                found = with_padding(entry.of_call(call), marks[0].padded)
                 self._keep(f"{which}#{self._calls[f'{which}#']}", which, result, marks, found)
         return result
 
@@ -152,16 +152,15 @@ class Recording(TorchFunctionMode):
             marks = [self._mark(tensor) for tensor in _tensors(inputs)] or [Mark()]
             if marks[0].rows is not None:
                 self.flattened[name] = marks[0].rows
-            which, mark = kind(module), self._mark(output)
-            if which.startswith(CHANNELS_FIRST):
-                mark = replace(mark, axis=1)
-            elif which.startswith(CHANNELS_LAST):
-                mark = replace(mark, axis=-1, rows=None)
+            mark, entry = self._mark(output), layer_type(module)
+            if entry is not None and entry.channels is not None:
+                rows = None if entry.channels == -1 else mark.rows
+                mark = replace(mark, axis=entry.channels, rows=rows)
             self._marks[output] = mark
             self._calls[name] += 1
             short = name.rsplit(".", 1)[-1] if self.aligned else name
             called = short if self._calls[name] == 1 else f"{short}@{self._calls[name]}"
-            self._keep(called, which, output, marks, settings(module, marks[0].padded))
+            self._keep(called, kind(module), output, marks, settings(module, marks[0].padded))
 
         return hook
 

@@ -203,7 +203,7 @@ def load_weights(subject: Subject, request: Request) -> None:
     theirs = request.their_weights()
     for name, theirs_name in request.layers.items():
         layer = subject.layers().get(name)
-        if layer is None or not weight_layout.tensors(layer):
+        if layer is None or not weight_layout.weights(layer):
             continue  # a function, or a layer without weights
         try:
             weight_layout.load(layer, theirs[theirs_name], subject.flattened.get(name))

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from keras_impl.layers import weight_layout
-from keras_impl.layers.layer_types import kind, settings
+from keras_impl.layers.registry import kind, settings
 from keras_impl.trace.recorder import Recording, leaves, without_dropout
 
 
@@ -29,12 +29,12 @@ def test_a_depthwise_kernel_is_that_of_a_convolution_in_groups() -> None:
 
 def test_a_separable_convolution_counts_as_two() -> None:
     layer = built(layers.SeparableConv2D(6, 3, name="separable"), 8, 8, 4)
-    units = {weight_layout.unit(layer, name) for name in weight_layout.tensors(layer)}
-    assert units == {("separable/depthwise", "kernel"), ("separable", "kernel"), ("separable", "bias")}
+    units = {unit: list(weights) for unit, weights in weight_layout.units(layer).items()}
+    assert units == {"separable/depthwise": ["kernel"], "separable": ["kernel", "bias"]}
 
 
 def test_random_state_is_no_weight() -> None:
-    assert weight_layout.tensors(built(layers.Dropout(0.5, seed=1), 4)) == {}
+    assert weight_layout.weights(built(layers.Dropout(0.5, seed=1), 4)) == {}
 
 
 # Keras's `same` adds the odd pixel behind: (ceil(n / s) - 1) * s + k - n in all.

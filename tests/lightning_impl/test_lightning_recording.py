@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_impl.layers import weight_layout
-from lightning_impl.layers.layer_types import kind, settings
+from lightning_impl.layers.registry import kind, settings
 from lightning_impl.trace.recorder import Recording, without_dropout
 
 WEIGHTED: list[tuple[nn.Module, dict[str, tuple[int, ...]]]] = [

@@ -1,0 +1,7 @@
+"""Preprocessing that stands in a model."""
+
+from __future__ import annotations
+
+from keras_impl.layers.layer_type import LayerType
+
+TABLE: tuple[LayerType, ...] = ()
