@@ -122,11 +122,15 @@ class _Reader:
         return found
 
     def _weights(self, layer: Any, path: str) -> Arrays:
-        own = weight_layout.arrays(layer)
-        # Of two weights with one name (the two directions of Bidirectional) the path tells them apart.
-        own = {name.rsplit(f"{layer.name}/", 1)[-1]: array for name, array in own.items()}
-        self.arrays |= {f"{path}/{name}": array for name, array in own.items()}
-        return own
+        found: Arrays = {}
+        for unit, weights in weight_layout.units(layer).items():
+            part = unit.removeprefix(layer.name).lstrip("/")
+            for name, weight in weights.items():
+                # Of two weights with one name (the two directions of Bidirectional) the path tells them apart.
+                own = name.rsplit(f"{layer.name}/", 1)[-1]
+                found[f"{part}/{own}" if part else own] = np.asarray(weight.value)
+        self.arrays |= {f"{path}/{name}": array for name, array in found.items()}
+        return found
 
     def constant(self, value: Any) -> dict[str, str]:
         key = f"array/{len(self.arrays)}"
@@ -150,10 +154,10 @@ def _functional(model: keras.Model) -> Any:
 
 
 def _in_order(functional: Any) -> list[Any]:
-    """The model's calls, each branch whole before the next: what a tensor needs stands right before it."""
+    """The model's calls, each branch whole before the next, the last of a layer's inputs first."""
     own = {node for nodes in functional._nodes_by_depth.values() for node in nodes}
     done, order = set(), []
-    stack = [(tensor._keras_history, False) for tensor in reversed(functional.outputs)]
+    stack = [(tensor._keras_history, False) for tensor in functional.outputs]
     while stack:
         (operation, index, _), opened = stack.pop()
         node = operation._inbound_nodes[index]
@@ -164,7 +168,7 @@ def _in_order(functional: Any) -> list[Any]:
             order.append(node)
             continue
         stack.append(((operation, index, 0), True))
-        stack += [(t._keras_history, False) for t in reversed(node.input_tensors)]
+        stack += [(t._keras_history, False) for t in node.input_tensors]
     return order
 
 
