@@ -151,9 +151,12 @@ def _number(purpose: str) -> int:
 def targets(seed: int, shape: tuple[int, ...], loss: str) -> np.ndarray:
     """What a traced model of unknown purpose is trained towards: the same on both sides.
 
-    shape: of the model's output. Returns class numbers (N,) int64 for crossentropy, float64 `shape` for mse.
+    shape: of the model's output (N, ..., C). Returns class numbers (N, ...) int64 for crossentropy, else
+    float64 of `shape`: zeros and ones for binary, normal for a regression.
     """
     random = generator(seed, "targets")
     if loss == "crossentropy":
-        return random.integers(shape[-1], size=shape[0])
+        return random.integers(shape[-1], size=shape[:-1])
+    if loss == "binary":
+        return random.integers(2, size=shape).astype(np.float64)
     return random.standard_normal(shape)

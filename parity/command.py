@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from experiment import cli
 from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
+from parity.foreign import prove as prove_pair
+from parity.foreign.verdict import show
 from parity.ladder import climb, mutations, whole_run
 from parity.ladder.climb import COMBINATIONS, Findings, Place
 from parity.report.reporter import Record
-from parity.traces.matching import MatchError
-from parity.traces.pair import Pair
 
 PAIRS = ("cnn", "vgg16", "resnet50")
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parse(argv)
-    return cli.guarded(lambda: prove(arguments, ["python", "-m", "parity", *argv]))
+    command = ["python", "-m", "parity", *argv]
+    return cli.guarded(lambda: (users_pair if arguments.keras else prove)(arguments, command))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -41,11 +44,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=BACKENDS,
+        help="of Keras (default: all that are installed; for your own pair tensorflow, in float64 alone)",
+    )
     own = parser.add_argument_group("this project's models")
     own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default all)")
-    own.add_argument(
-        "--backends", nargs="+", choices=BACKENDS, help="of Keras (default: all that are installed)"
-    )
     own.add_argument("--quick", action="store_true", help="leave out whole runs and mutations")
     own.add_argument("--no-mutations", action="store_true", help="leave out the mutations")
     own.add_argument(
@@ -70,6 +76,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="TORCH=KERAS",
         help="whose layer is whose (may be repeated)",
     )
+    users.add_argument(
+        "--precision",
+        choices=("float64", "float32"),
+        default="float64",
+        help="float32: compare in it as well, on --backends, each side's rounding against float64",
+    )
+    users.add_argument(
+        "--format", choices=("text", "json"), default="text", help="of the verdict on stdout (default text)"
+    )
     arguments = parser.parse_args(argv)
     if bool(arguments.keras) != bool(arguments.torch):
         parser.error("a pair needs both --keras and --torch")
@@ -86,6 +101,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     missing = [name for name in BACKENDS if not devices.installed(name)]
     if wanted := [name for name in arguments.backends or () if name in missing]:
         parser.error(f"--backends {' '.join(wanted)}: not installed")
+    if arguments.keras and "tensorflow" in missing:
+        parser.error("your own pair needs TensorFlow, the one backend of Keras that computes in float64")
+    arguments.singles = arguments.backends or ["tensorflow"] * (arguments.precision == "float32")
     arguments.backends = [name for name in arguments.backends or BACKENDS if name not in missing]
     if arguments.device == "cuda" and not devices.count_gpus():
         parser.error("--device cuda: this machine shows no CUDA GPUs")
@@ -99,11 +117,8 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         place = Place(Path(folder), arguments.device, record.show)
         try:
             with record.kept(findings):
-                if arguments.keras:
-                    users_pair(arguments, place, findings)
-                else:
-                    mutated = own(arguments, place, findings, record)
-        except (processes.SideError, MatchError) as error:
+                mutated = own(arguments, place, findings, record)
+        except processes.SideError as error:
             cli.fail(str(error))
     return record.conclude(findings, mutated)
 
@@ -131,32 +146,37 @@ def own(
     return outcomes
 
 
-def users_pair(arguments: argparse.Namespace, place: Place, findings: Findings) -> None:
-    """A user's two models, from structure to a few steps; raises SideError and MatchError."""
-    inputs = place.folder / "inputs.npy"
-    np.save(inputs, _inputs(arguments))
-    experiment = {"training": {"precision": "float64", "learning_rate": arguments.learning_rate}}
-    common = {
-        "experiment": experiment,
-        "inputs_file": str(inputs),
-        "steps": arguments.steps,
-        "loss_name": arguments.loss,
-    }
-    given = dict(one.split("=", 1) for one in arguments.map)
-    started = time.perf_counter()
-    keras = processes.trace(
-        "keras", place.folder / "pair", {**common, "build": arguments.keras}, place.device, "tensorflow"
-    )
-    request = {**common, "build": arguments.torch, "weights": str(keras / "arrays.npz")}
-    alone = processes.trace(
-        "lightning", place.folder / "alone", {**request, "steps": 0, "weights": None}, place.device, ""
-    )
-    matching = Pair.of(keras, alone, cli.experiment_from(experiment), given).matching
-    request["layers"] = matching.weighted
-    torch = processes.trace("lightning", place.folder / "pair", request, place.device, "")
-    pair = Pair.of(keras, torch, cli.experiment_from(experiment), given)
-    name = arguments.torch.split(":")[0].rsplit(".", 1)[-1]
-    climb.climb(name, pair, "tensorflow", place, findings, seconds=time.perf_counter() - started)
+def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """A user's two models; prints the verdict and returns its exit code."""
+    report = Record(arguments.out, argv, quiet=True)
+    findings = Findings()
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        inputs = Path(folder) / "inputs.npy"
+        np.save(inputs, _inputs(arguments))
+        options = {"inputs_file": str(inputs), "steps": arguments.steps, "loss_name": arguments.loss}
+        given = dict(pair.split("=", 1) for pair in arguments.map)
+        request = prove_pair.Request(
+            arguments.keras,
+            arguments.torch,
+            options,
+            arguments.learning_rate,
+            given,
+            arguments.device,
+            arguments.singles,
+        )
+        with console.status("") as status:
+            verdict = prove_pair.prove(request, Path(folder), findings, status.update)
+    if verdict.refused is None:
+        report.conclude(findings)
+        verdict = replace(verdict, report=report.out / "report.html")
+    if arguments.format == "json":
+        print(json.dumps(verdict.as_json(), indent=1))
+    elif verdict.refused is not None:
+        cli.fail(verdict.refused)
+    else:
+        show(verdict, Console())
+    return verdict.exit_code
 
 
 def _inputs(arguments: argparse.Namespace) -> np.ndarray:
@@ -166,7 +186,8 @@ def _inputs(arguments: argparse.Namespace) -> np.ndarray:
         except (OSError, ValueError) as error:
             cli.fail(f"--inputs {arguments.inputs}: cannot be read as an array ({error})")
     count = 8 * arguments.steps
-    return np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
+    inputs = np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
+    return inputs.astype(np.float32).astype(np.float64)  # the same numbers in either precision
 
 
 def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:

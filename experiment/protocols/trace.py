@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 from experiment import cli, randomness
 from experiment.config import Experiment
 from experiment.errors import RunError
+from experiment.protocols import conversation
+from experiment.protocols.faults import fault_of
 from experiment.runs.record import Run
 
 Arrays = dict[str, np.ndarray]
@@ -27,47 +30,46 @@ class TraceError(RunError):
 
 
 @dataclass(frozen=True)
+class LossTerm:
+    """The loss of one output, in words that both sides know.
+
+    name: crossentropy (of class numbers), binary, mse, mae or huber. from_logits: takes what Keras's model
+    gives for logits.
+    """
+
+    name: str
+    from_logits: bool = False
+    label_smoothing: float = 0.0
+    delta: float = 1.0
+
+
+@dataclass(frozen=True)
 class Request:
     """What to trace; see the two `trace` commands.
 
-    steps: how many training steps; 0 describes the structure alone. build: a user's model, whose inputs, the
-    other side's weights and the map from this side's layer names to the other's lie in the files named.
+    steps: how many training steps; 0 describes the structure alone. build: a user's model, whose inputs lie
+    in the file named: one array (.npy), or several in the order of the model's inputs (.npz), batch first.
+    drawn: they are numbers from 0 to 1, which stand for tokens where an Embedding takes them. weights: a
+    weights.npz of Keras's, whose `raw` weights Keras's model starts from. rules: `Class=package.module:rule`
+    for layers that no table has; see `parity --help`.
     """
 
     experiment: Experiment
     steps: int = 1
     build: str | None = None
     inputs_file: str = ""
+    drawn: bool = False
     loss_name: str = "auto"
     weights: str | None = None
-    layers: dict[str, str] = field(default_factory=dict)
+    rules: Sequence[str] = ()
 
-    def inputs(self) -> np.ndarray:
-        return np.load(self.inputs_file)
-
-    def loss(self, shape: tuple[int, ...]) -> str:
-        """crossentropy or mse, as asked; `auto` takes outputs of shape (N, C), C above 1, for classes."""
-        if self.loss_name != "auto":
-            return self.loss_name
-        return "crossentropy" if len(shape) == 2 and shape[1] > 1 else "mse"
-
-    def their_weights(self) -> dict[str, Arrays]:
-        """The other side's initial weights, by layer and name."""
-        assert self.weights is not None
-        found: dict[str, Arrays] = {}
-        with np.load(self.weights) as arrays:
-            for key in arrays.files:
-                if key.startswith("initial/"):
-                    layer, name = key.removeprefix("initial/").rsplit("/", 1)
-                    found.setdefault(layer, {})[name] = arrays[key]
-        return found
-
-    def their_outputs(self) -> np.ndarray | None:
-        """What the other side's model gives for the first step's inputs."""
-        if self.weights is None:
-            return None
-        with np.load(self.weights) as arrays:
-            return arrays["outputs"]
+    def inputs(self) -> Arrays:
+        """The model's inputs by name, in order."""
+        loaded = np.load(self.inputs_file)
+        if isinstance(loaded, np.ndarray):
+            return {"inputs": loaded}
+        with loaded as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
 
 def read(path: Path) -> Request:
@@ -76,9 +78,18 @@ def read(path: Path) -> Request:
     return Request(**{**values, "experiment": cli.experiment_from(values["experiment"])})
 
 
-def run(argv: Sequence[str], trace: Callable[[Request], tuple[dict[str, Any], Arrays]]) -> int:
-    """Read the request, trace, and write the record; returns the exit code of the command."""
+def run(
+    argv: Sequence[str],
+    trace: Callable[[Request], tuple[dict[str, Any], Arrays]],
+    tracer: Callable[[Request], conversation.Tracer],
+) -> int:
+    """Read the request, trace, and write the record; returns the exit code of the command.
+
+    With --stay the process answers requests about the model instead, until its stdin ends.
+    """
     request, out = read(Path(argv[0])), Path(argv[1])
+    if "--stay" in argv:
+        return conversation.serve(request.build or "", lambda: tracer(request), out)
 
     def command() -> int:
         write(out, *trace(request))
@@ -94,9 +105,32 @@ def write(out: Path, structure: dict[str, Any], arrays: Arrays) -> None:
     Run(out).write_json("structure.json", structure)
 
 
-def structure(layers: list[dict[str, Any]], parameters: dict[str, int], unused: list[str]) -> dict[str, Any]:
-    """The content of structure.json. unused: layers with weights that no input reaches."""
-    return {"layers": layers, "parameters": parameters, "unused": unused}
+def structure(
+    layers: list[dict[str, Any]],
+    parameters: dict[str, int],
+    unused: list[str],
+    uncovered: list[dict[str, Any]],
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The content of structure.json.
+
+    unused: layers with weights that no input reaches. uncovered: what has weights that no rule says how to
+    compare, by name, kind and the shapes of these. notes: how the model was traced, where a reader must know.
+    """
+    return {
+        "layers": layers,
+        "parameters": parameters,
+        "unused": unused,
+        "uncovered": uncovered,
+        "notes": list(notes),
+    }
+
+
+def parameter_counts(weights: Sequence[tuple[int, bool]]) -> dict[str, int]:
+    """Total, trainable and non-trainable numbers of some weights, each by its size and whether it trains."""
+    trainable = sum(size for size, trained in weights if trained)
+    total = sum(size for size, _ in weights)
+    return {"total": total, "trainable": trainable, "non_trainable": total - trainable}
 
 
 def epoch(number: int, batches: list[tuple[np.ndarray, np.ndarray]]) -> Arrays:
@@ -129,7 +163,12 @@ def parts(count: int, steps: int) -> list[slice]:
 
 def are_probabilities(outputs: np.ndarray) -> bool:
     """Whether outputs (N, ..., C) are shares that sum to 1, and not logits."""
-    return outputs.ndim > 1 and bool((outputs >= 0).all()) and np.allclose(outputs.sum(-1), 1)
+    return (
+        outputs.ndim > 1
+        and outputs.shape[-1] > 1
+        and bool((outputs >= 0).all())
+        and np.allclose(outputs.sum(-1), 1)
+    )
 
 
 def unsettled(value: np.ndarray, seed: int, name: str) -> np.ndarray:
@@ -139,14 +178,6 @@ def unsettled(value: np.ndarray, seed: int, name: str) -> np.ndarray:
     width = 0.3 * abs(value.flat[0]) or 0.05
     moved = randomness.generator(seed, f"unsettled {name}").uniform(-width, width, value.shape)
     return (value + moved).astype(value.dtype)
-
-
-def told(error: Exception) -> str:
-    """What an exception says, on one line: its kind and the first two lines, without a terminal's colours."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    text = " ".join([f"{type(error).__name__}:", *lines[:2]])
-    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 def user_object(name: str) -> Callable[[], Any]:
@@ -164,8 +195,42 @@ def user_object(name: str) -> Callable[[], Any]:
         raise TraceError(
             f"{name}: {module_name} has no {attribute!r}: write package.module:function"
         ) from error
-    except Exception as error:  # whatever the user's module raises when it is imported
-        raise TraceError(f"{name}: importing {module_name} fails: {told(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
+        raise TraceError(f"importing {module_name} fails: {fault_of(error, name)}") from error
     if not callable(found):
         raise TraceError(f"{name} is no function that builds a model")
     return found
+
+
+def build(name: str) -> Any:
+    """What the builder `package.module:function` returns; raises TraceError for whatever it raises."""
+    function = user_object(name)
+    try:
+        return function()
+    except TraceError:
+        raise
+    except TypeError as error:
+        required = _required(function)
+        if not required:
+            raise TraceError(fault_of(error, name)) from error
+        raise TraceError(
+            f"{name} takes {', '.join(required)}: name a function without arguments that builds the model"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise TraceError(fault_of(error, name)) from error
+
+
+def described(value: Any) -> str:
+    """A value that is no model, in words."""
+    return (
+        f"the class {value.__name__}, not a model" if isinstance(value, type) else f"a {type(value).__name__}"
+    )
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    named = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.default is p.empty and p.kind in named]

@@ -1,7 +1,46 @@
-"""Attention."""
+"""Attention, with heads and without."""
 
 from __future__ import annotations
 
-from keras_impl.layers.layer_type import LayerType
+from typing import Any
 
-TABLE: tuple[LayerType, ...] = ()
+from keras import layers
+
+from keras_impl.layers.layer_type import LayerType, Weights, attributes, prefixed
+
+
+def _heads(layer: Any) -> Weights:
+    parts = {"query": layer.query_dense, "key": layer.key_dense, "value": layer.value_dense}
+    return prefixed(parts | {"output": layer.output_dense})
+
+
+def _grouped_heads(layer: Any) -> Weights:
+    parts = {"query": layer._query_dense, "key": layer._key_dense, "value": layer._value_dense}
+    return prefixed(parts | {"output": layer._output_dense})
+
+
+def _first(layer: Any, output: Any) -> Any:
+    """Without the attention scores."""
+    return output[0] if isinstance(output, list | tuple) else output
+
+
+TABLE = (
+    LayerType(
+        "MultiHeadAttention",
+        (layers.MultiHeadAttention,),
+        attributes("num_heads", "key_dim"),
+        _heads,
+        _first,
+        random=True,
+    ),
+    LayerType(
+        "GroupedQueryAttention",
+        (layers.GroupQueryAttention,),
+        attributes("num_query_heads", "num_key_value_heads", "head_dim"),
+        _grouped_heads,
+        _first,
+        random=True,
+    ),
+    LayerType("Attention", (layers.Attention,), output=_first, random=True),
+    LayerType("AdditiveAttention", (layers.AdditiveAttention,), output=_first, random=True),
+)

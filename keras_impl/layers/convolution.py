@@ -45,7 +45,7 @@ def _transposed(layer: Any, shape: Shape) -> Settings:
     return {
         "strides": list(layer.strides),
         "dilation": list(layer.dilation_rate),
-        "groups": layer.groups,
+        "groups": 1,
         "cropping": _cropping(layer),
     }
 
@@ -116,7 +116,7 @@ TABLE = (
         SEPARABLE,
         _pointwise,
         _separable_weights,
-        before={"depthwise": LayerType(_kind, settings=_in_groups, weights=_first_half)},
+        before=lambda layer: {"depthwise": LayerType(_kind, settings=_in_groups, weights=_first_half)},
     ),
     LayerType(lambda layer: f"Conv{layer.rank}DTranspose", TRANSPOSED, _transposed),
 )

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras import layers
+from keras.src.applications.convnext import StochasticDepth
 
 from keras_impl.dropout import SharedDropout
-from keras_impl.layers.layer_type import LayerType, attributes
+from keras_impl.layers.layer_type import LayerType, attributes, no_weights
+
+
+def _own_name(layer: Any) -> str:
+    return next(cls.__name__ for cls in type(layer).__mro__ if cls.__module__.startswith("keras."))
+
 
 TABLE = (
-    LayerType("Dropout", (layers.Dropout, SharedDropout), attributes("rate")),
-    LayerType("SpatialDropout1D", (layers.SpatialDropout1D,), attributes("rate")),
-    LayerType("SpatialDropout2D", (layers.SpatialDropout2D,), attributes("rate")),
-    LayerType("SpatialDropout3D", (layers.SpatialDropout3D,), attributes("rate")),
-    LayerType("AlphaDropout", (layers.AlphaDropout,), attributes("rate")),
-    LayerType("GaussianDropout", (layers.GaussianDropout,), attributes("rate")),
+    LayerType("Dropout", (SharedDropout,), attributes("rate"), no_weights, random=True),
+    LayerType(
+        _own_name,
+        (
+            layers.Dropout,
+            layers.SpatialDropout1D,
+            layers.SpatialDropout2D,
+            layers.SpatialDropout3D,
+            layers.AlphaDropout,
+            layers.GaussianDropout,
+        ),
+        attributes("rate"),
+        no_weights,
+        random=True,
+    ),
+    LayerType("GaussianNoise", (layers.GaussianNoise,), attributes("stddev"), no_weights, random=True),
+    LayerType(
+        "StochasticDepth", (StochasticDepth,), attributes(rate="drop_path_rate"), no_weights, random=True
+    ),
 )

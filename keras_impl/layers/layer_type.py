@@ -41,6 +41,20 @@ def own_weights(layer: Any) -> Weights:
     return {v.name if names.count(v.name) == 1 else v.path: Weight(v) for v in variables}
 
 
+def no_weights(layer: Any) -> Weights:
+    """Those of a layer whose variables are constants, or that has none."""
+    return {}
+
+
+def prefixed(parts: Mapping[str, Any]) -> Weights:
+    """The weights of a layer's own layers, each by its part's name and its own: `query_kernel`."""
+    return {
+        f"{part}_{weight.variable.name}": weight
+        for part, layer in parts.items()
+        for weight in own_weights(layer).values()
+    }
+
+
 def attributes(*names: str, **renamed: str) -> Callable[[Any, Shape], Settings]:
     """Settings that a layer's attributes hold, by their own names or by `setting = attribute`."""
     held = {name: name for name in names} | renamed
@@ -58,15 +72,20 @@ class LayerType:
 
     classes: Keras's layers and operations of this kind. kind: Keras's name, of its layer or of its activation
     function. settings: those that change the numbers, from the layer and the shape of the batch that it got.
-    weights: in the layout that both sides write. before: the parts of the layer that act before what is left
-    of it, each by its name; to torch they are layers of their own.
+    weights: in the layout that both sides write; what is no weight to both sides is left out. output: of all
+    that the layer gives, what is compared. before: the parts of the layer that act before what is left of it,
+    by their names; to torch they are layers of their own. fused: an activation that it ends in where that
+    cannot be seen apart from it. random: it draws, in training alone.
     """
 
     kind: str | Callable[[Any], str]
     classes: tuple[type, ...] = ()
     settings: Callable[[Any, Shape], Settings] = field(default=lambda layer, shape: {})
     weights: Callable[[Any], Weights] = own_weights
-    before: Mapping[str, LayerType] = field(default_factory=dict)
+    output: Callable[[Any, Any], Any] = field(default=lambda layer, output: output)
+    before: Callable[[Any], Mapping[str, LayerType]] = field(default=lambda layer: {})
+    fused: Callable[[Any], Any] = field(default=lambda layer: None)
+    random: bool = False
 
     def name(self, layer: Any) -> str:
         """Keras's name of a layer of this kind."""

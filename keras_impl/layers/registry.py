@@ -34,12 +34,16 @@ FAMILIES = (
     preprocessing,
     dropout,
 )
+RULES: dict[str, LayerType] = {}  # a user's, by the names of classes
 BY_CLASS = {cls: entry for family in FAMILIES for entry in family.TABLE for cls in entry.classes}
 
 
 def layer_type(layer: Any) -> LayerType | None:
     """The record of a layer, None where no table has its class or one that it derives from."""
-    return next((BY_CLASS[cls] for cls in type(layer).__mro__ if cls in BY_CLASS), None)
+    for cls in type(layer).__mro__:
+        if (entry := RULES.get(cls.__name__) or BY_CLASS.get(cls)) is not None:
+            return entry
+    return None
 
 
 def kind(layer: Any) -> str:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from keras import layers
+from typing import Any
 
-from keras_impl.layers.layer_type import LayerType
+from keras import layers
+from keras.src.ops import numpy as operations
+
+from keras_impl.layers.layer_type import LayerType, Pixels, Settings, Shape
+
+
+def pairs(amounts: Any) -> Pixels:
+    """What a padding or cropping layer adds or cuts before and after each axis; of one axis Keras says a pair."""
+    return [list(pair) for pair in (amounts if isinstance(amounts[0], tuple | list) else [amounts])]
+
+
+def _upsampling(layer: Any, shape: Shape) -> Settings:
+    size = layer.size if isinstance(layer.size, tuple | list) else [layer.size]
+    return {"size": list(size), "interpolation": getattr(layer, "interpolation", "nearest")}
+
 
 TABLE = (
     LayerType("Flatten", (layers.Flatten,)),
-    LayerType("ZeroPadding2D", (layers.ZeroPadding2D,)),
-    LayerType("UpSampling2D", (layers.UpSampling2D,)),
+    LayerType("Reshape", (layers.Reshape, operations.Reshape)),
+    LayerType("Permute", (layers.Permute, operations.Transpose)),
+    LayerType("RepeatVector", (layers.RepeatVector,)),
+    *(
+        LayerType(f"{name}{size}D", (getattr(layers, f"{name}{size}D"),), settings)
+        for name, settings in (
+            ("ZeroPadding", lambda layer, shape: {"amounts": pairs(layer.padding)}),
+            ("Cropping", lambda layer, shape: {"amounts": pairs(layer.cropping)}),
+            ("UpSampling", _upsampling),
+        )
+        for size in (1, 2, 3)
+    ),
 )

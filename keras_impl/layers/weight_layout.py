@@ -19,12 +19,12 @@ def weights(layer: Any) -> Weights:
     return own_weights(layer) if entry is None else entry.weights(layer)
 
 
-def units(layer: Any) -> dict[str, Weights]:
-    """A layer's weights by the layers that it counts as: a SeparableConv2D is two convolutions."""
+def units(name: str, layer: Any) -> dict[str, Weights]:
+    """The weights of a layer of some name by the layers it counts as: SeparableConv2D is two convolutions."""
     entry = layer_type(layer) if isinstance(layer, keras.Layer) else None
-    before = {} if entry is None else entry.before
-    parts = {f"{layer.name}/{part}": of.weights(layer) for part, of in before.items()}
-    return parts | {layer.name: weights(layer)}
+    before = {} if entry is None else entry.before(layer)
+    parts = {f"{name}/{part}": of.weights(layer) for part, of in before.items()}
+    return parts | {name: weights(layer)}
 
 
 def arrays(layer: Any) -> dict[str, np.ndarray]:

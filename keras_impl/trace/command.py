@@ -7,8 +7,11 @@ holds `experiment`, the configuration of one of this project's models, or `build
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -17,15 +20,38 @@ import numpy as np
 from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
 from keras_impl.layers import weight_layout
-from keras_impl.model import count_parameters
 from keras_impl.precision import numerics
-from keras_impl.trace.recorder import leaves
-from keras_impl.trace.target import Subject, own, users
+from keras_impl.trace.recorder import named_leaves, without_record
+from keras_impl.trace.signature import arrays_of
+from keras_impl.trace.target import Subject, own, users, users_model, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return tracing.run(sys.argv[1:] if argv is None else argv, trace)
+    return tracing.run(sys.argv[1:] if argv is None else argv, trace, Tracer)
+
+
+class Tracer:
+    """A user's model as `python -m parity` asks about it, in the precision of the request."""
+
+    def __init__(self, request: Request) -> None:
+        self.request, self._numerics = request, ExitStack()
+        self._numerics.enter_context(numerics(request.experiment))
+        self.subject = users(request)
+
+    def describe(self) -> tuple[dict[str, Any], Arrays]:
+        """The structure, and the weights as built and as traced; raises TraceError."""
+        raw = {f"raw/{i}": array for i, array in enumerate(self.subject.model.get_weights())}
+        initial = weights("initial", self.subject.model)
+        return describe(self.subject), self.subject.own | initial | raw
+
+    def trace(self, handover: dict[str, Any]) -> Arrays:
+        """Every array of the trace; the weights stay Keras's own."""
+        return numbers(self.subject)
+
+    def rebuild(self) -> Arrays:
+        """The weights of the model built anew under another seed."""
+        return weights("own", users_model(self.request, seed=self.request.experiment.seed + 1))
 
 
 def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
@@ -44,9 +70,9 @@ def describe(subject: Subject) -> dict[str, Any]:
 
     recording, _ = subject.record(training=False)
     shapes, trainable = {}, {}
-    for operation in leaves(subject.model):
-        for unit, found in weight_layout.units(operation).items():
-            shapes[unit] = {name: list(weight.value.shape) for name, weight in found.items()}
+    for name, operation in recording.operations.items():
+        for unit, found in weight_layout.units(name, operation).items():
+            shapes[unit] = {weight: list(view.value.shape) for weight, view in found.items()}
             trainable[unit] = bool(getattr(operation, "trainable_variables", []))
     layers = [
         {
@@ -63,7 +89,30 @@ def describe(subject: Subject) -> dict[str, Any]:
     ]
     seen = {one.name for one in recording.seen}
     unused = sorted(name for name, found in shapes.items() if found and name not in seen)
-    return tracing.structure(layers, count_parameters(subject.model), unused)
+    counts = count_parameters(subject.model)
+    structure = tracing.structure(layers, counts, unused, uncovered(subject.model), subject.notes)
+    return structure | {"losses": [asdict(term) for term in subject.losses], "endings": subject.endings}
+
+
+def count_parameters(model: Any) -> dict[str, int]:
+    """Parameters, total and trainable, without what is no weight to both sides (constants, random states)."""
+    trained = {id(v) for v in model.trainable_variables}
+    return tracing.parameter_counts(
+        [
+            (math.prod(weight.variable.shape), id(weight.variable) in trained)
+            for name, operation in named_leaves(model).items()
+            for found in weight_layout.units(name, operation).values()
+            for weight in found.values()
+        ]
+    )
+
+
+def uncovered(model: Any) -> list[dict[str, Any]]:
+    """The layers with weights that no record says how to compare, as name, kind and weights."""
+    return [
+        {"name": name, "kind": type(layer).__name__, "weights": {v.name: list(v.shape) for v in variables}}
+        for name, (layer, variables) in without_record(model).items()
+    ]
 
 
 def numbers(subject: Subject) -> Arrays:
@@ -74,10 +123,10 @@ def numbers(subject: Subject) -> Arrays:
 
 def _numbers(subject: Subject) -> Arrays:
     trained = subject.trained
-    arrays = weights("initial", subject)
+    arrays = weights("initial", subject.model)
     recording, outputs = subject.record(training=False)
     arrays |= recording.outputs("eval")
-    arrays["outputs"] = keras.ops.convert_to_numpy(outputs)
+    arrays |= arrays_of(outputs)
     before = trained.get_weights()
     recording, _ = subject.record(training=True)
     arrays |= recording.outputs("train")
@@ -92,12 +141,12 @@ def _numbers(subject: Subject) -> Arrays:
         trained.reset_metrics()
         losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
         if step == 0:
-            arrays |= tracing.changed(weights("step", subject), arrays)
+            arrays |= tracing.changed(weights("step", subject.model), arrays)
             optimizer = trained.optimizer
             for name, attribute in (("momentums", "_momentums"), ("velocities", "_velocities")):
                 arrays |= of_trained(name, subject, getattr(optimizer, attribute, []))
     arrays["losses"] = np.array(losses, dtype=float)
-    return arrays | tracing.changed(weights("final", subject), arrays)
+    return arrays | tracing.changed(weights("final", subject.model), arrays)
 
 
 def gradient(subject: Subject) -> tuple[Any, list[Any]]:
@@ -129,24 +178,13 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
             return loss, [v.value.grad for v in trained.trainable_variables]
 
 
-def weights(prefix: str, subject: Subject) -> Arrays:
-    """Every weight and statistic as `prefix/layer/name`."""
-
-    return {
-        f"{prefix}/{layer}/{name}": np.array(weight.value)
-        for operation in leaves(subject.model)
-        for layer, found in weight_layout.units(operation).items()
-        for name, weight in found.items()
-    }
-
-
 def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
     """Something of every trained variable, in Keras's order, as `prefix/layer/name`."""
 
     owners = {
         id(weight.variable): (f"{prefix}/{layer}/{name}", weight)
-        for operation in leaves(subject.model)
-        for layer, found in weight_layout.units(operation).items()
+        for leaf, operation in named_leaves(subject.model).items()
+        for layer, found in weight_layout.units(leaf, operation).items()
         for name, weight in found.items()
     }
     arrays = {}

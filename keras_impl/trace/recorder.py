@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_impl.layers.layer_type import LayerType
+from experiment.protocols.trace import are_probabilities
+from keras_impl.layers.layer_type import Pixels, own_weights
 from keras_impl.layers.registry import kind, layer_type, settings, with_padding
+from keras_impl.layers.shape import pairs
 
-DROPOUTS = (
-    keras.layers.Dropout,  # SpatialDropout among them
-    keras.layers.AlphaDropout,
-    keras.layers.GaussianDropout,
-)
+ENDINGS = ("softmax", "sigmoid")
+PADDINGS = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,25 @@ class Seen:
 class Recording:
     """While it is entered, `seen` takes up every layer's output as the model runs eagerly.
 
-    A layer that ends in an activation is two: itself, before it, and `name/activation`. A layer's second call
-    goes by `name@2`.
+    A layer goes by the name that `named_leaves` gives it. A layer that ends in an activation is two: itself,
+    before it, and `name/activation`. A layer's second call goes by `name@2`.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self.operations = leaves(model)
+        self.operations = named_leaves(model)
         self.seen: list[Seen] = []
         self._calls: Counter[str] = Counter()
         self._sources: dict[int, str] = {}  # of each output, by its id
-        self._padded: dict[int, Sequence[Sequence[int]]] = {}
+        self._padded: dict[int, Pixels] = {}
         self._alive: list[Any] = []  # so that no id is given twice
         self._pending: tuple[tuple[str, ...], dict[str, Any]] = ((), {})
         self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> Recording:
-        for operation in self.operations:
-            self._replace(operation, "call", self._call(operation))
+        for name, operation in self.operations.items():
+            self._replace(operation, "call", self._call(name, operation))
             if _ends_in_activation(operation):
-                self._replace(operation, "activation", self._activation(operation))
+                self._replace(operation, "activation", self._activation(name, operation))
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -68,66 +69,99 @@ class Recording:
         """Every output that was recorded, as `stage/layer`."""
         return {f"{stage}/{one.name}": one.output for one in self.seen if one.output is not None}
 
+    def ending_of(self, output: np.ndarray) -> str:
+        """The activation that gives an output: softmax, sigmoid or none; by its numbers where no layer tells."""
+        same = (
+            one.kind
+            for one in reversed(self.seen)
+            if one.output is not None and np.array_equal(one.output, output)
+        )
+        last = next(same, "")
+        return last if last in ENDINGS else "softmax" if are_probabilities(output) else ""
+
     def _replace(self, owner: Any, name: str, value: Any) -> None:
         self._undo.append(_replace(owner, name, value))
 
-    def _call(self, operation: keras.Operation) -> Callable:
+    def _call(self, own_name: str, operation: keras.Operation) -> Callable:
         call: Any = operation.call
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             given = [t for t in keras.tree.flatten((args, kwargs)) if hasattr(t, "shape")]
-            self._calls[operation.name] += 1
-            name = self._name(operation)
+            self._calls[own_name] += 1
+            name = self._name(own_name)
             inputs = tuple(self._sources.get(id(tensor), "") for tensor in given)
             padded = self._padded.get(id(given[0]), ()) if given else ()
-            facts = settings(operation, given[0].shape if given else (), padded)
-            for part, entry in _parts(operation).items():
-                seen = with_padding(entry.settings(operation, given[0].shape), padded)
-                self.seen.append(Seen(f"{name}/{part}", entry.name(operation), None, inputs, seen))
+            shape = tuple(given[0].shape) if given else ()
+            facts = settings(operation, shape, padded)
+            entry = layer_type(operation)
+            for part, of in (entry.before(operation) if entry is not None else {}).items():
+                seen = with_padding(of.settings(operation, shape), padded)
+                self.seen.append(Seen(f"{name}/{part}", of.name(operation), None, inputs, seen))
                 inputs = (f"{name}/{part}",)
             self._pending = (inputs, facts)  # what `_activation` says of the layer
             output = call(*args, **kwargs)
-            if not _ends_in_activation(operation):
-                self._keep(name, operation, output, inputs, facts)
-            if isinstance(operation, keras.layers.ZeroPadding2D):
-                self._padded[id(output)] = operation.padding
+            function = None if entry is None else entry.fused(operation)
+            if function is not None:
+                self.seen.append(Seen(name, kind(operation), None, inputs, facts))
+                self._keep(f"{name}/activation", function, output, (name,), settings(function), operation)
+            elif not _ends_in_activation(operation):
+                self._keep(name, operation, output, inputs, facts, operation)
+            if isinstance(operation, PADDINGS):
+                self._padded[id(output)] = pairs(operation.padding)
             return output
 
         return recorded
 
-    def _activation(self, layer: Any) -> Callable:
+    def _activation(self, own_name: str, layer: Any) -> Callable:
         function = layer.activation
 
         def recorded(values: Any) -> Any:
             output = function(values)
-            name = self._name(layer)
-            self._keep(name, layer, values, *self._pending)
-            self._keep(f"{name}/activation", function, output, (name,), settings(function))
+            name = self._name(own_name)
+            self._keep(name, layer, values, *self._pending, layer)
+            self._keep(f"{name}/activation", function, output, (name,), settings(function), layer)
             return output
 
         return recorded
 
-    def _name(self, operation: keras.Operation) -> str:
-        number = self._calls[operation.name]
-        return operation.name if number == 1 else f"{operation.name}@{number}"
+    def _name(self, name: str) -> str:
+        number = self._calls[name]
+        return name if number == 1 else f"{name}@{number}"
 
     def _keep(
-        self, name: str, which: Any, output: Any, inputs: tuple[str, ...], facts: dict[str, Any]
+        self,
+        name: str,
+        which: Any,
+        output: Any,
+        inputs: tuple[str, ...],
+        facts: dict[str, Any],
+        owner: Any,
     ) -> None:
-        if not hasattr(output, "shape"):
+        """Take up an output. owner: the layer, also of an activation that it ends in."""
+        tensors = [tensor for tensor in keras.tree.flatten(output) if hasattr(tensor, "shape")]
+        if not tensors:
             return
-        self._sources[id(output)] = name
-        self._alive.append(output)
-        array = np.array(keras.ops.convert_to_numpy(output))
-        if kind(which).startswith("Global"):
-            array = array.reshape(array.shape[0], -1)  # keepdims or not
-        self.seen.append(Seen(name, kind(which), array, inputs, facts))
+        for tensor in tensors:
+            self._sources[id(tensor)] = name
+        self._alive += tensors
+        entry = layer_type(owner)
+        arrays = keras.tree.map_structure(keras.ops.convert_to_numpy, output)
+        array = arrays if entry is None else entry.output(owner, arrays)
+        while isinstance(array, list | tuple):
+            array = array[0]
+        self.seen.append(Seen(name, kind(which), np.array(array), inputs, facts))
 
 
 @contextmanager
 def without_dropout(model: keras.Model) -> Iterator[None]:
-    """Every dropout is off, so that two frameworks' own masks do not part them."""
-    undo = [_replace(layer, "rate", 0.0) for layer in leaves(model) if isinstance(layer, DROPOUTS)]
+    """Every layer that draws in training is off, so that two frameworks' own draws do not part them."""
+    undo = [
+        _replace(layer, "call", _evaluating(layer.call))
+        for layer in leaves(model)
+        if (entry := layer_type(layer)) is not None
+        and entry.random
+        and "training" in inspect.signature(layer.call).parameters
+    ]
     try:
         yield
     finally:
@@ -135,34 +169,75 @@ def without_dropout(model: keras.Model) -> Iterator[None]:
             one()
 
 
+def _evaluating(call: Callable) -> Callable:
+    """A layer's call as in evaluation, whatever it is told."""
+
+    def evaluating(*args: Any, training: Any = None, **kwargs: Any) -> Any:
+        return call(*args, training=False, **kwargs)
+
+    return evaluating
+
+
 def leaves(model: Any) -> list[keras.Operation]:
     """Every layer and operation of a model that is no input, those made of others opened, each once."""
-    found: dict[int, keras.Operation] = {}
+    return [operation for _, operation in _leaves(model, ())]
+
+
+def named_leaves(model: Any) -> dict[str, keras.Operation]:
+    """As `leaves`, by their names; those that share one go by their path, such as `block_1/conv`."""
+    found = _leaves(model, ())
+    names = Counter(operation.name for _, operation in found)
+    paths = Counter(path for path, _ in found)
+    named: dict[str, keras.Operation] = {}
+    for path, operation in found:
+        name = operation.name if names[operation.name] == 1 else "/".join(path)
+        if paths[path] > 1 or name in named:
+            name = next(f"{name}#{n}" for n in range(1, len(found) + 1) if f"{name}#{n}" not in named)
+        named[name] = operation
+    return named
+
+
+def _leaves(model: Any, path: Sequence[str]) -> list[tuple[tuple[str, ...], keras.Operation]]:
+    found: dict[int, tuple[tuple[str, ...], keras.Operation]] = {}
     inner = getattr(model, "operations", None) or getattr(model, "layers", None) or model._layers
     for operation in inner:
+        place = (*path, operation.name)
         if is_composite(operation):
-            found |= {id(one): one for one in leaves(operation)}
+            for inner_path, one in _leaves(operation, place):
+                found.setdefault(id(one), (inner_path, one))
         elif not isinstance(operation, keras.layers.InputLayer):
-            found[id(operation)] = operation
+            found.setdefault(id(operation), (place, operation))
     return list(found.values())
 
 
+def without_record(model: Any) -> dict[str, tuple[Any, list[Any]]]:
+    """The layers with weights of their own that no record has, each by its name and with those weights."""
+    found: dict[str, tuple[Any, list[Any]]] = {
+        name: (layer, [weight.variable for weight in weights.values()])
+        for name, layer in named_leaves(model).items()
+        if layer_type(layer) is None
+        and (weights := own_weights(layer) if isinstance(layer, keras.Layer) else {})
+    }
+    held = {id(v) for layer in leaves(model) if isinstance(layer, keras.Layer) for v in layer.weights}
+    for layer in model._flatten_layers():
+        own = [v for v in layer._trainable_variables + layer._non_trainable_variables if id(v) not in held]
+        if is_composite(layer) and (own := [v for v in own if "seed_generator" not in v.path]):
+            found[layer.name] = (layer, own)
+    return found
+
+
 def is_composite(operation: Any) -> bool:
-    """Whether an operation is a model, or a user's layer, made of other layers."""
-    own = type(operation).__module__.startswith("keras.")
-    return isinstance(operation, keras.Model) or bool(not own and getattr(operation, "_layers", []))
-
-
-def _parts(operation: Any) -> Mapping[str, LayerType]:
-    entry = layer_type(operation)
-    return {} if entry is None else entry.before
+    """Whether an operation is a model, or a user's layer, made of other layers and without a record."""
+    if isinstance(operation, keras.Model):
+        return True
+    return layer_type(operation) is None and bool(getattr(operation, "_layers", []))
 
 
 def _replace(owner: Any, name: str, value: Any) -> Callable[[], None]:
     """Set an attribute; returns what sets it back."""
     before, own = getattr(owner, name), name in vars(owner)
     setattr(owner, name, value)
-    return lambda: setattr(owner, name, before) if own else delattr(owner, name)
+    return partial(setattr, owner, name, before) if own else partial(delattr, owner, name)
 
 
 def _ends_in_activation(operation: keras.Operation) -> bool:

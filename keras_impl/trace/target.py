@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import keras
 import numpy as np
 
-from experiment import randomness
 from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
-from experiment.protocols.trace import Arrays, Request, TraceError, user_object
+from experiment.protocols.faults import told
+from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from experiment.training.lifecycle import class_weights
 from keras_impl.classifier import Classifier
 from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
-from keras_impl.layers.layer_type import own_weights
-from keras_impl.trace.recorder import Recording, leaves, without_dropout
+from keras_impl.layers import rules, weight_layout
+from keras_impl.trace.losses import Loss, loss_of
+from keras_impl.trace.recorder import Recording, leaves, named_leaves, without_dropout
+from keras_impl.trace.signature import arrays_of, inputs_of
 
 
 @dataclass
 class Subject:
-    """A compiled model with batches of (inputs, targets, sample weights); `model` is what is traced."""
+    """A compiled model with batches of (inputs, targets, sample weights); `model` is what is traced.
+
+    Of a user's model: its weights as built; the loss of each output, and the activation that gives it; and
+    notes on how it was traced.
+    """
 
     model: Any
     trained: Any
     batches: list[tuple[Any, Any, Any]]
     plain: Any  # the first batch's inputs to `model`, not augmented
     dropout: bool = True
+    own: Arrays = field(default_factory=dict)
+    losses: Sequence[LossTerm] = ()
+    endings: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def record(self, training: bool, index: int = 0) -> tuple[Any, Any]:
         """One eager pass over a batch: the Recording, and the outputs."""
@@ -90,50 +101,92 @@ def own(request: Request) -> tuple[Subject, Arrays]:
 
 def users(request: Request) -> Subject:
     """A user's model; raises TraceError."""
-    keras.utils.set_random_seed(request.experiment.seed)
-    model = users_model(request.build or "")
-    inputs = request.inputs()
-    if np.issubdtype(inputs.dtype, np.floating):
-        inputs = inputs.astype(keras.config.floatx())
+    rules.use(request.rules)
+    model = users_model(request, request.experiment.seed)
+    inputs = inputs_of(request, model)
     try:
-        outputs = model(inputs, training=False)
+        with Recording(model) as recording:
+            outputs = arrays_of(model(inputs, training=False))
+    except TraceError:
+        raise
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"{request.build}: fails on inputs {inputs.shape}: {trace.told(error)}") from error
-    if not hasattr(outputs, "shape"):
-        raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
-    unsettle(model, request.experiment.seed)
-    outputs = keras.ops.convert_to_numpy(outputs)
-    kind = request.loss(outputs.shape)
-    targets = randomness.targets(request.experiment.seed, outputs.shape, kind)
-    losses = {
-        "crossentropy": keras.losses.SparseCategoricalCrossentropy(
-            from_logits=not trace.are_probabilities(outputs)
-        ),
-        "mse": keras.losses.MeanSquaredError(),
-    }
+        shapes = ", ".join(str(tuple(array.shape)) for array in keras.tree.flatten(inputs))
+        raise TraceError(f"{request.build}: fails on inputs {shapes}: {told(error)}") from error
+    if not outputs:
+        raise TraceError(f"{request.build}: gives no tensor")
+    built = weights("own", model)
+    if request.weights is None:
+        unsettle(model, request.experiment.seed)
+    else:
+        with np.load(request.weights) as arrays:
+            model.set_weights([arrays[f"raw/{i}"] for i in range(len(model.weights))])
+    endings = [recording.ending_of(output) for output in outputs.values()]
+    losses = _losses(request, model, list(outputs.values()), endings)
     # A model that its user compiled keeps its optimizer, uncompiled ones get Keras's Adam.
     optimizer = getattr(model, "optimizer", None) or keras.optimizers.Adam(
         request.experiment.training.learning_rate
     )
-    model.compile(optimizer=optimizer, loss=losses[kind])
+    functions, targets = [loss.function for loss in losses], [loss.targets for loss in losses]
+    single = len(losses) == 1
+    model.compile(optimizer=optimizer, loss=functions[0] if single else functions)
     optimizer.build(model.trainable_variables)
-    parts = trace.parts(len(inputs), request.steps)
+    batches = [
+        (_part(inputs, p), targets[0][p] if single else [t[p] for t in targets], None)
+        for p in trace.parts(len(keras.tree.flatten(inputs)[0]), request.steps)
+    ]
     return Subject(
-        model, model, [(inputs[p], targets[p], None) for p in parts], inputs[parts[0]], dropout=False
+        model,
+        model,
+        batches,
+        batches[0][0],
+        dropout=False,
+        own=built,
+        losses=[loss.term for loss in losses],
+        endings=endings,
+        notes=_kept_in_float32(model),
     )
 
 
+def _losses(
+    request: Request, model: keras.Model, outputs: Sequence[np.ndarray], endings: Sequence[str]
+) -> list[Loss]:
+    compiled: Any = getattr(model, "loss", None)
+    if isinstance(compiled, dict):
+        compiled = [compiled[key] for key in sorted(compiled)]
+    each = compiled if isinstance(compiled, list | tuple) else [compiled] * len(outputs)
+    seed = request.experiment.seed
+    return [
+        loss_of(request.loss_name, output, ending, seed + place, given)
+        for place, (output, ending, given) in enumerate(zip(outputs, endings, each, strict=True))
+    ]
+
+
+def _part(inputs: Any, part: slice) -> Any:
+    return keras.tree.map_structure(lambda array: array[part], inputs)
+
+
 def unsettle(model: keras.Model, seed: int) -> None:
-    """Move every weight that is one number throughout, as biases and statistics are at first.
+    """Move every weight that is one number throughout, as biases and statistics are at first; round all to
+    float32, so that a trace in float32 starts from the same numbers.
 
     From zeros and ones a bias that is left out, a mean in place of a variance, or two channels swapped would
     not show.
     """
-    for layer in leaves(model):
-        if isinstance(layer, keras.Layer):
-            for name, weight in own_weights(layer).items():
-                value = keras.ops.convert_to_numpy(weight.variable)
-                weight.variable.assign(trace.unsettled(value, seed, f"{layer.name}/{name}"))
+    for name, layer in named_leaves(model).items():
+        for weight_name, weight in weight_layout.weights(layer).items():
+            value = keras.ops.convert_to_numpy(weight.variable)
+            moved = trace.unsettled(value, seed, f"{name}/{weight_name}")
+            weight.variable.assign(moved.astype(np.float32) if moved.dtype == np.float64 else moved)
+
+
+def weights(prefix: str, model: keras.Model) -> Arrays:
+    """Every weight and statistic as `prefix/layer/name`."""
+    return {
+        f"{prefix}/{unit}/{weight_name}": np.array(weight.value)
+        for name, layer in named_leaves(model).items()
+        for unit, found in weight_layout.units(name, layer).items()
+        for weight_name, weight in found.items()
+    }
 
 
 @contextmanager
@@ -146,7 +199,7 @@ def _repeatable(model: keras.Model) -> Iterator[None]:
 def exact_constants(model: keras.Model) -> Iterator[None]:
     """Constants that TensorFlow takes through float32 keep their digits in float64.
 
-    These are the scale of Rescaling, the slope of leaky_relu, the constants of gelu and SGD's momentum: 1e-7
+    These are the scale of Rescaling, what Normalization was given, the slope of leaky_relu, the constants of gelu and SGD's momentum: 1e-7
     to 1e-9 that would hide what a float64 trace can show, and that are nothing beside float32's own rounding.
     Adam's betas stay: `keras_semantics.Adam`, of the other side, rounds them as well.
     """
@@ -155,16 +208,31 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
         return
     from keras.src.backend import nn
 
-    rescalings = [layer for layer in leaves(model) if isinstance(layer, keras.layers.Rescaling)]
-    constants = [(layer, name) for layer in rescalings for name in ("scale", "offset")]
+    constants: list[tuple[Any, str, Any]] = []
+    for layer in leaves(model):
+        if isinstance(layer, keras.layers.Rescaling):
+            constants += [(layer, name, np.float64(getattr(layer, name))) for name in ("scale", "offset")]
+        elif isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
+            given = (("mean", layer.input_mean), ("variance", layer.input_variance))
+            constants += [(layer, name, _broadcast(layer, values)) for name, values in given]
     if isinstance(model.optimizer, keras.optimizers.SGD):
-        constants.append((model.optimizer, "momentum"))
+        constants.append((model.optimizer, "momentum", np.float64(model.optimizer.momentum)))
     with ExitStack() as stack:
-        for owner, name in constants:
-            stack.enter_context(patch.object(owner, name, np.float64(getattr(owner, name))))
+        for owner, name, value in constants:
+            stack.enter_context(patch.object(owner, name, value))
         stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))
         stack.enter_context(patch.object(nn, "gelu", _gelu))
         yield
+
+
+def _broadcast(layer: Any, values: Any) -> Any:
+    """A Normalization's mean or variance as given to it, float64, in the shape of its own."""
+    values = np.asarray(values, np.float64)
+    shape = [1] * len(layer.mean.shape)
+    for axis in range(1, values.ndim + 1):
+        if len(layer._keep_axis) >= axis:
+            shape[layer._keep_axis[-axis]] = values.shape[-axis]
+    return np.broadcast_to(values.reshape(shape), layer.mean.shape)
 
 
 def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
@@ -177,25 +245,83 @@ def _gelu(x: Any, approximate: bool = True) -> Any:
     return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
 
 
-def users_model(name: str) -> keras.Model:
+def users_model(request: Request, seed: int) -> keras.Model:
     """The model that `package.module:function` builds, or that a .keras file holds; raises TraceError."""
-    try:
-        model = _from_file(name) if name.endswith(".keras") else user_object(name)()
-    except TraceError:
-        raise
-    except Exception as error:  # whatever the user's function, or Keras of a file, raises
-        raise TraceError(f"{name}: gives no model: {trace.told(error)}") from error
+    name = request.build or ""
+    keras.utils.set_random_seed(seed)
+    if name.endswith(".keras"):
+        return _from_file(name)
+    with _in_one_precision():
+        model = trace.build(name)
     if not isinstance(model, keras.Model):
-        raise TraceError(f"{name}: gives {type(model).__name__}, a keras.Model was expected")
+        raise TraceError(f"{name}: gives {trace.described(model)}; it must return a keras.Model")
     return model
 
 
-def _from_file(name: str) -> Any:
-    """A saved model, in the precision of the trace: a file keeps that of its own."""
-    saved = keras.saving.load_model(name)
+class _Raised(keras.DTypePolicy):
+    """The trace's precision in the place of a lower one that a layer asked for."""
+
+    def __init__(self, asked: str) -> None:
+        super().__init__(keras.config.floatx())
+        self.asked = asked
+
+
+@contextmanager
+def _in_one_precision() -> Iterator[None]:
+    """In a float64 trace layers that ask for a lower precision compute in float64 as well."""
+    from keras.src import dtype_policies
+
+    get = dtype_policies.get
+
+    def get_raised(identifier: Any) -> Any:
+        policy = get(identifier)
+        asked = getattr(policy, "compute_dtype", None)
+        lower = asked in ("float16", "bfloat16", "float32") and identifier is not None
+        return _Raised(asked) if lower and not isinstance(policy, _Raised) else policy
+
+    if keras.config.floatx() != "float64":
+        yield
+        return
+    with patch.object(dtype_policies, "get", get_raised):
+        yield
+
+
+def _kept_in_float32(model: keras.Model) -> list[str]:
+    """Notes on the layers that a model keeps in a lower precision than the trace's."""
+    return [
+        f"{name} computes in {policy.asked} by its dtype; traced in {keras.config.floatx()}"
+        for name, layer in named_leaves(model).items()
+        if isinstance(policy := getattr(layer, "dtype_policy", None), _Raised)
+    ]
+
+
+def _from_file(name: str) -> keras.Model:
+    """A saved model, in the precision of the trace: a file keeps that of its own. Raises TraceError."""
+    try:
+        saved = keras.saving.load_model(name)
+    except Exception as error:  # zipfile, h5py, json and Keras raise many kinds for a damaged file
+        raise TraceError(f"{name}: {_why_not(name, error)}") from error
     config = json.dumps(keras.saving.serialize_keras_object(saved))
     for key in ("dtype", "name"):
         config = config.replace(f'"{key}": "float32"', f'"{key}": "{keras.config.floatx()}"')
     model = keras.saving.deserialize_keras_object(json.loads(config))
     model.set_weights(saved.get_weights())
     return model
+
+
+def _why_not(name: str, error: Exception) -> str:
+    """Why a file gives no model, and the way out."""
+    if not Path(name).is_file():
+        return "no such file"
+    said = str(error)
+    if "unsafe" in said or "Lambda" in said:
+        return (
+            "holds a Lambda, whose Python code is never run from a file: "
+            "give a function that builds the model and loads the weights (package.module:function)"
+        )
+    if "custom" in said or "Could not locate" in said or "Unknown layer" in said:
+        return (
+            "holds a class that is not Keras's own: give a function that builds the model and loads the "
+            f"weights (package.module:function); Keras says {told(error)}"
+        )
+    return f"cannot be read as a Keras model ({told(error)})"

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from experiment import cli
 from experiment.protocols import trace
+from experiment.protocols.faults import told
 from experiment.protocols.trace import TraceError, user_object
 from experiment.runs.record import Run
 from lightning_impl.doctor.defaults import ARGUMENTS, Finding, of_arguments, of_behaviour
@@ -155,7 +156,7 @@ def trainers(model: nn.Module, training: str) -> list[tuple[str, Any]]:
         try:
             given = function(model) if takes_model else function()  # type: ignore[call-arg]
         except Exception as error:  # whatever the user's function raises
-            raise TraceError(f"{training}: fails: {trace.told(error)}") from error
+            raise TraceError(f"{training}: fails: {told(error)}") from error
         found += [(training.partition(":")[2], one) for one in _flat(given)]
     for where, thing in list(found):
         if isinstance(thing, pl.Trainer):
@@ -187,7 +188,7 @@ def of_a_pass(model: nn.Module, input_shape: Sequence[int], objects: list[Any]) 
             outputs = model(inputs)
         again = model(inputs)
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"the model fails on inputs {tuple(inputs.shape)}: {trace.told(error)}") from error
+        raise TraceError(f"the model fails on inputs {tuple(inputs.shape)}: {told(error)}") from error
     if not isinstance(outputs, Tensor):
         raise TraceError(f"the model gives {type(outputs).__name__}, one tensor was expected")
     for name in recording.flattened:

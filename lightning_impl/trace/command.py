@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,37 @@ from experiment.protocols.trace import Arrays, Request, TraceError
 from lightning_impl.layers import weight_layout
 from lightning_impl.model import count_parameters
 from lightning_impl.precision import numerics
-from lightning_impl.trace.target import Subject, own, users
+from lightning_impl.trace.target import Subject, hand_over, own, users
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return tracing.run(sys.argv[1:] if argv is None else argv, trace)
+    return tracing.run(sys.argv[1:] if argv is None else argv, trace, Tracer)
+
+
+class Tracer:
+    """A user's model as `python -m parity` asks about it, in the precision of the request."""
+
+    def __init__(self, request: Request) -> None:
+        self.request, self._numerics = request, ExitStack()
+        self._numerics.enter_context(numerics(request.experiment))
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.subject = users(request)
+
+    def describe(self) -> tuple[dict[str, Any], Arrays]:
+        """The structure, and the weights as built; raises TraceError."""
+        return describe(self.subject), weights("own", self.subject)
+
+    def trace(self, handover: dict[str, Any]) -> Arrays:
+        """Every array of the trace, from the weights of Keras's that `handover` names."""
+        hand_over(self.subject, handover["weights"], handover["layers"])
+        return numbers(self.subject)
+
+    def rebuild(self) -> Arrays:
+        """The weights of the model built anew under another seed."""
+        anew = users(self.request, seed=self.request.experiment.seed + 1)
+        describe(anew)  # finds which features a flattening put in torch's order
+        return weights("own", anew)
 
 
 def trace(request: Request) -> tuple[dict[str, Any], Arrays]:

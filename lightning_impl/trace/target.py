@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,8 @@ from experiment import randomness
 from experiment.config import Experiment
 from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
-from experiment.protocols.trace import Arrays, Request, TraceError, user_object
+from experiment.protocols.faults import told
+from experiment.protocols.trace import Arrays, Request, TraceError
 from experiment.training.lifecycle import class_weights
 from lightning_impl.classifier import Classifier
 from lightning_impl.data import DataModule, to_float
@@ -114,18 +115,16 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     return Subject(classifier.network, loss, optimizer, batches, first, finish, aligned=True), arrays
 
 
-def users(request: Request) -> Subject:
-    """A user's model, with the other side's weights where the request brings them; raises TraceError."""
-    torch.manual_seed(request.experiment.seed)
+def users(request: Request, seed: int | None = None) -> Subject:
+    """A user's model, built under the seed of the experiment or another; raises TraceError."""
+    torch.manual_seed(request.experiment.seed if seed is None else seed)
     model = users_model(request.build or "").to(torch.get_default_dtype())
     inputs = to_torch(request.inputs())
     try:
         with torch.no_grad():
             outputs = model.eval()(inputs)  # also gives lazy layers their shapes
     except Exception as error:  # whatever the user's model raises
-        raise TraceError(
-            f"{request.build}: fails on inputs {tuple(inputs.shape)}: {trace.told(error)}"
-        ) from error
+        raise TraceError(f"{request.build}: fails on inputs {tuple(inputs.shape)}: {told(error)}") from error
     if not isinstance(outputs, Tensor):
         raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
     shape = tuple(outputs.shape)
@@ -134,24 +133,15 @@ def users(request: Request) -> Subject:
     labels = to_torch(randomness.targets(request.experiment.seed, shape, kind))
     batches = [(inputs[part], labels[part]) for part in trace.parts(len(inputs), request.steps)]
     subject = Subject(model, LOSSES[kind], None, batches, batches[0][0], dropout=False)
-    if request.weights is not None:
-        load_weights(subject, request)
-    if ends_in_softmax(subject, request):
-        subject.finish = partial(F.softmax, dim=-1)
     subject.optimizer = users_optimizer(model, request.experiment)
     return subject
 
 
 def built(name: str) -> nn.Module:
     """The torch module that `package.module:function` builds; raises TraceError."""
-    try:
-        model = user_object(name)()
-    except TraceError:
-        raise
-    except Exception as error:  # whatever the user's function raises
-        raise TraceError(f"{name}: gives no model: {trace.told(error)}") from error
+    model = trace.build(name)
     if not isinstance(model, nn.Module):
-        raise TraceError(f"{name}: gives {type(model).__name__}, a torch.nn.Module was expected")
+        raise TraceError(f"{name}: gives {trace.described(model)}; it must return a torch.nn.Module")
     return model
 
 
@@ -184,7 +174,7 @@ def configured(model: nn.Module) -> tuple[Any, Any]:
     try:
         given: Any = model.configure_optimizers() if isinstance(model, pl.LightningModule) else None
     except Exception as error:  # whatever the user's function raises
-        raise TraceError(f"configure_optimizers fails: {trace.told(error)}") from error
+        raise TraceError(f"configure_optimizers fails: {told(error)}") from error
     schedulers: Any = None
     if isinstance(given, tuple | list) and given and isinstance(given[0], tuple | list):
         given, schedulers = given[0], given[1]  # lists of both
@@ -197,11 +187,21 @@ def configured(model: nn.Module) -> tuple[Any, Any]:
     return given, schedulers["scheduler"] if isinstance(schedulers, dict) else schedulers
 
 
-def load_weights(subject: Subject, request: Request) -> None:
-    """Give each layer the weights of the layer that `request.layers` names; raises TraceError."""
+def hand_over(subject: Subject, weights: str, layers: Mapping[str, str]) -> None:
+    """Give each layer the weights of Keras's layer that `layers` names; raises TraceError.
+
+    weights: a weights.npz of Keras's side. Where Keras's model gives probabilities and this one their logits,
+    its outputs are finished by a softmax.
+    """
     subject.record(training=False)  # finds which features a flattening put in torch's order
-    theirs = request.their_weights()
-    for name, theirs_name in request.layers.items():
+    theirs: dict[str, Arrays] = {}
+    with np.load(weights) as arrays:
+        outputs = arrays["outputs"]
+        for key in arrays.files:
+            if key.startswith("initial/"):
+                layer, name = key.removeprefix("initial/").rsplit("/", 1)
+                theirs.setdefault(layer, {})[name] = arrays[key]
+    for name, theirs_name in layers.items():
         layer = subject.layers().get(name)
         if layer is None or not weight_layout.weights(layer):
             continue  # a function, or a layer without weights
@@ -209,15 +209,10 @@ def load_weights(subject: Subject, request: Request) -> None:
             weight_layout.load(layer, theirs[theirs_name], subject.flattened.get(name))
         except ValueError as error:
             raise TraceError(f"layer {name} cannot take the weights of {theirs_name}: {error}") from error
-
-
-def ends_in_softmax(subject: Subject, request: Request) -> bool:
-    """Whether the other side's model gives probabilities where this one gives their logits."""
-    theirs = request.their_outputs()
-    if theirs is None or not trace.are_probabilities(theirs):
-        return False
-    _, outputs = subject.record(training=False)
-    return not trace.are_probabilities(outputs.numpy(force=True))
+    if trace.are_probabilities(outputs):
+        _, ours = subject.record(training=False)
+        if not trace.are_probabilities(ours.numpy(force=True)):
+            subject.finish = partial(F.softmax, dim=-1)
 
 
 def to_torch(inputs: np.ndarray) -> Tensor:

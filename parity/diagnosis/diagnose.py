@@ -22,6 +22,7 @@ class Diagnosis:
     layer: str
     cause: str
     evidence: str = ""
+    change: str = ""
 
 
 def diagnose(rung: str, checks: Sequence[Check], pair: Pair) -> Diagnosis | None:
@@ -39,7 +40,7 @@ def diagnose(rung: str, checks: Sequence[Check], pair: Pair) -> Diagnosis | None
     return Diagnosis(rung, layer, "no known pattern", evidence)
 
 
-def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
+def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     named = [check for check in failed if check.where]
     where = "; ".join(f"{c.quantity}: {c.where}" for c in named[:3]) + ("; ..." if len(named) > 3 else "")
     settings = {
@@ -55,69 +56,73 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         "takes its input": "the layers act in another order",
     }
     causes = [cause for word, cause in settings.items() if any(word in check.where for check in named)]
-    return "; ".join(causes) or "the two models have other layers", where
+    return Explanation("; ".join(causes) or "the two models have other layers", where)
 
 
-def _initial_weights(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
+def _initial_weights(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     for layer in pair.names:
         found = pair.both("initial", layer, "kernel")
         if found is None or np.array_equal(*found):
             continue
         keras, torch = found
         if np.array_equal(np.sort(keras.ravel()), np.sort(torch.ravel())):
-            return "the same numbers in another order", f"{layer}/kernel"
+            return Explanation("the same numbers in another order", f"{layer}/kernel")
         limit = 1 / np.sqrt(np.prod(torch.shape[:-1]))  # of kaiming_uniform(a = sqrt 5): sqrt(1 / fan_in)
         largest = np.abs(torch).max()
         if 0.8 * limit < largest <= limit * (1 + 1e-6):
             text = f"{layer}/kernel reaches {largest:.4f}, and 1 / sqrt(fan in) is {limit:.4f}"
-            return "torch's own initial weights (Kaiming uniform), not Keras's (Glorot uniform)", text
-        return "other initial weights", f"{layer}/kernel"
+            return Explanation(
+                "torch's own initial weights (Kaiming uniform), not Keras's (Glorot uniform)", text
+            )
+        return Explanation("other initial weights", f"{layer}/kernel")
     return None
 
 
-def _preprocessing(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
+def _preprocessing(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     sizes = pair.keras["data/epoch0/sizes"], pair.torch["data/epoch0/sizes"]
     if sizes[0].shape != sizes[1].shape or not np.array_equal(*sizes):
         text = f"batches of {_ends(sizes[1])} for Keras's {_ends(sizes[0])}"
         if sizes[1].sum() < sizes[0].sum():
-            return "the last, partial batch is dropped", text
-        return "batches of other sizes", text
+            return Explanation("the last, partial batch is dropped", text)
+        return Explanation("batches of other sizes", text)
     means = pair.keras["data/epoch0/means"], pair.torch["data/epoch0/means"]
     if not np.allclose(means[0], means[1]) and np.allclose(
         np.sort(means[0], axis=0), np.sort(means[1], axis=0)
     ):
-        return "the images come in another order (shuffling)", "the same images, at other places"
+        return Explanation("the images come in another order (shuffling)", "the same images, at other places")
     return next(filter(None, (_pixels(name, pair) for name in pair.before_weights)), None)
 
 
-def _pixels(layer: str, pair: Pair) -> Explanation:
+def _pixels(layer: str, pair: Pair) -> Explanation | None:
     found = pair.both("eval", layer)
     if found is None or np.array_equal(*found):
         return None
     keras, torch = found
     if explains(keras, torch, keras[..., ::-1]):
-        return "the colour channels are reversed (RGB for BGR)", f"{layer} agrees with its channels reversed"
+        return Explanation(
+            "the colour channels are reversed (RGB for BGR)", f"{layer} agrees with its channels reversed"
+        )
     offsets = (torch - keras).reshape(-1, keras.shape[-1])
     if explains(keras, torch, keras + offsets[0]):
         values = ", ".join(f"{value:.3f}" for value in offsets[0])
-        return "a mean colour is not subtracted, or another", f"every pixel is off by ({values})"
+        return Explanation("a mean colour is not subtracted, or another", f"every pixel is off by ({values})")
     ratio = ratio_of(keras, torch)
     if ratio is not None:
-        return "the pixels are scaled otherwise", f"torch's are {ratio:.12g} times Keras's"
+        return Explanation("the pixels are scaled otherwise", f"torch's are {ratio:.12g} times Keras's")
     return None
 
 
-def _augmentation(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
+def _augmentation(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     for cause, pixels in replayed(pair):
         if explains(pair.keras["data/augmented"], pair.torch["data/augmented"], pixels):
-            return cause, "replayed so, the pixels are torch's"
+            return Explanation(cause, "replayed so, the pixels are torch's")
     return None
 
 
-def _forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
+def _forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     layer, _, mode = first.quantity.rstrip(")").partition(" (")
     if layer not in pair.names:
-        return (
+        return Explanation(
             "the models' outputs differ though every layer agrees",
             "logits on one side, probabilities on the other?",
         )
@@ -126,11 +131,13 @@ def _forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
     keras, torch = found
     facts = pair.keras.layer(layer)
     if keras.shape != torch.shape:
-        return "the output has another shape", first.where
+        return Explanation("the output has another shape", first.where)
     if mode == "train" and facts["kind"] == "Dropout":
-        return "dropout drops other elements", f"{layer} is the first to part, and in training alone"
+        return Explanation(
+            "dropout drops other elements", f"{layer} is the first to part, and in training alone"
+        )
     if facts["kind"] == "Flatten" and np.allclose(np.sort(keras, axis=1), np.sort(torch, axis=1), rtol=1e-6):
-        return (
+        return Explanation(
             "the flattening runs in another order (channel first for channel last)",
             "the same values, reordered",
         )
@@ -141,38 +148,38 @@ def _forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
         ratio = ratio_of(keras, torch)
         if ratio is not None and np.ptp(variance) == 0:
             other = (variance[0] + 1e-3) / ratio**2 - variance[0]
-            return (
+            return Explanation(
                 "BatchNorm's epsilon differs",
                 f"outputs {ratio:.8f} times Keras's: epsilon {other:.3g} for 0.001",
             )
     return _moved(pair)
 
 
-def _moved(pair: Pair) -> Explanation:
+def _moved(pair: Pair) -> Explanation | None:
     """A kind of layer without weights that both sides have, and have no counterpart for."""
     theirs = {pair.keras.layer(name)["kind"]: name for name in pair.matching.unmatched_keras}
     for name in pair.matching.unmatched_torch:
         if (kind := pair.torch.layer(name)["kind"]) in theirs:
-            return (
+            return Explanation(
                 f"{kind} acts at another place",
                 f"torch's {name} has no counterpart, nor has {theirs[kind]}",
             )
     return None
 
 
-def _padding(layer: str, pair: Pair) -> Explanation:
+def _padding(layer: str, pair: Pair) -> Explanation | None:
     ours = pair.torch.layer(pair.names[layer])["settings"].get("padding")
     theirs = pair.keras.layer(layer)["settings"].get("padding")
     if ours is not None and theirs is not None and ours != theirs:
         what = "pooling" if "Pooling" in pair.keras.layer(layer)["kind"] else "convolution"
-        return (
+        return Explanation(
             f"the {what} is padded otherwise (Keras's `same` adds the odd pixel behind)",
             f"{layer} adds {ours} pixels for Keras's {theirs}",
         )
     return None
 
 
-EXPLANATIONS: dict[str, Callable[[Check, Sequence[Check], Pair], Explanation]] = {
+EXPLANATIONS: dict[str, Callable[[Check, Sequence[Check], Pair], Explanation | None]] = {
     "structure": _structure,
     "initial weights": _initial_weights,
     "preprocessing": _preprocessing,

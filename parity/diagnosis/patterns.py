@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-# A cause, and the evidence for it.
-Explanation = tuple[str, str] | None
 LEFT = 1e-3  # of the difference, where an explanation holds
+
+
+class Explanation(NamedTuple):
+    """Why two sides differ: cause, evidence, and the change of torch's side that would mend it."""
+
+    cause: str
+    evidence: str = ""
+    change: str = ""
 
 
 def explains(keras: np.ndarray, torch: np.ndarray, candidate: np.ndarray) -> bool:

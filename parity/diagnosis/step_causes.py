@@ -13,7 +13,7 @@ from parity.traces.pair import Pair
 BETAS = (0.9, 0.999)
 
 
-def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
+def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     """An L2 penalty with another factor, a scaled loss, or other labels."""
     kernels = [
         (layer, weight, pair.keras[f"initial/{layer}/{weight}"])
@@ -26,7 +26,7 @@ def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanati
         factor = difference / sum(float(np.square(kernel).sum()) for _, _, kernel in kernels)
         gradients = [(pair.both("gradient", layer, weight), kernel) for layer, weight, kernel in kernels]
         if all(both and explains(*both, both[0] + 2 * factor * kernel) for both, kernel in gradients):
-            return (
+            return Explanation(
                 "the L2 penalty has another factor",
                 f"the loss is off by {factor:+.3g} times the squared kernels",
             )
@@ -39,16 +39,16 @@ def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanati
                 ratios += [] if weight == "kernel" else [ratio_of(*both)]
     known = [ratio for ratio in ratios if ratio is not None]
     if len(known) > len(ratios) / 2 and np.ptp(known) < 1e-6 * abs(known[0]):
-        return "the loss is scaled otherwise", f"every gradient is {known[0]:.6g} times Keras's"
+        return Explanation("the loss is scaled otherwise", f"every gradient is {known[0]:.6g} times Keras's")
     if first.quantity == "loss":
-        return (
+        return Explanation(
             "the loss weighs or smooths the labels otherwise",
             f"it is off by {difference:+.3g}",
         )
     return None
 
 
-def of_one_step(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation:
+def of_one_step(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     """BatchNorm's momentum or its variance, or the way in which Adam is written."""
     for layer in pair.names:
         if "moving_variance" in pair.weights(layer):
@@ -58,7 +58,7 @@ def of_one_step(first: Check, failed: Sequence[Check], pair: Pair) -> Explanatio
     return _adam(pair)
 
 
-def _statistics(layer: str, pair: Pair) -> Explanation:
+def _statistics(layer: str, pair: Pair) -> Explanation | None:
     momentum = pair.keras.layer(layer)["settings"]["momentum"]
     moves = {}
     for name in ("moving_mean", "moving_variance"):
@@ -85,10 +85,10 @@ def _statistics(layer: str, pair: Pair) -> Explanation:
         evidence.append(
             f"{layer}'s variance is {ratio:.8f} times Keras's, n/(n-1) is {count / (count - 1):.8f}"
         )
-    return ("; ".join(causes), "; ".join(evidence)) if causes else None
+    return Explanation("; ".join(causes), "; ".join(evidence)) if causes else None
 
 
-def _adam(pair: Pair) -> Explanation:
+def _adam(pair: Pair) -> Explanation | None:
     """Which way to write Adam gives torch's step from torch's moments (t = 1, Keras's default betas)."""
     for layer, weight in _stepped(pair):
         moments = pair.both("momentums", layer, weight), pair.both("velocities", layer, weight)
@@ -99,12 +99,12 @@ def _adam(pair: Pair) -> Explanation:
         both = [one for one in moments if one is not None]
         apart = [float(np.abs(one - other).max()) > 1e-9 * float(np.abs(one).max()) for one, other in both]
         if apart == [False, True] and pair.keras.layer(layer)["kind"] == "Embedding":
-            return (
+            return Explanation(
                 "Keras on TensorFlow adds up the squared gradients of a row that is used more than once",
                 f"{layer}'s second moments differ, its first do not",
             )
         if any(apart):
-            return "Adam's moments differ (its betas, or the gradient)", f"{layer}/{weight}"
+            return Explanation("Adam's moments differ (its betas, or the gradient)", f"{layer}/{weight}")
         before, after = pair.both("initial", layer, weight), pair.both("step", layer, weight)
         assert before is not None
         assert after is not None
@@ -114,7 +114,7 @@ def _adam(pair: Pair) -> Explanation:
         rate = np.median(keras[large] / ways[0][1][large])
         for cause, way in ways[1:]:
             if explains(keras, torch, rate * way):
-                return cause, f"so reckoned, {layer}/{weight} moves as torch's does"
+                return Explanation(cause, f"so reckoned, {layer}/{weight} moves as torch's does")
     return None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from experiment import cli
 from experiment.runs.record import Run, step_losses
 from experiment.system import processes
-from parity.checks import Rung
+from parity.checks import Check, Rung
 from parity.diagnosis.diagnose import diagnose
 from parity.ladder import augmentation, pairs, photos, stock_augmentation, whole_run
 from parity.ladder.rungs import RUNGS, USERS
@@ -28,7 +28,7 @@ COMBINATIONS = (
     ("torch", "float32"),
 )
 UNPROVEN = "unproven on CUDA: no GPU here"
-ORDER = (*REASONS, "unfinished")
+ORDER = ("weights", *REASONS, "unfinished")
 Watch = Callable[[Rung], None]
 
 
@@ -97,10 +97,10 @@ def climb(
     seconds: float = 0.0,
 ) -> None:
     """Compare two traces rung by rung; the first rung that fails is diagnosed. seconds: what tracing took."""
-    told = False
+    told, checked = False, {}
     for rung in rungs:
         started = time.perf_counter()
-        checks = RUNGS[rung](pair)
+        checks = checked[rung] = RUNGS[rung](pair)
         took = time.perf_counter() - started + seconds / len(rungs)
         findings.rungs.append(Rung(rung, name, backend, pair.precision, place.device, checks, "", took))
         place.watch(findings.rungs[-1])
@@ -110,16 +110,14 @@ def climb(
                 {"pair": name, "backend": backend, "precision": pair.precision, **asdict(found)}
             )
             told = True
-    findings.layers.append(_by_layer(name, pair, backend))
+    findings.layers.append(_by_layer(name, pair, backend, checked))
     notes = [f"{name}: {text}" for text in pair.matching.notes]
     findings.notes += [note for note in notes if note not in findings.notes]
 
 
-def _by_layer(name: str, pair: Pair, backend: str) -> dict[str, Any]:
+def _by_layer(name: str, pair: Pair, backend: str, checked: dict[str, list[Check]]) -> dict[str, Any]:
     checks = {
-        check.quantity: check.largest
-        for rung in ("forward", "loss and gradients")
-        for check in RUNGS[rung](pair)
+        check.quantity: check.largest for rung in ("forward", "loss and gradients") for check in checked[rung]
     }
 
     def gradient(layer: str) -> float | None:

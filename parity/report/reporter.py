@@ -22,11 +22,14 @@ from parity.report.formatting import margin
 
 
 class Record:
-    """The console of one climb, and results.json and report.html in `out`, which is made."""
+    """The console of one climb, and results.json and report.html in `out`, which is made.
 
-    def __init__(self, out: Path, command: Sequence[str]) -> None:
+    quiet: print nothing.
+    """
+
+    def __init__(self, out: Path, command: Sequence[str], quiet: bool = False) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self.out, self.command, self.console = out, command, Console()
+        self.out, self.command, self.console = out, command, Console(quiet=quiet)
         self.started = time.perf_counter()
         self.console.print(f"{'rung':<20}{'pair':<22}{'backend':<12}{'precision':<11}{'verdict':<10}worst")
 

@@ -23,6 +23,7 @@ class Diagnosis(BaseModel):
     layer: str | None = None
     cause: str
     evidence: str = ""
+    change: str = ""
 
 
 class Trajectory(BaseModel):

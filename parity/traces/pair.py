@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,16 @@ class Trace:
         self.layers: list[dict[str, Any]] = structure["layers"]
         self.parameters: dict[str, int] = structure["parameters"]
         self.unused: list[str] = structure["unused"]
-        self._arrays = np.load(folder / "arrays.npz")
-        self.keys = list(self._arrays.files)
+        self.notes: list[str] = structure.get("notes", [])
+        self._folder = folder
+
+    @cached_property
+    def _arrays(self) -> Any:
+        return np.load(self._folder / "arrays.npz")
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return list(self._arrays.files)
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self._arrays[key]
@@ -37,7 +46,7 @@ class Trace:
         """The array, or an empty one."""
         return self[key] if key in self else np.empty(0)
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, dict[str, Any]]:
         return {layer["name"]: layer for layer in self.layers}
 
@@ -70,13 +79,31 @@ class Pair:
     def precision(self) -> str:
         return self.experiment.training.precision
 
-    @property
+    @cached_property
     def names(self) -> dict[str, str]:
         both = {**self.matching.weighted, **self.matching.plain}
         turned = {keras: torch for torch, keras in both.items()}
         return {
             layer["name"]: turned[layer["name"]] for layer in self.keras.layers if layer["name"] in turned
         }
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes of both sides on how their models were traced."""
+        return list(dict.fromkeys([*self.keras.notes, *self.torch.notes]))
+
+    def flattened_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each of Keras's layers that acts on flattened images, their shape before."""
+        shapes = {}
+        for layer in self.keras.layers:
+            for source in layer["inputs"]:
+                flatten = self.keras.by_name.get(source)
+                if flatten is None or flatten["kind"] != "Flatten":
+                    continue
+                before = [self.keras.by_name[name]["shape"] for name in flatten["inputs"] if name]
+                if before and before[0] is not None:
+                    shapes[layer["name"]] = tuple(before[0])
+        return shapes
 
     @property
     def before_weights(self) -> list[str]:

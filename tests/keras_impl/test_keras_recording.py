@@ -29,7 +29,7 @@ def test_a_depthwise_kernel_is_that_of_a_convolution_in_groups() -> None:
 
 def test_a_separable_convolution_counts_as_two() -> None:
     layer = built(layers.SeparableConv2D(6, 3, name="separable"), 8, 8, 4)
-    units = {unit: list(weights) for unit, weights in weight_layout.units(layer).items()}
+    units = {unit: list(weights) for unit, weights in weight_layout.units("separable", layer).items()}
     assert units == {"separable/depthwise": ["kernel"], "separable": ["kernel", "bias"]}
 
 

@@ -1,0 +1,93 @@
+"""The loss that a user's model is traced with: one for each of its outputs, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from experiment import randomness
+from experiment.protocols.trace import LossTerm, TraceError
+
+# Keras's losses that torch's side has as well, by the names of their classes and functions.
+COMPILED = {
+    "SparseCategoricalCrossentropy": "crossentropy",
+    "CategoricalCrossentropy": "crossentropy",
+    "BinaryCrossentropy": "binary",
+    "MeanSquaredError": "mse",
+    "MeanAbsoluteError": "mae",
+    "Huber": "huber",
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of one output: Keras's own, what torch's side needs to know of it, and targets."""
+
+    function: Any
+    term: LossTerm
+    targets: np.ndarray
+
+
+def loss_of(name: str, output: np.ndarray, ending: str, seed: int, compiled: Any = None) -> Loss:
+    """The loss of one output of a user's model; raises TraceError for a compiled one that torch is without.
+
+    ending: the activation that gives the output, if known. compiled: as the model was compiled with it.
+    """
+    if name == "compiled":
+        function, term = _compiled(compiled)
+    else:
+        kind = _kind(name, output.shape, ending)
+        term = LossTerm(kind, kind in ("crossentropy", "binary") and ending not in ("softmax", "sigmoid"))
+        function = _function(term)
+    targets = randomness.targets(seed, output.shape, term.name)
+    if isinstance(function, keras.losses.CategoricalCrossentropy):
+        targets = np.eye(output.shape[-1])[targets]
+    return Loss(function, term, targets)
+
+
+def _kind(name: str, shape: Sequence[int], ending: str) -> str:
+    """As asked; `auto` goes by the activation, and without one takes (N, C), C above 1, for classes."""
+    if name != "auto":
+        return name
+    if ending == "sigmoid":
+        return "binary"
+    return "crossentropy" if ending == "softmax" or (len(shape) == 2 and shape[1] > 1) else "mse"
+
+
+def _function(term: LossTerm) -> Any:
+    if term.name == "crossentropy":
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=term.from_logits)
+    if term.name == "binary":
+        return keras.losses.BinaryCrossentropy(from_logits=term.from_logits)
+    return keras.losses.MeanSquaredError()
+
+
+def _compiled(compiled: Any) -> tuple[Any, LossTerm]:
+    function = keras.losses.get(compiled)
+    if function is None:
+        raise TraceError("--loss compiled: the Keras model is not compiled with a loss")
+    if not isinstance(function, keras.losses.Loss):
+        classes = [getattr(keras.losses, name) for name in COMPILED]
+        same = (cls for cls in classes if _plain(cls.__name__) == _plain(function.__name__))
+        cls = next(same, None)
+        function = function if cls is None else cls()
+    name = COMPILED.get(type(function).__name__)
+    if name is None:
+        known = ", ".join(COMPILED)
+        told = getattr(function, "__name__", type(function).__name__)
+        raise TraceError(f"--loss compiled: torch's side has no {told}; it has {known}")
+    settings = getattr(function, "_fn_kwargs", {})
+    return function, LossTerm(
+        name,
+        bool(settings.get("from_logits", False)),
+        float(settings.get("label_smoothing", 0.0)),
+        float(settings.get("delta", 1.0)),
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
