@@ -15,9 +15,11 @@ import numpy as np
 from keras.src.models.functional import Functional
 
 from experiment import cli
+from experiment.config import Experiment
 from experiment.deploy.prediction import TrainedRun
 from experiment.protocols.graph import Arrays, Call, Graph, Layer, Migration, Tensor
-from experiment.protocols.trace import TraceError, told, user_object
+from experiment.protocols.faults import told
+from experiment.protocols.trace import Request, TraceError, user_object
 from keras_impl.layers import weight_layout
 from keras_impl.trace.target import users_model
 
@@ -43,7 +45,7 @@ def read(build: str, callbacks: str | None = None) -> Migration:
 
     callbacks: `package.module:function`, which gives a list of Keras's callbacks. Raises TraceError.
     """
-    model = _of_run(Path(build)) if Path(build).is_dir() else users_model(build)
+    model = _of_run(Path(build)) if Path(build).is_dir() else _users(build)
     reader = _Reader()
     graph = reader.graph(model)
     training = compiled(model)
@@ -96,7 +98,9 @@ class _Reader:
             layer = graph.layers.get(operation.name)
             if layer is None:
                 graph.layers[operation.name] = self.layer(operation, path)
-            kwargs = {name: argument(v) for name, v in node.arguments.kwargs.items() if v is not None}
+            # A functional model gives its own mode to all of its layers: what `training` said is overridden.
+            given = {n: v for n, v in node.arguments.kwargs.items() if v is not None and n != "training"}
+            kwargs = {name: argument(value) for name, value in given.items()}
             outputs = [known_tensor(tensor)["tensor"] for tensor in node.outputs]
             graph.calls.append(Call(operation.name, argument(list(node.arguments.args)), kwargs, outputs))
         graph.outputs = argument(functional._outputs_struct)
@@ -123,7 +127,7 @@ class _Reader:
 
     def _weights(self, layer: Any, path: str) -> Arrays:
         found: Arrays = {}
-        for unit, weights in weight_layout.units(layer).items():
+        for unit, weights in weight_layout.units(layer.name, layer).items():
             part = unit.removeprefix(layer.name).lstrip("/")
             for name, weight in weights.items():
                 # Of two weights with one name (the two directions of Bidirectional) the path tells them apart.
@@ -257,6 +261,12 @@ def _callbacks(name: str) -> list[dict[str, Any]]:
         plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float | str)}
         described.append({"kind": type(callback).__name__, "settings": plain})
     return described
+
+
+def _users(build: str) -> keras.Model:
+    """A user's model; what its builder draws is what a trace of it draws."""
+    experiment = Experiment()
+    return users_model(Request(experiment, build=build), experiment.seed)
 
 
 def _of_run(directory: Path) -> keras.Model:

@@ -21,9 +21,23 @@ CHANNELS = {
 }
 # What torch takes where an argument is left out.
 DEFAULTS: dict[str, Any] = {
-    **{"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True, "output_padding": 0},
-    **{"epsilon": 1e-3, "momentum": 0.99, "scale": True, "center": True, "p": 0.5, "dropout": 0.0},
-    **{"return_sequences": False, "count_include_pad": True, "value": 0.0, "keepdim": False, "kdim": None},
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+    "groups": 1,
+    "bias": True,
+    "output_padding": 0,
+    "epsilon": 1e-3,
+    "momentum": 0.99,
+    "scale": True,
+    "center": True,
+    "p": 0.5,
+    "dropout": 0.0,
+    "return_sequences": False,
+    "count_include_pad": True,
+    "value": 0.0,
+    "keepdim": False,
+    "kdim": None,
 }
 MERGES = ("Add", "Multiply", "Concatenate", "Subtract", "Average", "Maximum", "CustomScaleLayer")
 NORMS = ("BatchNormalization", "LayerNormalization", "GroupNormalization")
@@ -133,7 +147,7 @@ class _Finder:
     def structures(self) -> None:
         """Whatever else repeats, the largest saving first."""
         for _ in range(12):
-            found = self.best_repeat(120, lambda steps: sum(map(_is_heavy, steps)) > 0, 8)
+            found = self.best_repeat(120, _is_structure, 8)
             if not found:
                 return
             self.make_exact(*found)
@@ -156,7 +170,9 @@ class _Finder:
                 for number in step.inputs:
                     maker = made.get(number, -1)
                     inside = maker >= start
-                    refs.append(position - maker if inside else ("in", outside.setdefault(number, len(outside))))
+                    refs.append(
+                        position - maker if inside else ("in", outside.setdefault(number, len(outside)))
+                    )
                 signature = hash((signature, _signature(step), tuple(refs)))
                 if position > start and reach <= position and len(step.outputs) == 1 and outside:
                     length = position - start + 1
@@ -195,13 +211,15 @@ class _Finder:
             for group in groups:
                 instances = [local for _, local in group]
                 prefixes = [prefix for prefix, _ in group]
-                self.make(_class_name(pattern, self.lowered.name), instances, [identifier(p) for p in prefixes])
+                self.make(
+                    _class_name(pattern, self.lowered.name), instances, [identifier(p) for p in prefixes]
+                )
 
     def options(self) -> Iterable[tuple[int, str, list[Any]] | None]:
         """What each pattern of names would save, and the groups of instances that are of one class."""
         patterns: dict[str, dict[str, None]] = defaultdict(dict)
         for step in self.steps:
-            if not step.auto and _repeats(step):
+            if not step.auto and _repeats(step) and not isinstance(step, Block):
                 for prefix in _prefixes(step):
                     patterns[re.sub(r"\d+[a-z]?(?=_|$)", "#", prefix)][prefix] = None
         uses = self.uses()
@@ -212,7 +230,9 @@ class _Finder:
             instances = [(prefix, local) for prefix, local in found.items() if local]
             groups = [instances] if _unify([local for _, local in instances]) else _alike(instances)
             groups = [group for group in groups if len(group) > 1]
-            saved = sum(sum(len(local) for _, local in group) - max(len(l) for _, l in group) for group in groups)
+            saved = sum(
+                sum(len(local) for _, local in group) - max(len(l) for _, l in group) for group in groups
+            )
             if saved > 3:
                 yield saved, pattern, groups
 
@@ -221,7 +241,9 @@ class _Finder:
         inside = {
             position
             for position, step in enumerate(self.steps)
-            if not step.auto and (step.name == identifier(prefix) or identifier(prefix) in map(identifier, _prefixes(step)))
+            if not step.auto
+            and not isinstance(step, Block)
+            and (step.name == identifier(prefix) or identifier(prefix) in map(identifier, _prefixes(step)))
         }
         if len(inside) < 2 or not all(_repeats(self.steps[position]) for position in inside):
             return []
@@ -294,7 +316,9 @@ class _Finder:
         module = Module(template.name, args, frozen=bool(frozen) and all(frozen))
         auto = all(step.auto for step in steps)
         kind = "Block" if auto else "NamedBlock"
-        return Block(name, "", kind, inputs, steps[-1].outputs, module, auto=auto, template=template, instance=index)
+        return Block(
+            name, "", kind, inputs, steps[-1].outputs, module, auto=auto, template=template, instance=index
+        )
 
     def replace(self, steps: list[Step], block: Block) -> None:
         gone = {id(step) for step in steps}
@@ -340,11 +364,18 @@ def parametrise(template: Template) -> None:
         if group != "channels":
             parameter.default = usual
     strides = next((p for g, p in kept if g == "stride"), None)
+    for group, parameter in list(kept):
+        if (text := _from_stride(group, parameter, strides)) is not None:
+            kept.remove((group, parameter))
+            own = [place for place, name in template.arguments.items() if name == parameter.name]
+            template.arguments |= dict.fromkeys(own, text)
     flags: list[Parameter] = []
     for present, slots in conditions.items():
         condition = _by_stride(present, strides)
         if condition is None:
-            known = next((f for f in flags if tuple(f.values) in (present, tuple(not p for p in present))), None)
+            known = next(
+                (f for f in flags if tuple(f.values) in (present, tuple(not p for p in present))), None
+            )
             if known is None:
                 name = _flag_name(template, slots, {p.name for p in (*flags, *(k for _, k in kept))})
                 usual = sum(present) * 2 > len(present)
@@ -376,12 +407,28 @@ def _by_stride(present: tuple[bool, ...], strides: Parameter | None) -> str | No
     return None
 
 
+def _from_stride(group: str, parameter: Parameter, strides: Parameter | None) -> str | None:
+    """A parameter that the stride alone decides, as an expression."""
+    if group == "channels" or strides is None or parameter is strides:
+        return None
+    if not all(isinstance(value, int) for value in strides.values):
+        return None
+    by: dict[bool, set[str]] = defaultdict(set)
+    for stride, value in zip(strides.values, parameter.values, strict=True):
+        by[stride > 1].add(repr(value))
+    if len(by) == 2 and all(len(values) == 1 for values in by.values()):
+        return f"{by[False].pop()} if {strides.name} == 1 else {by[True].pop()}"
+    return None
+
+
 def _flag_name(template: Template, slots: list[int], taken: set[str]) -> str:
     kinds = {step.kind for j in slots for step in template.slots[j].steps if step is not None}
     names = [template.slots[j].name for j in slots]
     if kinds & {"Add"}:
         name = "residual"
-    elif any(_heavy_slot(template.slots[j]) for j in slots) and all(template.slots[slots[0]].refs[0][0] == "in" for _ in "1"):
+    elif any(_heavy_slot(template.slots[j]) for j in slots) and all(
+        template.slots[slots[0]].refs[0][0] == "in" for _ in "1"
+    ):
         merged = any(("slot", slots[-1]) in slot.refs and len(slot.refs) > 1 for slot in template.slots)
         name = "projection" if merged else names[0]
     else:
@@ -408,7 +455,9 @@ def _parameter_names(
         if group == "channels":
             if len(channels) == 1:
                 wanted = "channels"
-            elif plain.startswith("in_") or parameter is channels[0] and plain in CHANNELS - {"out_channels"}:
+            elif plain.startswith("in_") or (
+                parameter is channels[0] and plain in CHANNELS - {"out_channels"}
+            ):
                 wanted = "in_channels"
             elif parameter.name in ends:
                 wanted = "out_channels"
@@ -594,7 +643,8 @@ def _local(steps: list[Step], prefix: str) -> list[tuple[str, Step]]:
 
 def _kind_name(step: Step) -> str:
     if isinstance(step, Block) and step.template is not None:
-        return snake(step.template.name)
+        heavy = [slot for slot in step.template.slots if _heavy_slot(slot)]
+        return heavy[0].name if len(heavy) == 1 else snake(step.template.name)
     if step.kind == "Layout":
         return step.name.rstrip("_0123456789")
     name = {"BatchNormalization": "bn", "Conv2D": "conv", "ReLU": "relu", "Conv1D": "conv"}.get(step.kind)
@@ -634,7 +684,11 @@ def _class_of(runs: list[list[Step]], model: str) -> str:
     kinds = [step.kind for step in runs[0]]
     words = {"BatchNormalization": "BN", "LayerNormalization": "LN"}
     short = [re.sub(r"(Separable|Depthwise)?Conv\dD(Transpose)?", r"\1Conv", kind) for kind in kinds]
-    if sum(map(_is_heavy, runs[0])) == 1 and len(kinds) <= UNIT and not any(isinstance(s, Block) for s in runs[0]):
+    if (
+        sum(map(_is_heavy, runs[0])) == 1
+        and len(kinds) <= UNIT
+        and not any(isinstance(s, Block) for s in runs[0])
+    ):
         parts = []
         for step, kind in zip(runs[0], short, strict=True):
             if step.kind in ACTIVATIONS and step.module is not None:
@@ -669,9 +723,28 @@ def _repeats(step: Step) -> bool:
 
 def _is_heavy(step: Step) -> bool:
     """Whether a step is a layer with a kernel, or a block."""
-    return isinstance(step, Block) or bool(
-        re.match(r"(Depthwise|Separable)?Conv|Dense|LSTM|GRU|SimpleRNN|MultiHead|Einsum|Bidirectional", step.kind)
-    ) and (step.module is not None and "expression" not in step.kind and not step.module.inline and "Pad" not in step.module.name)
+    return isinstance(step, Block) or (
+        bool(
+            re.match(
+                r"(Depthwise|Separable)?Conv|Dense|LSTM|GRU|SimpleRNN|MultiHead|Einsum|Bidirectional",
+                step.kind,
+            )
+        )
+        and (
+            step.module is not None
+            and "expression" not in step.kind
+            and not step.module.inline
+            and "Pad" not in step.module.name
+        )
+    )
+
+
+def _is_structure(steps: Sequence[Step]) -> bool:
+    """Whether a run that repeats is worth a class: one that branches, or a chain of weighted layers."""
+    if any(isinstance(step, Block) and step.kind == "NamedBlock" for step in steps):
+        return False
+    branches = any(len(step.inputs) > 1 for step in steps)
+    return any(map(_is_heavy, steps)) and (branches or not any(isinstance(step, Block) for step in steps))
 
 
 def _heavy_slot(slot: Slot) -> bool:
@@ -682,7 +755,11 @@ def _frozen(step: Step) -> list[bool]:
     """Whether each of a step's weighted layers is frozen."""
     if isinstance(step, Block) and step.template is not None:
         return [flag for _, inner in step.template.steps(step.instance) for flag in _frozen(inner)]
-    weighted = step.module is not None and not step.module.inline and (_is_heavy(step) or step.kind in (*NORMS, "PReLU", "LayerScale"))
+    weighted = (
+        step.module is not None
+        and not step.module.inline
+        and (_is_heavy(step) or step.kind in (*NORMS, "PReLU", "LayerScale"))
+    )
     return [bool(step.module and step.module.frozen)] if weighted else []
 
 

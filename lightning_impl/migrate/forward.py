@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_impl.migrate.blocks import MERGES, _is_heavy
+from lightning_impl.migrate.blocks import _is_heavy
 from lightning_impl.migrate.lowering import Step
 
 WIDTH = 88
@@ -27,7 +27,9 @@ class Line:
     passes: Hashable = None
 
 
-def body(lines: Sequence[Line], inputs: dict[Hashable, str], outputs: Any, flat: Sequence[Hashable]) -> list[str]:
+def body(
+    lines: Sequence[Line], inputs: dict[Hashable, str], outputs: Any, flat: Sequence[Hashable]
+) -> list[str]:
     """The statements of a forward. inputs: names by value. outputs: writes the returned expression of names."""
     return _Writer(lines, inputs, flat).write(outputs)
 
@@ -71,7 +73,9 @@ class _Writer:
     def call(self, line: Line) -> str:
         arguments = [self.read(value) for value in line.inputs]
         step = line.step
-        inlined = step.expression and (step.module is None or step.module.inline or step.kind == "Layout" or _functional(step))
+        inlined = step.expression and (
+            step.module is None or step.module.inline or step.kind == "Layout" or _functional(step)
+        )
         if inlined:
             marks = [_atom(a) if _binds(step.expression) else a for a in arguments]
             return step.expression.format(*marks)
@@ -119,7 +123,7 @@ class _Writer:
             return "x"
         if not spine and not self.live("x", position) and not self.overwritten(position, self.last(value)):
             return "x"
-        return self.fresh(self.role(value, line), position)
+        return self.named(value, line, position)
 
     def overwritten(self, position: int, end: int) -> bool:
         """Whether lines up to `end` need a variable of their own."""
@@ -136,16 +140,23 @@ class _Writer:
 
     def fresh(self, wanted: str, position: int) -> str:
         name, number = wanted, 2
-        while self.live(name, position) or name in ("inputs", "self"):
+        while self.live(name, position) or name in ("inputs", "self", "x"):
             name, number = f"{wanted}{number}", number + 1
         return name
+
+    def named(self, value: Hashable, line: Line, position: int) -> str:
+        """A variable for a value that lives on while others are computed."""
+        role = self.role(value, line)
+        return self.fresh(line.name.rstrip("_") if self.live(role, position) else role, position)
 
     def conditional(self, position: int) -> int:
         """An `if` with the lines that share its condition; returns the position behind them."""
         end = position
         condition = self.lines[position].condition
         while end < len(self.lines) and self.lines[end].condition == condition:
-            chained = end == position or self.uses[self.lines[end - 1].outputs[0]].count(end) and self.single(end - 1)
+            chained = end == position or (
+                self.uses[self.lines[end - 1].outputs[0]].count(end) and self.single(end - 1)
+            )
             if not chained:
                 break
             end += 1
@@ -155,7 +166,8 @@ class _Writer:
         if self.last(passing) < end or all(p < end for p in self.uses[passing]):
             name = held
         else:
-            name = "x" if not self.live("x", position - 1) else self.fresh(self.role(value, group[-1]), position)
+            soon = self.last(value) <= end and not self.live("x", position - 1)
+            name = "x" if soon else self.named(value, group[-1], position - 1)
             self.out.append(f"{name} = {held}")
         self.out.append(f"if {condition}:")
         for offset, line in enumerate(group):
@@ -165,7 +177,12 @@ class _Writer:
                         self.names[number] = name
             text = self.call(line)
             following = group[offset + 1] if offset + 1 < len(group) else None
-            if following is not None and not _is_heavy(following.step) and len(text) < WIDTH - 24 and len(following.inputs) == 1:
+            if (
+                following is not None
+                and not _is_heavy(following.step)
+                and len(text) < WIDTH - 24
+                and len(following.inputs) == 1
+            ):
                 self.text[line.outputs[0]] = text
             else:
                 self.put(f"{name} = {text}", line, "    ")

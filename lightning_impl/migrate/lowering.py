@@ -15,7 +15,6 @@ from experiment.protocols.graph import Call, Graph, Layer, tensors
 from lightning_impl.layers.source import (
     CallOf,
     Code,
-    Expression,
     Module,
     Piece,
     Relaid,
@@ -59,7 +58,6 @@ class Lowered:
     input_names: list[str] = field(default_factory=list)
     outputs: Any = None
     finish: list[str | None] = field(default_factory=list)
-    evaluating: bool = False
     input_structure: Any = None
 
     def every_step(self) -> Iterator[Step]:
@@ -129,7 +127,10 @@ class _OfGraph:
             self.call(call)
         if self.whole.problems and not self.whole.stubs:
             return self.out
-        flat = [self.laid(self.value_of[t], self.out.values[self.value_of[t]].rank > 3) for t in tensors(self.graph.outputs)]
+        flat = [
+            self.laid(self.value_of[t], self.out.values[self.value_of[t]].rank > 3)
+            for t in tensors(self.graph.outputs)
+        ]
         self.out.outputs = _filled(self.graph.outputs, iter(flat))
         self.out.steps = in_reading_order(self.out.steps)
         self.out.finish = [None] * len(flat)
@@ -219,11 +220,6 @@ class _OfGraph:
 
     def check(self, call: Call, layer: Layer) -> None:
         """Raise Untranslatable for what no rule looks at."""
-        training = call.kwargs.get("training")
-        if training is not None and _acts_in_training(layer) and not (training is False and layer.frozen):
-            raise Untranslatable(
-                f"it is called with training={training}: torch's layers follow the mode of their model"
-            )
         if str(layer.settings.get("dtype", "float32")) not in ("float32", "float64"):
             raise Untranslatable(f"it computes in {layer.settings['dtype']}: give it float32")
         if layer.kind == "Masking":
@@ -231,9 +227,8 @@ class _OfGraph:
 
     def write(self, call: Call, layer: Layer, path: str, rule: SourceRule, numbers: list[int]) -> None:
         inputs = self.arranged(numbers, rule.layout)
-        kept = {k: v for k, v in call.kwargs.items() if k != "training"}
         places = iter(range(len(inputs)))
-        args, kwargs = _placed(call.args, places), _placed(kept, places)
+        args, kwargs = _placed(call.args, places), _placed(call.kwargs, places)
         outputs = [self.of_tensor(tensor) for tensor in call.outputs]
         try:
             of = CallOf([self.out.values[n] for n in inputs], outputs, args, kwargs)
@@ -253,7 +248,13 @@ class _OfGraph:
         return [self.laid(number, layout == "first") for number in numbers]
 
     def append(
-        self, call: Call, layer: Layer, path: str, pieces: list[Piece], inputs: list[int], outputs: list[Value]
+        self,
+        call: Call,
+        layer: Layer,
+        path: str,
+        pieces: list[Piece],
+        inputs: list[int],
+        outputs: list[Value],
     ) -> None:
         first = bool(inputs) and self.out.values[inputs[0]].first
         again = self.named.get(call.layer)  # a layer's second call is of the same modules
@@ -295,13 +296,9 @@ class _OfGraph:
     def model(self, call: Call, layer: Layer, numbers: list[int]) -> None:
         assert layer.graph is not None
         path = f"{self.path}{call.layer}"
-        training = call.kwargs.get("training")
-        if training is True:
-            return self.refused(call, layer, path, numbers, "it is called with training=True")
         nested = self.whole._nested.get(path)
         if nested is None:
             nested = self.whole._nested[path] = self.whole.lower(layer.graph, f"{path}/")
-        nested.evaluating = training is False
         inputs = [self.laid(number, self.out.values[number].rank > 3) for number in numbers]
         outputs = []
         for tensor in call.outputs:
@@ -312,7 +309,7 @@ class _OfGraph:
         self.named[call.layer] = [name]
         self.out.steps.append(Step(name, path, "Model", inputs, outputs, graph=nested))
         self.value_of |= dict(zip(call.outputs, outputs, strict=True))
-        return None
+        return
 
 
 def in_reading_order(steps: list[Step]) -> list[Step]:
@@ -405,10 +402,6 @@ def _no_rule(layer: Layer) -> str:
     if layer.of_keras:
         return f"{layer.kind} has no source rule yet"
     return "a custom layer"
-
-
-def _acts_in_training(layer: Layer) -> bool:
-    return layer.kind.startswith(("Dropout", "SpatialDropout", "Gaussian", "Random", "BatchNorm", "Alpha"))
 
 
 def _placed(value: Any, places: Iterator[int]) -> Any:

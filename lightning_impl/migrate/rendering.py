@@ -31,7 +31,9 @@ class _Writer:
     parts: list[str] = field(default_factory=list)
     pieces: set[str] = field(default_factory=set)
     names: Counter[str] = field(default_factory=Counter)
-    written: dict[int, str] = field(default_factory=dict)  # nested models by identity, the call that builds them
+    written: dict[int, str] = field(
+        default_factory=dict
+    )  # nested models by identity, the call that builds them
     imports: set[str] = field(default_factory=set)
 
 
@@ -67,7 +69,10 @@ def _build(entry: str, lowered: Lowered) -> str:
     return textwrap.dedent(
         f'''
         def build(weights: Path | None = Path(__file__).with_name("weights.safetensors")) -> nn.Module:
-            """The network with its weights, all of them; with None, as torch draws them. It gives {gives}."""
+            """The network with its weights; with None, as torch draws them.
+
+            It gives {gives}.
+            """
             network = {entry}()
             if weights is not None:
                 network.load_state_dict(load_file(weights))
@@ -77,7 +82,11 @@ def _build(entry: str, lowered: Lowered) -> str:
 
 
 def _gives(lowered: Lowered) -> str:
-    what = {"softmax": "logits, of which Keras's model gives the softmax", "sigmoid": "logits, of which Keras's model gives the sigmoid", None: "what Keras's model gives"}
+    what = {
+        "softmax": "logits, of which Keras's model gives the softmax",
+        "sigmoid": "logits, of which Keras's model gives the sigmoid",
+        None: "what Keras's model gives",
+    }
     told = list(dict.fromkeys(what[finish] for finish in lowered.finish))
     return " and ".join(told)
 
@@ -97,7 +106,7 @@ def _model(writer: _Writer, lowered: Lowered) -> str:
     _unique(writer, lowered, templates)
     for template in templates:
         writer.parts.append(_template(writer, template, lowered))
-    chain = _is_chain(lowered) and not lowered.evaluating
+    chain = _is_chain(lowered)
     name = identifier(re.sub(r"\W", "_", lowered.name)) if chain else camel(lowered.name)
     if chain and name in ("build", "x"):
         name = f"{name}_network"
@@ -120,7 +129,10 @@ def _unique(writer: _Writer, lowered: Lowered, templates: list[Template]) -> Non
                 name, number = f"{base}{number}", number + 1
         writer.names[name] += 1
         template.name = name
-        for step in [*lowered.steps, *(s for t in templates for slot in t.slots for s in slot.steps if s is not None)]:
+        for step in [
+            *lowered.steps,
+            *(s for t in templates for slot in t.slots for s in slot.steps if s is not None),
+        ]:
             if isinstance(step, Block) and step.template is template and step.module is not None:
                 step.module.name = name
         _ = before
@@ -139,7 +151,11 @@ def _is_chain(lowered: Lowered) -> bool:
     value = lowered.inputs[0]
     for step in lowered.steps:
         one = step.inputs == [value] and len(step.outputs) == 1
-        if not one or (step.module is None and step.graph is None) or (step.module is not None and step.module.call):
+        if (
+            not one
+            or (step.module is None and step.graph is None)
+            or (step.module is not None and step.module.call)
+        ):
             return False
         if step.kind.endswith("(shared)"):
             return False
@@ -162,7 +178,9 @@ def _chain(writer: _Writer, lowered: Lowered, name: str) -> str:
             head, first, tail = match.groups()
             variable = "block" if isinstance(step, Block) else "number"
             lines.append(f"{INDENT}for {variable} in range({first}, {int(first) + count}):")
-            lines += _commented(f'layers[f"{head}{{{variable}}}{tail}"] = {text}', step.comment, told, 2 * INDENT)
+            lines += _commented(
+                f'layers[f"{head}{{{variable}}}{tail}"] = {text}', step.comment, told, 2 * INDENT
+            )
             position += count
         else:
             lines += _commented(f'layers["{step.name}"] = {text}', step.comment, told, INDENT)
@@ -181,7 +199,11 @@ def _run(steps: Sequence[Step], position: int) -> int:
     count = 1
     while position + count < len(steps):
         step = steps[position + count]
-        if step.name != f"{head}{int(first) + count}{tail}" or _arguments(step) != made or first.startswith("0"):
+        if (
+            step.name != f"{head}{int(first) + count}{tail}"
+            or _arguments(step) != made
+            or first.startswith("0")
+        ):
             break
         count += 1
     return count
@@ -203,10 +225,6 @@ def _class(writer: _Writer, lowered: Lowered, name: str) -> str:
         seen.add(step.name)
         text = f"self.{step.name} = {_constructed(writer, step, step.module)}"
         lines += _commented(text, step.comment, told, 2 * INDENT)
-    if lowered.evaluating:
-        lines += ["", f"{INDENT}def train(self, mode: bool = True) -> {name}:"]
-        lines.append(f'{2 * INDENT}"""Always as in evaluation: Keras calls it with training=False."""')
-        lines.append(f"{2 * INDENT}return super().train(False)")
     steps = [Line(step.name, step, list(step.inputs), list(step.outputs)) for step in lowered.steps]
     inputs = _input_names(lowered)
     flat = list(tensors_of(lowered.outputs))
@@ -252,7 +270,9 @@ def _shapes(lowered: Lowered) -> str:
 
     def shape(number: int) -> str:
         value = lowered.values[number]
-        sizes = [("N" if i == 0 else "?") if size is None else str(size) for i, size in enumerate(value.shape)]
+        sizes = [
+            ("N" if i == 0 else "?") if size is None else str(size) for i, size in enumerate(value.shape)
+        ]
         if value.first and len(sizes) > 2:
             sizes = [sizes[0], sizes[-1], *sizes[1:-1]]
         return f"({', '.join(sizes)})"
@@ -354,13 +374,19 @@ def _slot_text(writer: _Writer, template: Template, index: int, sequential: bool
     if not (_has_module(step) or sequential) or step.module is None:
         return ""
     args = {}
-    keys = dict.fromkeys(key for s in slot.steps if s is not None and s.module is not None for key in s.module.args)
+    keys = dict.fromkeys(
+        key for s in slot.steps if s is not None and s.module is not None for key in s.module.args
+    )
     for key in sorted(keys, key=lambda k: not k.startswith("*")):
         parameter = template.arguments.get((index, key))
         if parameter is not None:
             args[key] = Code(parameter)
         else:
-            args[key] = next(s.module.args[key] for s in slot.steps if s is not None and s.module is not None and key in s.module.args)
+            args[key] = next(
+                s.module.args[key]
+                for s in slot.steps
+                if s is not None and s.module is not None and key in s.module.args
+            )
     frozen = step.module.frozen and not _whole_frozen(template)
     return _constructed(writer, step, Module(step.module.name, args, frozen=frozen))
 
@@ -391,7 +417,11 @@ def _template_forward(template: Template) -> list[str]:
         names = {("in", k): f"inputs{k + 1}" for k in range(template.inputs)}
     statements = body(lines, names, lambda read: read(template.output), [template.output])
     arguments = ", ".join(f"{name}: Tensor" for name in names.values())
-    return ["", f"{INDENT}def forward(self, {arguments}) -> Tensor:", *(f"{2 * INDENT}{s}" for s in statements)]
+    return [
+        "",
+        f"{INDENT}def forward(self, {arguments}) -> Tensor:",
+        *(f"{2 * INDENT}{s}" for s in statements),
+    ]
 
 
 def _first(steps: Iterable[Step | None]) -> Step:
@@ -411,7 +441,12 @@ def _constructed(writer: _Writer, step: Step, module: Module | None) -> str:
     if module is None:
         assert step.graph is not None
         return f"{writer.written[id(step.graph)]}()"
-    if step.graph is None and not isinstance(step, Block) and "." not in module.name and module.name not in writer.names:
+    if (
+        step.graph is None
+        and not isinstance(step, Block)
+        and "." not in module.name
+        and module.name not in writer.names
+    ):
         writer.pieces.add(module.name)
     elif "." in module.name and not module.name.startswith(("nn.", "torch.")):
         writer.imports.add(module.name.rpartition(".")[0])
