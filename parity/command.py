@@ -23,6 +23,21 @@ from parity.ladder import climb, mutations, whole_run
 from parity.ladder.climb import COMBINATIONS, Findings, Place
 from parity.report.reporter import Record
 
+RULES = """\
+a rule for layers of your own, for --layer Scale=rules_keras:scale --layer Scale=rules_torch:scale, each side
+taking those that it can import:
+
+    # rules_keras.py: a weight is a variable, or (variable, function that takes its array to another layout)
+    def scale(layer):
+        return {"kind": "Scale", "settings": {"power": layer.power}, "weights": {"gamma": layer.gamma}}
+
+    # rules_torch.py: a weight is a parameter's name, or (name, function that takes it to Keras's layout)
+    def scale(module):
+        gamma = ("gamma", lambda gamma: gamma.reshape(-1))
+        return {"kind": "Scale", "settings": {"power": module.power}, "weights": {"gamma": gamma}}
+
+Layers of one kind whose weights have the same names and shapes are matched, and their settings compared.
+"""
 PAIRS = ("cnn", "vgg16", "resnet50")
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
 
@@ -41,6 +56,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="parity",
         description="Prove that two models are the same, from structure to whole training runs. Other "
         f"commands: {', '.join(COMMANDS)}.",
+        epilog=RULES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where the report goes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both sides compute")
@@ -64,9 +81,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     users = parser.add_argument_group("your own pair")
     users.add_argument("--keras", metavar="PKG.MOD:BUILD", help="builds the Keras model (or a .keras file)")
     users.add_argument("--torch", metavar="PKG.MOD:BUILD", help="builds the torch module")
-    users.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="of one input, channels last")
-    users.add_argument("--inputs", type=Path, metavar="FILE.npy", help="inputs instead, batch first")
-    users.add_argument("--loss", choices=("auto", "crossentropy", "mse"), default="auto")
+    users.add_argument(
+        "--input-shape",
+        type=int,
+        nargs="+",
+        action="append",
+        metavar="N",
+        help="of one input without the batch, channels last; of several, once for each",
+    )
+    users.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="FILE",
+        help="inputs instead, batch first: an array (.npy), or several by name or in order (.npz)",
+    )
+    users.add_argument(
+        "--loss",
+        choices=("auto", "crossentropy", "binary", "mse", "compiled"),
+        default="auto",
+        help="of each output (default: by its activation and shape); compiled: the Keras model's own",
+    )
     users.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
     users.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam where none is configured")
     users.add_argument(
@@ -75,6 +109,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=[],
         metavar="TORCH=KERAS",
         help="whose layer is whose (may be repeated)",
+    )
+    users.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="CLASS=PKG.MOD:RULE",
+        help="how to compare layers of a class that has no rule (may be repeated); see below",
     )
     users.add_argument(
         "--precision",
@@ -92,6 +133,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("give --input-shape (such as 32 32 3), or --inputs FILE.npy")
     if any("=" not in one for one in arguments.map):
         parser.error("--map takes TORCH_LAYER=KERAS_LAYER")
+    if wrong := [rule for rule in arguments.layer if "=" not in rule or ":" not in rule.split("=")[1]]:
+        parser.error(f"--layer {wrong[0]}: write CLASS=package.module:rule")
     if arguments.steps < 1:
         parser.error("--steps must be at least 1")
     if arguments.inputs and not arguments.inputs.is_file():
@@ -152,9 +195,15 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     findings = Findings()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        inputs = Path(folder) / "inputs.npy"
-        np.save(inputs, _inputs(arguments))
-        options = {"inputs_file": str(inputs), "steps": arguments.steps, "loss_name": arguments.loss}
+        inputs = Path(folder) / "inputs.npz"
+        np.savez(inputs, **_inputs(arguments))
+        options = {
+            "inputs_file": str(inputs),
+            "drawn": arguments.inputs is None,
+            "steps": arguments.steps,
+            "loss_name": arguments.loss,
+            "rules": arguments.layer,
+        }
         given = dict(pair.split("=", 1) for pair in arguments.map)
         request = prove_pair.Request(
             arguments.keras,
@@ -179,15 +228,23 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return verdict.exit_code
 
 
-def _inputs(arguments: argparse.Namespace) -> np.ndarray:
+def _inputs(arguments: argparse.Namespace) -> dict[str, np.ndarray]:
+    """The inputs by name, batch first."""
     if arguments.inputs:
         try:
-            return np.load(arguments.inputs, allow_pickle=False)
+            loaded = np.load(arguments.inputs, allow_pickle=False)
+            arrays = {"input_0": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         except (OSError, ValueError) as error:
-            cli.fail(f"--inputs {arguments.inputs}: cannot be read as an array ({error})")
+            cli.fail(f"--inputs {arguments.inputs}: cannot be read as arrays ({error})")
+        if len({len(array) if array.ndim else 0 for array in arrays.values()}) != 1:
+            cli.fail(f"--inputs {arguments.inputs}: all arrays need the same number of samples, batch first")
+        return arrays
+    random = np.random.default_rng(1)
     count = 8 * arguments.steps
-    inputs = np.random.default_rng(1).uniform(size=(count, *arguments.input_shape))
-    return inputs.astype(np.float32).astype(np.float64)  # the same numbers in either precision
+    drawn = [random.uniform(size=(count, *shape)) for shape in arguments.input_shape]
+    # Rounded, so that they are the same numbers in either precision.
+    rounded = [values.astype(np.float32).astype(np.float64) for values in drawn]
+    return {f"input_{place}": values for place, values in enumerate(rounded)}
 
 
 def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:

@@ -11,7 +11,7 @@ from keras_impl.layers.layer_type import LayerType, Pixels, Settings, Shape
 
 
 def pairs(amounts: Any) -> Pixels:
-    """What a padding or cropping layer adds or cuts before and after each axis; of one axis Keras says a pair."""
+    """What a layer adds or cuts before and after each axis of space; of one axis Keras says a pair."""
     return [list(pair) for pair in (amounts if isinstance(amounts[0], tuple | list) else [amounts])]
 
 

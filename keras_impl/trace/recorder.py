@@ -70,7 +70,7 @@ class Recording:
         return {f"{stage}/{one.name}": one.output for one in self.seen if one.output is not None}
 
     def ending_of(self, output: np.ndarray) -> str:
-        """The activation that gives an output: softmax, sigmoid or none; by its numbers where no layer tells."""
+        """The activation that gives an output, softmax, sigmoid or none; else what its numbers say."""
         same = (
             one.kind
             for one in reversed(self.seen)

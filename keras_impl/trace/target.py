@@ -199,8 +199,9 @@ def _repeatable(model: keras.Model) -> Iterator[None]:
 def exact_constants(model: keras.Model) -> Iterator[None]:
     """Constants that TensorFlow takes through float32 keep their digits in float64.
 
-    These are the scale of Rescaling, what Normalization was given, the slope of leaky_relu, the constants of gelu and SGD's momentum: 1e-7
-    to 1e-9 that would hide what a float64 trace can show, and that are nothing beside float32's own rounding.
+    These are the scale of Rescaling, what Normalization was given, the slope of leaky_relu, the constants of
+    gelu and SGD's momentum: 1e-7 to 1e-9 that would hide what a float64 trace can show, and that are nothing
+    beside float32's own rounding.
     Adam's betas stay: `keras_semantics.Adam`, of the other side, rounds them as well.
     """
     if keras.backend.backend() != "tensorflow" or keras.config.floatx() != "float64":

@@ -28,7 +28,8 @@ from experiment.runs.record import Run
 from lightning_impl.doctor.defaults import ARGUMENTS, Finding, of_arguments, of_behaviour
 from lightning_impl.layers.convolution import CONVOLUTIONS, TRANSPOSED
 from lightning_impl.trace.recorder import Recording
-from lightning_impl.trace.target import built, configured, to_torch
+from lightning_impl.trace.signature import to_torch
+from lightning_impl.trace.target import built, configured
 
 POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)
 KNOWN = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.Embedding, nn.LSTM, nn.GRU)

@@ -113,6 +113,7 @@ TABLE = (
         settings=_settings,
         weights=_weights,
         of_call=_of_call,
+        positions=lambda call: {"weight": 1, "bias": 2},
         channels=1,
     ),
     LayerType(
@@ -122,6 +123,7 @@ TABLE = (
         settings=_transposed_settings,
         weights=_weights,
         of_call=_of_transposed_call,
+        positions=lambda call: {"weight": 1, "bias": 2},
         channels=1,
     ),
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from experiment.protocols.graph import Layer
-from lightning_impl.dropout import SharedDropout
+from lightning_impl.dropout import Dropout, SharedDropout
 from lightning_impl.layers.layer_type import Call, LayerType, Settings
 from lightning_impl.layers.source import (
     CallOf,
@@ -29,11 +30,21 @@ def _of_call(call: Call) -> Settings:
     return {"rate": call.argument(1, "p", 0.5)}
 
 
+def _dropout(kind: str, function: str, *classes: type[nn.Module]) -> LayerType:
+    return LayerType(kind, classes, (function,), settings=_rate, of_call=_of_call, random=True)
+
+
 TABLE = (
-    LayerType("Dropout", (nn.Dropout,), ("dropout",), settings=_rate, of_call=_of_call),
-    LayerType("Dropout", (SharedDropout,), settings=lambda layer: {"rate": layer.rate}),
-    LayerType("SpatialDropout1D", (nn.Dropout1d,), ("dropout1d",), settings=_rate, of_call=_of_call),
-    LayerType("SpatialDropout2D", (nn.Dropout2d,), ("dropout2d",), settings=_rate, of_call=_of_call),
+    _dropout("Dropout", "dropout", nn.Dropout, Dropout),
+    LayerType("Dropout", (SharedDropout,), settings=lambda layer: {"rate": layer.rate}, random=True),
+    _dropout("SpatialDropout1D", "dropout1d", nn.Dropout1d),
+    _dropout("SpatialDropout2D", "dropout2d", nn.Dropout2d),
+    _dropout("SpatialDropout3D", "dropout3d", nn.Dropout3d),
+    _dropout("AlphaDropout", "alpha_dropout", nn.AlphaDropout, nn.FeatureAlphaDropout),
+    LayerType("StochasticDepth", (StochasticDepth,), settings=_rate, random=True),
+    LayerType(
+        "StochasticDepth", named=("DropPath",), settings=lambda layer: {"rate": layer.drop_prob}, random=True
+    ),
 )
 
 

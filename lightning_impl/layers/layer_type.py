@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -19,7 +20,8 @@ Pixels = Sequence[Sequence[int]]  # before and after each axis of space
 class Call:
     """A function that was called on tensors.
 
-    axis: of the first tensor's channels. shapes: of the tensors that it was given. output: of its result.
+    axis: of the channels of the tensor that it mainly acts on. shapes: of the tensors that it was given.
+    output: of its result. native: it is torch's own, not torch.nn.functional's of the same name.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Call:
     axis: int
     shapes: Sequence[Sequence[int]]
     output: Sequence[int]
+    native: bool = False
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument by its position or its name."""
@@ -69,34 +72,90 @@ class Weight:
         values = [quantity(tensor) for tensor in self.tensors]
         return None if any(value is None for value in values) else self.view(*values)
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What the tensors are, or are computed from, in the module."""
+        return [tensor for name in (*self.names, *self.added) for tensor in _behind(self.module, name)]
+
+    @property
+    def of_added(self) -> list[Tensor]:
+        """The second set of tensors, which is added to the first."""
+        return [tensor for name in self.added for tensor in _behind(self.module, name)]
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether this is no selection of elements of parameters, but computed from them."""
+        for name, tensor in zip(self.names, self.tensors, strict=True):
+            if _behind(self.module, name)[0] is not tensor:
+                return True
+        order = self.order
+        return order is None or not torch.equal(self._flat()[order], self.view(*self.tensors))
+
+    def _flat(self) -> Tensor:
+        return torch.cat([tensor.detach().flatten() for tensor in self.tensors])
+
+    @property
+    def order(self) -> Tensor | None:
+        """Which of the tensors' elements stands at each place of this weight; None where it is no order."""
+        sizes = [tensor.numel() for tensor in self.tensors]
+        places = torch.arange(sum(sizes)).split(sizes)
+        try:
+            order = self.view(*(p.view(t.shape) for p, t in zip(places, self.tensors, strict=True)))
+        except RuntimeError:
+            return None  # a function of floating-point numbers
+        within = order.dtype == torch.int64 and 0 <= int(order.min()) <= int(order.max()) < sum(sizes)
+        return order if within else None
+
     @torch.no_grad()
     def write(self, value: Tensor) -> None:
         """Give the tensors a value in Keras's layout: the inverse of `value`; what is added becomes zero.
 
         Raises ValueError where the tensors are computed from others that cannot give this value.
         """
-        tensors = self.tensors
-        sizes = [tensor.numel() for tensor in tensors]
-        places = torch.arange(sum(sizes)).split(sizes)
-        # The view of each element's place says where it comes to stand.
-        order = self.view(*(place.view(t.shape) for place, t in zip(places, tensors, strict=True)))
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        tensors, order, flat = self.tensors, self.order, self._flat()
+        if order is None or not torch.equal(flat[order], self.view(*tensors)):
+            raise ValueError(f"{' and '.join(self.names)} are computed with before they act")
         flat[order.flatten()] = value.to(flat).flatten()
-        for name, tensor, part in zip(self.names, tensors, flat.split(sizes), strict=True):
-            self._assign(name, part.view(tensor.shape))
+        for name, tensor, part in zip(
+            self.names, tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
+        ):
+            _assign(self.module, name, part.view(tensor.shape))
         for name in self.added:
-            self._assign(name, torch.zeros_like(attrgetter(name)(self.module)))
+            _assign(self.module, name, torch.zeros_like(attrgetter(name)(self.module)))
 
-    def _assign(self, path: str, value: Tensor) -> None:
-        path, _, name = path.rpartition(".")
-        owner = self.module.get_submodule(path)
-        if not parametrize.is_parametrized(owner, name):
-            getattr(owner, name).copy_(value)
-            return
-        setattr(owner, name, value)
-        if not torch.allclose(getattr(owner, name), value, rtol=1e-6):
-            kinds = ", ".join(type(p).__name__ for p in owner.parametrizations[name])  # type: ignore[union-attr]
-            raise ValueError(f"its {name} is computed by {kinds}, which cannot give any value")
+
+def _behind(module: nn.Module, path: str) -> list[Tensor]:
+    """What a module's tensor is computed from: itself, or what a parametrization keeps in its place."""
+    owner, name = _owner(module, path)
+    if parametrize.is_parametrized(owner, name):
+        return list(owner.parametrizations[name].parameters())  # type: ignore[union-attr, operator]
+    direction = owner._parameters.get(f"{name}_v")  # torch.nn.utils.weight_norm
+    length = owner._parameters.get(f"{name}_g")
+    return [getattr(owner, name)] if direction is None or length is None else [length, direction]
+
+
+def _assign(module: nn.Module, path: str, value: Tensor) -> None:
+    owner, name = _owner(module, path)
+    behind = _behind(module, path)
+    if parametrize.is_parametrized(owner, name):
+        with suppress(NotImplementedError):  # it has no inverse
+            setattr(owner, name, value)
+    elif len(behind) == 2:
+        length, direction = behind
+        direction.copy_(value)
+        length.copy_(value.norm(dim=[i for i, size in enumerate(length.shape) if size == 1], keepdim=True))
+        return
+    else:
+        behind[0].copy_(value)
+        return
+    if not torch.allclose(getattr(owner, name), value, rtol=1e-6):
+        kinds = ", ".join(type(p).__name__ for p in owner.parametrizations[name])  # type: ignore[union-attr, index]
+        raise ValueError(f"its {name} is computed by {kinds}, which cannot give any value")
+
+
+def _owner(module: nn.Module, path: str) -> tuple[nn.Module, str]:
+    owner, _, name = path.rpartition(".")
+    return module.get_submodule(owner), name
 
 
 Weights = dict[str, Weight]
@@ -114,25 +173,43 @@ def _no_weights(layer: nn.Module) -> Weights:
 class LayerType:
     """One kind of layer in Keras's words.
 
-    classes: torch's modules of this kind. functions: names of the functions that stand for it where no module
-    does. kind: Keras's name, of its layer or of its activation function. settings: those that change the
-    numbers, under Keras's names and with Keras's meaning. weights: in Keras's names and layout.
-    of_call: the settings of a function's call. is_layer: tells a call that is this layer from one that is
-    none. channels: the axis of the channels in its output where the layer says so, else None.
+    kind: Keras's name, of its layer or of its activation function. classes: torch's modules of this kind;
+    named: other libraries', by the names of their classes. functions: names of the functions that stand for
+    it where no module does; on_parameter: of those that do so where they act on a block's own parameter.
+    settings: those that change the numbers, under Keras's names and with Keras's meaning. weights: in Keras's
+    names and layout, of a module or of anything with such tensors. of_call: the settings of a function's
+    call. positions: the places of a function's arguments that are weights, by their names. is_layer: tells a
+    call that is this layer from one that is none. merges: it acts on several layers' outputs. output: of all
+    that it gives, what is compared, None for nothing. before: its parts that act before what is left of it,
+    to Keras layers of their own. channels: the axis of the channels in its output where the layer says so,
+    else None. random: it draws, in training alone.
     """
 
     kind: str | Callable[[Any], str]
     classes: tuple[type[nn.Module], ...] = ()
     functions: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    on_parameter: tuple[str, ...] = ()
     settings: Callable[[Any], Settings] = _no_settings
     weights: Callable[[Any], Weights] = _no_weights
     of_call: Callable[[Call], Settings] = field(default=lambda call: {})
+    positions: Callable[[Call], Mapping[str, int]] = field(default=lambda call: {})
     is_layer: Callable[[Call], bool] = field(default=lambda call: True)
+    merges: bool = False
+    output: Callable[[Any, Any], Tensor | None] = field(default=lambda layer, output: _first(output))
+    before: Callable[[Any], Mapping[str, LayerType]] = field(default=lambda layer: {})
     channels: int | None = None
+    random: bool = False
 
     def name(self, layer: nn.Module | Call) -> str:
         """Keras's name of a module, or of a call, of this kind."""
         return self.kind if isinstance(self.kind, str) else self.kind(layer)
+
+
+def _first(output: Any) -> Tensor:
+    while isinstance(output, list | tuple):
+        output = output[0]
+    return output
 
 
 def own(layer: nn.Module, view: Callable[[Tensor], Tensor] | None = None, **names: str) -> Weights:

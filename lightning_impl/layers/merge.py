@@ -14,9 +14,12 @@ def _of_tensors(call: Call) -> bool:
 
 
 TABLE = (
-    LayerType("Add", functions=("add", "add_"), is_layer=_of_tensors),
-    LayerType("Multiply", functions=("mul", "mul_"), is_layer=_of_tensors),
-    LayerType("Concatenate", functions=("cat", "concat", "concatenate")),
+    LayerType("Add", functions=("add", "add_", "__radd__"), is_layer=_of_tensors, merges=True),
+    LayerType("Subtract", functions=("sub", "sub_"), is_layer=_of_tensors, merges=True),
+    LayerType("Multiply", functions=("mul", "mul_", "__rmul__"), is_layer=_of_tensors, merges=True),
+    LayerType("Maximum", functions=("maximum", "fmax"), is_layer=_of_tensors, merges=True),
+    LayerType("Minimum", functions=("minimum", "fmin"), is_layer=_of_tensors, merges=True),
+    LayerType("Concatenate", functions=("cat", "concat", "concatenate"), merges=True),
 )
 
 

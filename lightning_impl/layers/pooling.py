@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -21,8 +22,6 @@ from lightning_impl.layers.source import (
     pad,
     same_padding,
 )
-
-SIZES = (1, 2, 3)
 
 
 def _pool(dimensions: int, size: Any, stride: Any, padding: Any) -> Settings:
@@ -48,36 +47,33 @@ def _of_call(call: Call) -> Settings:
     return _pool(_dimensions(call), size, stride, call.argument(3, "padding", 0))
 
 
-def _pooling(which: str, *classes: type[nn.Module]) -> LayerType:
-    function = {"Max": "max_pool", "Average": "avg_pool"}[which]
-    return LayerType(
-        lambda layer: f"{which}Pooling{_dimensions(layer)}D",
-        classes,
-        tuple(f"{function}{n}d" for n in SIZES),
-        settings=_settings,
-        of_call=_of_call,
-        channels=1,
-    )
+def _average(layer: Any) -> Settings:
+    return _counting(_settings(layer), layer.count_include_pad)
 
 
-def _adaptive(which: str, reduction: str, *classes: type[nn.Module]) -> LayerType:
-    """Adaptive pooling, and a reduction over all of space: Keras's global pooling where nothing is left."""
+def _of_average_call(call: Call) -> Settings:
+    return _counting(_of_call(call), call.argument(5, "count_include_pad", True))
 
-    def kind(layer: Any) -> str:
-        if isinstance(layer, Call):
-            return f"Global{which}Pooling{len(layer.shapes[0]) - 2}D"
-        name = type(layer).__name__
-        whole = all(size == 1 for size in each(layer.output_size, 1))
-        return f"Global{which}Pooling{_dimensions(layer)}D" if whole else name
 
-    function = {"Max": "adaptive_max_pool", "Average": "adaptive_avg_pool"}[which]
-    return LayerType(
-        kind,
-        classes,
-        (reduction, *(f"{function}{n}d" for n in SIZES)),
-        is_layer=_is_global,
-        channels=None,
-    )
+def _counting(settings: Settings, include: bool) -> Settings:
+    """With the zeros that are added counted in the average or not, where any are."""
+    padded = any(map(any, settings["padding"]))
+    return settings | ({"count_include_pad": bool(include)} if padded else {})
+
+
+def _adaptive_kind(which: str, layer: Any) -> str:
+    whole = f"Global{which}Pooling{_dimensions(layer)}D"
+    return whole if all(size == 1 for size in _size(layer)) else whole.replace("Global", "Adaptive")
+
+
+def _size(layer: Any) -> list[Any]:
+    size = layer.argument(1, "output_size") if isinstance(layer, Call) else layer.output_size
+    return each(size, _dimensions(layer))
+
+
+def _adaptive_settings(layer: Any) -> Settings:
+    size = _size(layer)
+    return {} if all(length == 1 for length in size) else {"output_size": size}
 
 
 def _is_global(call: Call) -> bool:
@@ -89,10 +85,46 @@ def _is_global(call: Call) -> bool:
 
 
 TABLE = (
-    _pooling("Max", nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
-    _pooling("Average", nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    _adaptive("Max", "amax", nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-    _adaptive("Average", "mean", nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    LayerType(
+        lambda layer: f"MaxPooling{_dimensions(layer)}D",
+        (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+        ("max_pool1d", "max_pool2d", "max_pool3d"),
+        settings=_settings,
+        of_call=_of_call,
+        channels=1,
+    ),
+    LayerType(
+        lambda layer: f"AveragePooling{_dimensions(layer)}D",
+        (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+        ("avg_pool1d", "avg_pool2d", "avg_pool3d"),
+        settings=_average,
+        of_call=_of_average_call,
+        channels=1,
+    ),
+    LayerType(
+        partial(_adaptive_kind, "Max"),
+        (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+        ("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+        settings=_adaptive_settings,
+        of_call=_adaptive_settings,
+        channels=1,
+    ),
+    LayerType(
+        partial(_adaptive_kind, "Average"),
+        (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+        ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
+        settings=_adaptive_settings,
+        of_call=_adaptive_settings,
+        channels=1,
+    ),
+    LayerType(
+        lambda call: f"GlobalMaxPooling{len(call.shapes[0]) - 2}D", functions=("amax",), is_layer=_is_global
+    ),
+    LayerType(
+        lambda call: f"GlobalAveragePooling{len(call.shapes[0]) - 2}D",
+        functions=("mean",),
+        is_layer=_is_global,
+    ),
 )
 
 
@@ -150,11 +182,11 @@ def _adaptive_source(layer: Layer, call: CallOf) -> list[Piece]:
 
 
 SOURCES = {
-    **{f"{which}Pooling{n}D": SourceRule(_source, "first") for which in ("Max", "Average") for n in SIZES},
-    **{f"Global{which}Pooling{n}D": SourceRule(_global) for which in ("Max", "Average") for n in SIZES},
+    **{f"{which}Pooling{n}D": SourceRule(_source, "first") for which in ("Max", "Average") for n in (1, 2, 3)},
+    **{f"Global{which}Pooling{n}D": SourceRule(_global) for which in ("Max", "Average") for n in (1, 2, 3)},
     **{
         f"Adaptive{which}Pooling{n}D": SourceRule(_adaptive_source, "first")
         for which in ("Max", "Average")
-        for n in SIZES
+        for n in (1, 2, 3)
     },
 }

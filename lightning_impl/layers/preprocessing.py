@@ -1,4 +1,4 @@
-"""Preprocessing that stands in a model."""
+"""Preprocessing that stands in a model: arithmetic with constants, which in torch is no layer."""
 
 from __future__ import annotations
 

@@ -34,13 +34,29 @@ FAMILIES = (
     preprocessing,
     dropout,
 )
+RULES: dict[str, LayerType] = {}  # a user's, by the names of classes
 BY_CLASS = {cls: entry for family in FAMILIES for entry in family.TABLE for cls in entry.classes}
 BY_FUNCTION = {name: entry for family in FAMILIES for entry in family.TABLE for name in entry.functions}
+
+BY_NAME = {name: entry for family in FAMILIES for entry in family.TABLE for name in entry.named}
+ON_PARAMETER = {name: entry for family in FAMILIES for entry in family.TABLE for name in entry.on_parameter}
 
 
 def layer_type(layer: Any) -> LayerType | None:
     """The record of a module, None where no table has its class or one that it derives from."""
-    return next((BY_CLASS[cls] for cls in type(layer).__mro__ if cls in BY_CLASS), None)
+    return next((entry for cls in type(layer).__mro__ if (entry := _of_class(cls)) is not None), None)
+
+
+def is_whole(module: nn.Module) -> bool:
+    """Whether a module is one layer: a table has it, and its forward is not another's than the table's."""
+    for cls in type(module).__mro__:
+        if _of_class(cls) is not None:
+            return type(module).forward is cls.forward
+    return False
+
+
+def _of_class(cls: type) -> LayerType | None:
+    return RULES.get(cls.__name__) or BY_CLASS.get(cls) or BY_NAME.get(cls.__name__)
 
 
 def kind(layer: nn.Module) -> str:
@@ -61,6 +77,12 @@ def settings(layer: nn.Module, padded: Pixels = ()) -> Settings:
 def of_function(call: Call) -> LayerType | None:
     """The record that a function's call stands for, None for what is no layer."""
     entry = BY_FUNCTION.get(call.name)
+    return entry if entry is not None and entry.is_layer(call) else None
+
+
+def of_parameter(call: Call) -> LayerType | None:
+    """The record that a function's call on a block's own parameter stands for, if any."""
+    entry = ON_PARAMETER.get(call.name)
     return entry if entry is not None and entry.is_layer(call) else None
 
 

@@ -16,8 +16,8 @@ def use(rules: Sequence[str]) -> None:
     """Let `layer_type` know the rules `Class=package.module:rule`; raises TraceError.
 
     A rule takes a module and returns a mapping: `kind`, and where it has them `settings` and `weights`, the
-    latter by Keras's name to a parameter's name (`proj.weight`) or to (name, function that takes it to Keras's
-    layout by moving and selecting elements).
+    latter by Keras's name to a parameter's name (`proj.weight`), or to (name, function that takes it to
+    Keras's layout by moving and selecting elements).
     """
     registry.RULES.clear()
     for text in rules:

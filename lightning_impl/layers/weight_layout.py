@@ -53,16 +53,25 @@ def keras_view(layer: nn.Module, tensor: Tensor) -> Tensor:
 
 def load(layer: nn.Module, values: Mapping[str, np.ndarray], rows: np.ndarray | None = None) -> None:
     """Copy weights in Keras's layout into a layer; raises ValueError where names or shapes do not fit."""
-    targets = weights(layer)
+    write(weights(layer), values, rows)
+
+
+def write(targets: Weights, values: Mapping[str, np.ndarray], rows: np.ndarray | None = None) -> None:
+    """As `load`, into weights that are known. Axes of one element may be left out, or be more."""
     if targets.keys() != values.keys():
         raise ValueError(f"it has {_listed(targets)}, the other side's has {_listed(values)}")
     for name, target in targets.items():
         array, shape = np.asarray(values[name]), tuple(target.value.shape)
-        if array.shape != shape:
+        if without_ones(array.shape) != without_ones(shape):
             raise ValueError(f"its {name} is {shape}, the other side's is {array.shape}")
         if rows is not None and target.by_row:
             array = array[np.argsort(rows)]
-        target.write(torch.from_numpy(np.ascontiguousarray(array)))
+        target.write(torch.from_numpy(np.ascontiguousarray(array.reshape(shape))))
+
+
+def without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without its axes of one element."""
+    return tuple(size for size in shape if size != 1)
 
 
 def flat_rows(shape: Sequence[int], axis: int) -> np.ndarray | None:

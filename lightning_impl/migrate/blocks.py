@@ -433,7 +433,7 @@ def _flag_name(template: Template, slots: list[int], taken: set[str]) -> str:
         name = "projection" if merged else names[0]
     else:
         name = names[0]
-    while name in taken:
+    while name in taken or (len(slots) > 1 and name in {slot.name for slot in template.slots}):
         name = f"with_{name}"
     return name
 
@@ -521,11 +521,18 @@ def _unify(
             return None
         refs = [max((refs[i] for refs in options), key=_depth) for i in range(len(options[0]))]
         slots.append(Slot(name, steps, refs))
+    if any(_lacks(slots, index) > max(1, sum(map(_heavy_slot, slots)) // 4) for index in range(len(instances))):
+        return None
     outputs = {("slot", place[local[-1][0]]) for local in instances}
     output = max(outputs, key=_depth)
     if not _settle(slots, wirings, instances, place, output):
         return None
     return slots, len(given[0]), output, given
+
+
+def _lacks(slots: list[Slot], instance: int) -> int:
+    """How many weighted layers an instance has not."""
+    return sum(slot.steps[instance] is None and _heavy_slot(slot) for slot in slots)
 
 
 def _order(instances: Sequence[list[tuple[str, Step]]]) -> list[str] | None:

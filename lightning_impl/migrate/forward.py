@@ -84,10 +84,11 @@ class _Writer:
             return call.format(*arguments, m=f"self.{line.name}")
         return f"self.{line.name}({', '.join(arguments)})"
 
-    def plain(self, position: int) -> None:
+    def plain(self, position: int, end: int | None = None) -> None:
+        """Write a line. end: where the lines under its condition end."""
         line = self.lines[position]
         text = self.call(line)
-        if len(line.outputs) == 1 and self.joins(position, text):
+        if len(line.outputs) == 1 and self.joins(position, text, end):
             self.text[line.outputs[0]] = text
             return
         targets = [self.target(value, position, line) for value in line.outputs]
@@ -95,19 +96,21 @@ class _Writer:
             self.names[value] = name
         self.put(f"{', '.join(targets)} = {text}", line)
 
-    def put(self, text: str, line: Line, indent: str = "") -> None:
+    def put(self, text: str, line: Line) -> None:
         if line.step.expression and line.step.comment:
-            self.out.append(f"{indent}# {line.step.comment}")
-        self.out.append(f"{indent}{text}")
+            self.out.append(f"# {line.step.comment}")
+        self.out.append(text)
 
-    def joins(self, position: int, text: str) -> bool:
+    def joins(self, position: int, text: str, end: int | None) -> bool:
         """Whether a line goes into the next one."""
         line = self.lines[position]
         value = line.outputs[0]
         following = self.lines[position + 1] if position + 1 < len(self.lines) else None
         if self.uses[value] == [len(self.lines)] and following is None:
             return True  # it is returned
-        if following is None or following.condition is not None or self.uses[value] != [position + 1]:
+        if following is None or set(self.uses[value]) != {position + 1}:
+            return False
+        if following.condition is not None and (end is None or position + 1 >= end):
             return False
         if _is_heavy(following.step) or len(text) > WIDTH - 24:
             return False
@@ -151,49 +154,38 @@ class _Writer:
 
     def conditional(self, position: int) -> int:
         """An `if` with the lines that share its condition; returns the position behind them."""
-        end = position
-        condition = self.lines[position].condition
-        while end < len(self.lines) and self.lines[end].condition == condition:
-            chained = end == position or (
-                self.uses[self.lines[end - 1].outputs[0]].count(end) and self.single(end - 1)
-            )
-            if not chained:
-                break
-            end += 1
+        end = self.reach(position)
         group = self.lines[position:end]
-        value, passing = group[-1].outputs[0], group[0].passes
+        value, passing = group[-1].outputs[0], group[-1].passes
+        passes = {line.outputs[0]: line.passes for line in group}
+        while passing in passes:
+            passing = passes[passing]
         held = self.names[passing]
-        if self.last(passing) < end or all(p < end for p in self.uses[passing]):
+        if all(use < end for use in self.uses[passing]):
             name = held
         else:
             soon = self.last(value) <= end and not self.live("x", position - 1)
             name = "x" if soon else self.named(value, group[-1], position - 1)
             self.out.append(f"{name} = {held}")
-        self.out.append(f"if {condition}:")
-        for offset, line in enumerate(group):
-            if offset == 0:
-                for number in line.inputs:
-                    if number == passing and name != held and len(line.inputs) == 1:
-                        self.names[number] = name
-            text = self.call(line)
-            following = group[offset + 1] if offset + 1 < len(group) else None
-            if (
-                following is not None
-                and not _is_heavy(following.step)
-                and len(text) < WIDTH - 24
-                and len(following.inputs) == 1
-            ):
-                self.text[line.outputs[0]] = text
-            else:
-                self.put(f"{name} = {text}", line, "    ")
-                self.names[line.outputs[0]] = name
-        self.names[passing] = held
+        before = len(self.out)
+        for offset in range(len(group) - 1):
+            self.plain(position + offset, end)
+        self.put(f"{name} = {self.call(group[-1])}", group[-1])
         self.names[value] = name
+        self.out[before:] = [f"if {group[0].condition}:", *(f"    {line}" for line in self.out[before:])]
         return end
 
-    def single(self, position: int) -> bool:
-        """Whether a line's value is used by the next line alone."""
-        return set(self.uses[self.lines[position].outputs[0]]) == {position + 1}
+    def reach(self, position: int) -> int:
+        """Where the longest run of lines under one condition ends of which the last value alone is used behind."""
+        end = position
+        while end < len(self.lines) and self.lines[end].condition == self.lines[position].condition:
+            end += 1
+        while end > position + 1:
+            inner = [value for line in self.lines[position : end - 1] for value in line.outputs]
+            if all(use < end for value in inner for use in self.uses[value]):
+                break
+            end -= 1
+        return end
 
 
 def _functional(step: Step) -> bool:

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from experiment.protocols import trace as tracing
-from experiment.protocols.trace import Arrays, Request, TraceError
+from experiment.protocols.trace import Arrays, Request
 from lightning_impl.layers import weight_layout
-from lightning_impl.model import count_parameters
+from lightning_impl.layers.layer_type import Weight, Weights
 from lightning_impl.precision import numerics
 from lightning_impl.trace.target import Subject, hand_over, own, users
 
@@ -46,7 +47,7 @@ class Tracer:
 
     def trace(self, handover: dict[str, Any]) -> Arrays:
         """Every array of the trace, from the weights of Keras's that `handover` names."""
-        hand_over(self.subject, handover["weights"], handover["layers"])
+        hand_over(self.subject, self.request, handover["weights"], handover["layers"])
         return numbers(self.subject)
 
     def rebuild(self) -> Arrays:
@@ -70,24 +71,69 @@ def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
 def describe(subject: Subject) -> dict[str, Any]:
     """The model's layers in the order in which they act, and its parameter counts; raises TraceError."""
     recording, _ = subject.record(training=False)
-    modules = subject.layers()
-    shapes = {name: _shapes(name, module) for name, module in modules.items()}
     layers = [
         {
             "name": one.name,
             "kind": one.kind,
-            "shape": list(one.output.shape[1:]),
+            "shape": None if one.output is None else list(one.output.shape[1:]),
             "settings": one.settings,
             "inputs": list(one.inputs),
-            "weights": shapes.get(one.name, {}),
-            "trainable": one.name in modules and any(p.requires_grad for p in modules[one.name].parameters()),
+            "weights": _shapes(weights := subject.weights.get(one.name, {})),
+            "trainable": any(_trains(weight) for weight in weights.values()),
             "flattened": one.name in subject.flattened,
+            "computed": [name for name, weight in weights.items() if weight.is_computed],
         }
         for one in recording.seen
     ]
     seen = {one.name for one in recording.seen}
-    unused = sorted(name for name, found in shapes.items() if found and name not in seen)
-    return tracing.structure(layers, count_parameters(subject.model), unused)
+    untouched, uncovered = _left_over(subject)
+    unused = sorted({*(name for name in subject.weights if name not in seen), *untouched})
+    return tracing.structure(layers, count_parameters(subject), unused, uncovered, subject.notes)
+
+
+def count_parameters(subject: Subject) -> dict[str, int]:
+    """Parameters, total and trainable, as Keras counts them; two that are added are one."""
+    sizes: dict[tuple[int, ...], tuple[int, bool]] = {}
+    for weights in subject.weights.values():
+        for weight in weights.values():
+            # Slices of one tensor differ in their places; a tensor that acts twice is one.
+            places = weight.order if not weight.is_computed else None
+            start = () if places is None else tuple(places.flatten()[:1].tolist())
+            key = (*(id(parameter) for parameter in weight.parameters), weight.value.numel(), *start)
+            sizes[key] = weight.value.numel(), _trains(weight)
+    return tracing.parameter_counts(list(sizes.values()))
+
+
+def _shapes(weights: Weights) -> dict[str, list[int]]:
+    return {name: list(weight.value.shape) for name, weight in weights.items()}
+
+
+def _trains(weight: Weight) -> bool:
+    return any(parameter.requires_grad for parameter in weight.parameters)
+
+
+def _left_over(subject: Subject) -> tuple[list[str], list[dict[str, Any]]]:
+    """The modules whose parameters no layer has: those that no input reaches, and those without a rule."""
+    claimed = {
+        id(parameter)
+        for weights in subject.weights.values()
+        for weight in weights.values()
+        for parameter in weight.parameters
+    }
+    untouched, uncovered = [], []
+    for path, module in subject.model.named_modules():
+        own = {
+            name: parameter
+            for name, parameter in module.named_parameters(recurse=False)
+            if id(parameter) not in claimed
+        }
+        touched = {n: list(p.shape) for n, p in own.items() if f"{path}.{n}".strip(".") in subject.touched}
+        name = path or type(module).__name__
+        if touched:
+            uncovered.append({"name": name, "kind": type(module).__name__, "weights": touched})
+        elif own:
+            untouched.append(name)
+    return untouched, uncovered
 
 
 def numbers(subject: Subject) -> Arrays:
@@ -100,21 +146,24 @@ def _numbers(subject: Subject) -> Arrays:
     model = subject.model
     arrays = weights("initial", subject)
     recording, outputs = subject.record(training=False)
-    arrays |= {f"eval/{one.name}": one.output for one in recording.seen}
-    arrays["outputs"] = recording.outputs(outputs)
+    arrays |= recording.outputs("eval")
+    for place, output in enumerate(outputs):
+        arrays[f"outputs/{place}" if place else "outputs"] = output.numpy(force=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    recording, outputs = subject.record(training=True)
-    arrays |= {f"train/{one.name}": one.output for one in recording.seen}
-    loss = subject.loss(outputs, subject.batches[0][1])
-    loss.backward()
-    arrays["loss"] = loss.numpy(force=True)
-    arrays |= of_trained("gradient", subject, lambda parameter: parameter.grad)
+    with parametrize.cached():
+        _keep_gradients(subject)
+        recording, outputs = subject.record(training=True)
+        arrays |= recording.outputs("train")
+        loss = subject.loss(outputs, subject.batches[0][1])
+        loss.backward()
+        arrays["loss"] = loss.numpy(force=True)
+        arrays |= of_trained("gradient", subject, lambda tensor: tensor.grad)
     model.load_state_dict(before)
     losses = []
     optimizer = subject.optimizer
     for step, (inputs, labels) in enumerate(subject.batches):
         subject.set_step(step)
-        loss = subject.loss(model(inputs), labels)
+        loss = subject.loss(subject.call(model, inputs), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -127,12 +176,22 @@ def _numbers(subject: Subject) -> Arrays:
     return arrays | tracing.changed(weights("final", subject), arrays)
 
 
+def _keep_gradients(subject: Subject) -> None:
+    """Let weights that parametrizations compute keep their gradients, as parameters do."""
+    for found in subject.weights.values():
+        for tensor in (tensor for weight in found.values() for tensor in weight.tensors):
+            if tensor.requires_grad and not tensor.is_leaf:
+                tensor.retain_grad()
+
+
 def weights(prefix: str, subject: Subject) -> Arrays:
     """Every weight and statistic as `prefix/layer/name`."""
     return {
-        f"{prefix}/{layer}/{name}": np.array(array)
-        for layer, module in subject.layers().items()
-        for name, array in weight_layout.arrays(module, subject.flattened.get(layer)).items()
+        f"{prefix}/{layer}/{name}": np.array(
+            weight_layout.keras_layout(weight, weight.value, subject.flattened.get(layer))
+        )
+        for layer, found in subject.weights.items()
+        for name, weight in found.items()
     }
 
 
@@ -142,17 +201,10 @@ def of_trained(prefix: str, subject: Subject, of: Callable[[Any], Tensor | None]
         f"{prefix}/{layer}/{name}": np.array(
             weight_layout.keras_layout(weight, value, subject.flattened.get(layer))
         )
-        for layer, module in subject.layers().items()
-        for name, weight in weight_layout.weights(module).items()
+        for layer, found in subject.weights.items()
+        for name, weight in found.items()
         if weight.tensors[0].requires_grad and (value := weight.of(of)) is not None
     }
-
-
-def _shapes(name: str, module: Any) -> dict[str, list[int]]:
-    try:
-        return {weight: list(array.shape) for weight, array in weight_layout.arrays(module).items()}
-    except ValueError as error:
-        raise TraceError(f"layer {name}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,54 +14,77 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from experiment import randomness
 from experiment.config import Experiment
 from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.faults import told
-from experiment.protocols.trace import Arrays, Request, TraceError
+from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from experiment.training.lifecycle import class_weights
 from lightning_impl.classifier import Classifier
-from lightning_impl.data import DataModule, to_float
+from lightning_impl.data import DataModule
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.keras_semantics import Adam
-from lightning_impl.layers import weight_layout
+from lightning_impl.layers import rules, weight_layout
+from lightning_impl.layers.layer_type import Weights
+from lightning_impl.layers.registry import layer_type
 from lightning_impl.precision import use_gpu
+from lightning_impl.trace.casts import WithoutCasts
+from lightning_impl.trace.losses import finished, loss_of
 from lightning_impl.trace.recorder import Recording, without_dropout
+from lightning_impl.trace.signature import Inputs, inputs_of, outputs_of, to_float
 
 
 @dataclass
 class Subject:
     """A model with all that trains it.
 
-    batches: (inputs, labels) as trained on. plain: the first batch's inputs, not augmented. finish: what
-    makes a model's outputs those that its user gets. dropout: whether its masks are shared with the other
-    side. The other fields are those of Recording.
+    batches: (inputs, labels) as trained on; plain: the first batch's inputs, not augmented. Both are what
+    `call` gives to the model. finish: what makes a model's outputs those that its user gets. dropout: whether
+    its masks are shared with the other side. notes: on how the model is traced. weights, flattened and
+    touched: as the last Recording in evaluation has them.
     """
 
     model: nn.Module
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Any, Any], Tensor]
     optimizer: Any
-    batches: list[tuple[Tensor, Tensor]]
-    plain: Tensor
-    finish: Callable[[Tensor], Tensor] = lambda outputs: outputs
+    batches: list[tuple[Any, Any]]
+    plain: Any
+    finish: Callable[[Any], Any] = lambda outputs: outputs
+    call: Callable[[nn.Module, Any], Any] = lambda model, inputs: model(inputs)
     aligned: bool = False
     dropout: bool = True
+    channels_first: Sequence[int] = (4, 5)
+    notes: list[str] = field(default_factory=list)
     flattened: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: dict[str, Weights] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
 
-    def record(self, training: bool, index: int = 0) -> tuple[Recording, Tensor]:
+    def record(self, training: bool, index: int = 0) -> tuple[Recording, Any]:
         """One pass over a batch: the Recording, and the outputs."""
         self.set_step(index)
         self.model.train(training)
-        with Recording(self.model, self.aligned) as recording:
+        with parametrize.cached(), Recording(self.model, self.aligned, self.channels_first) as recording:
             if training:
-                outputs = self.model(self.batches[index][0])
+                outputs = self.call(self.model, self.batches[index][0])
             else:
                 with torch.no_grad():
-                    outputs = self.finish(self.model(self.plain))
-                self.flattened = recording.flattened
+                    outputs = self.finish(self.call(self.model, self.plain))
+                self.flattened, self.touched = recording.flattened, recording.touched
+                self.weights = self._all_weights(recording)
         return recording, outputs
+
+    def _all_weights(self, recording: Recording) -> dict[str, Weights]:
+        """Those of every layer that acted, and of every module of a kind that is known and did not."""
+        weights = {name: found for name, found in recording.weights.items() if found}
+        for name, module in self.model.named_modules():
+            own = name.rsplit(".", 1)[-1] if self.aligned else name
+            known = layer_type(module)
+            if own not in weights and known is not None and (found := known.weights(module)):
+                weights[own] = found
+        return weights
 
     def repeatable(self) -> AbstractContextManager[None]:
         """Until it is left, training draws nothing that the other side does not draw, too."""
@@ -71,14 +95,6 @@ class Subject:
         for module in self.model.modules():
             if isinstance(module, SharedDropout):
                 module.step = index
-
-    def layers(self) -> dict[str, nn.Module]:
-        """The layers that have no layers in them, by the names that the Recording gives them."""
-        return {
-            name.rsplit(".", 1)[-1] if self.aligned else name: module
-            for name, module in self.model.named_modules()
-            if not any(True for _ in module.children())
-        }
 
 
 def own(request: Request) -> tuple[Subject, Arrays]:
@@ -108,8 +124,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         return classifier.loss(logits, labels, classifier.class_weights)
 
-    def finish(logits: Tensor) -> Tensor:
-        return F.softmax(logits, dim=1)
+    def finish(logits: Tensor) -> list[Tensor]:
+        return [F.softmax(logits, dim=1)]
 
     optimizer = classifier.configure_optimizers()
     return Subject(classifier.network, loss, optimizer, batches, first, finish, aligned=True), arrays
@@ -117,24 +133,55 @@ def own(request: Request) -> tuple[Subject, Arrays]:
 
 def users(request: Request, seed: int | None = None) -> Subject:
     """A user's model, built under the seed of the experiment or another; raises TraceError."""
+    rules.use(request.rules)
     torch.manual_seed(request.experiment.seed if seed is None else seed)
-    model = users_model(request.build or "").to(torch.get_default_dtype())
-    inputs = to_torch(request.inputs())
-    try:
-        with torch.no_grad():
-            outputs = model.eval()(inputs)  # also gives lazy layers their shapes
-    except Exception as error:  # whatever the user's model raises
-        raise TraceError(f"{request.build}: fails on inputs {tuple(inputs.shape)}: {told(error)}") from error
-    if not isinstance(outputs, Tensor):
-        raise TraceError(f"{request.build}: gives {type(outputs).__name__}, one tensor was expected")
-    shape = tuple(outputs.shape)
-    shape = (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
-    kind = request.loss(shape)
-    labels = to_torch(randomness.targets(request.experiment.seed, shape, kind))
-    batches = [(inputs[part], labels[part]) for part in trace.parts(len(inputs), request.steps)]
-    subject = Subject(model, LOSSES[kind], None, batches, batches[0][0], dropout=False)
+    model = built(request.build or "").to(torch.get_default_dtype())
+    casts = WithoutCasts(torch.get_default_dtype())
+    with casts:
+        inputs = inputs_of(request, model)
+
+    def call(model: nn.Module, inputs: Inputs) -> Any:
+        with casts:
+            return inputs(model)
+
+    batches: list[Any] = [
+        (inputs.part(part), part) for part in trace.parts(len(inputs.tensors[0]), request.steps)
+    ]
+    subject = Subject(
+        model,
+        _untold,
+        None,
+        batches,
+        batches[0][0],
+        call=call,
+        dropout=False,
+        channels_first=inputs.channels_first,
+    )
+    subject.record(training=False)
+    _hold_added(subject)
+    subject.notes += casts.notes
     subject.optimizer = users_optimizer(model, request.experiment)
     return subject
+
+
+def _untold(outputs: Any, labels: Any) -> Tensor:
+    """The loss before Keras's side has said which it is."""
+    raise TraceError("a user's model has no loss before Keras's weights are handed over")
+
+
+def _hold_added(subject: Subject) -> None:
+    """Hold the second of two biases that are added at what it is: trained both, their sum moves twice as far.
+
+    The gradient of each is that of the sum.
+    """
+    for name, weights in subject.weights.items():
+        second = [parameter for weight in weights.values() for parameter in weight.of_added]
+        for parameter in second:
+            parameter.requires_grad_(False)
+        if second:
+            subject.notes.append(
+                f"torch's {name} has two biases: their sum is compared, and the second is held while training"
+            )
 
 
 def built(name: str) -> nn.Module:
@@ -142,19 +189,6 @@ def built(name: str) -> nn.Module:
     model = trace.build(name)
     if not isinstance(model, nn.Module):
         raise TraceError(f"{name}: gives {trace.described(model)}; it must return a torch.nn.Module")
-    return model
-
-
-def users_model(name: str) -> nn.Module:
-    """As `built`; TraceError too for weights that no layer holds, since Keras can have none there."""
-    model = built(name)
-    for path, module in model.named_modules():
-        own = [weight for weight, _ in module.named_parameters(recurse=False)]
-        if own and any(True for _ in module.children()):
-            raise TraceError(
-                f"{name}: {path or 'the model'} ({type(module).__name__}) has weights of its own beside its "
-                f"layers ({', '.join(own)}): move them into a layer that Keras has, too"
-            )
     return model
 
 
@@ -187,47 +221,59 @@ def configured(model: nn.Module) -> tuple[Any, Any]:
     return given, schedulers["scheduler"] if isinstance(schedulers, dict) else schedulers
 
 
-def hand_over(subject: Subject, weights: str, layers: Mapping[str, str]) -> None:
+def hand_over(subject: Subject, request: Request, weights: str, layers: Mapping[str, str]) -> None:
     """Give each layer the weights of Keras's layer that `layers` names; raises TraceError.
 
-    weights: a weights.npz of Keras's side. Where Keras's model gives probabilities and this one their logits,
-    its outputs are finished by a softmax.
+    weights: a weights.npz of Keras's side, whose structure.json beside it says the loss of each output, and
+    the activation that gives it.
     """
-    subject.record(training=False)  # finds which features a flattening put in torch's order
     theirs: dict[str, Arrays] = {}
     with np.load(weights) as arrays:
-        outputs = arrays["outputs"]
         for key in arrays.files:
             if key.startswith("initial/"):
                 layer, name = key.removeprefix("initial/").rsplit("/", 1)
                 theirs.setdefault(layer, {})[name] = arrays[key]
     for name, theirs_name in layers.items():
-        layer = subject.layers().get(name)
-        if layer is None or not weight_layout.weights(layer):
-            continue  # a function, or a layer without weights
+        if name not in subject.weights:
+            continue  # without weights
         try:
-            weight_layout.load(layer, theirs[theirs_name], subject.flattened.get(name))
+            weight_layout.write(subject.weights[name], theirs[theirs_name], subject.flattened.get(name))
         except ValueError as error:
             raise TraceError(f"layer {name} cannot take the weights of {theirs_name}: {error}") from error
-    if trace.are_probabilities(outputs):
-        _, ours = subject.record(training=False)
-        if not trace.are_probabilities(ours.numpy(force=True)):
-            subject.finish = partial(F.softmax, dim=-1)
+    structure = json.loads(Path(weights).with_name("structure.json").read_text())
+    _take_loss(subject, request, [LossTerm(**term) for term in structure["losses"]], structure["endings"])
 
 
-def to_torch(inputs: np.ndarray) -> Tensor:
-    """Inputs (N, ...) with images channels last -> in torch's layout and the default float type."""
-    tensor = torch.from_numpy(inputs)
-    if tensor.is_floating_point():
-        tensor = tensor.to(torch.get_default_dtype())
-    return to_float(tensor, tensor.dtype) if tensor.dim() == 4 else tensor
+def _take_loss(
+    subject: Subject, request: Request, terms: Sequence[LossTerm], keras_endings: Sequence[str]
+) -> None:
+    """Give a user's model the loss of Keras's outputs, with targets; raises TraceError."""
+    recording, outputs = subject.record(training=False)
+    tensors = outputs_of(outputs)
+    if len(tensors) != len(terms):
+        counts = f"{_counted(len(tensors))} for Keras's {len(terms)}"
+        raise TraceError(f"{request.build}: the model gives {counts}: both must give the same")
+    endings = [recording.ending_of(tensor) for tensor in tensors]
+    orders = [recording.order_of(tensor) for tensor in tensors]
+    seed = request.experiment.seed
+    targets = []
+    total = max(part.stop for _, part in subject.batches)
+    for place, (tensor, order, term) in enumerate(zip(tensors, orders, terms, strict=True)):
+        shape = (total, *order(tensor).shape[1:])
+        targets.append(to_float(randomness.targets(seed + place, shape, term.name)))
+    subject.batches = [(inputs, [target[part] for target in targets]) for inputs, part in subject.batches]
+
+    def in_order(outputs: Any) -> list[Tensor]:
+        found = outputs_of(outputs)
+        if len(found) > len(orders):
+            note = f"in training torch's model gives {_counted(len(found))}: compared "
+            note += "on the first" if len(orders) == 1 else f"on the first {len(orders)}"
+            subject.notes += [note] if note not in subject.notes else []
+        return [order(tensor) for order, tensor in zip(orders, found, strict=False)]
+
+    subject.finish = lambda outputs: finished(in_order(outputs), endings, keras_endings)
+    subject.loss = lambda outputs, labels: loss_of(in_order(outputs), labels, terms, endings, keras_endings)
 
 
-def crossentropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits, or of probabilities, which are told by their sums; averaged over the batch."""
-    if trace.are_probabilities(outputs.numpy(force=True)):
-        return F.nll_loss(outputs.log(), labels)
-    return F.cross_entropy(outputs, labels)
-
-
-LOSSES = {"crossentropy": crossentropy, "mse": F.mse_loss}
+def _counted(count: int) -> str:
+    return f"{count} output{'' if count == 1 else 's'}"

@@ -11,18 +11,8 @@ from parity.checks import Check, compare
 from parity.ladder.tolerances import TRACE
 from parity.traces.pair import Pair
 
-# Settings that change a model's numbers. Padding is left out: a padding layer before may do the same.
-COMPARED = (
-    "strides",
-    "dilation",
-    "groups",
-    "epsilon",
-    "momentum",
-    "pool_size",
-    "rate",
-    "negative_slope",
-    "approximate",
-)
+# Settings that are not compared by themselves: a layer before, or none, may do the same.
+APART = ("padding", "cropping", "amounts", "size")
 
 
 def structure(pair: Pair) -> list[Check]:
@@ -36,13 +26,13 @@ def structure(pair: Pair) -> list[Check]:
         wrong = [
             f"{what} {torch[what]} for Keras's {keras[what]}"
             for what in ("kind", "shape", "weights", "trainable")
-            if keras[what] != torch[what] and keras["shape"] is not None
+            if keras[what] != torch[what] and None not in (keras["shape"], torch["shape"])
         ]
         ours, theirs = torch["settings"], keras["settings"]
         wrong += [
             f"{setting} {_short(ours[setting])} for Keras's {_short(theirs[setting])}"
-            for setting in COMPARED
-            if setting in ours and setting in theirs and not _equal(ours[setting], theirs[setting])
+            for setting in theirs
+            if setting in ours and setting not in APART and not _equal(ours[setting], theirs[setting])
         ]
         wrong += pair.other_inputs(keras_name)
         checks.append(Check(keras_name, float(len(wrong)), 0.0, "; ".join(wrong)))
@@ -96,12 +86,13 @@ def forward(pair: Pair) -> list[Check]:
             found = pair.both(mode, name)
             # What finishes a model's outputs (a softmax) acts outside of training alone, on torch's side.
             finishing = mode == "train" and found is not None and not found[1].size and not pair.weights(name)
-            # The first half of Keras's SeparableConv2D shows in the output of the second.
-            hidden = pair.keras.layer(name)["shape"] is None
-            if found is not None and not finishing and not hidden:
+            if found is not None and not finishing:
                 checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
-    outputs = pair.keras["outputs"], pair.torch["outputs"]
-    return [*checks, compare("the model's outputs", *outputs, tolerance, scaled=True)]
+    keys = [key for key in pair.keras.keys if key.split("/")[0] == "outputs"]
+    for key in keys:
+        which = f"the model's output {key.split('/')[1]}" if "/" in key else "the model's outputs"
+        checks.append(compare(which, pair.keras[key], pair.torch.get(key), tolerance, scaled=True))
+    return checks
 
 
 def gradients(pair: Pair) -> list[Check]:

@@ -9,17 +9,23 @@ Layer = Mapping[str, Any]
 Layers = Mapping[str, Layer]
 
 
-def sources(layers: Layers, name: str, known: Mapping[str, str], side: str) -> tuple[str, ...]:
+def sources(
+    layers: Layers, name: str, known: Mapping[str, str], side: str, passed: set[str] | None = None
+) -> tuple[str, ...]:
     """The matched layers that a layer's inputs come from, through those without weights that are not matched.
 
-    The model's own inputs are "". A layer with weights that is not matched resembles none.
+    The model's own inputs are "". A layer with weights that is not matched resembles none. passed: layers
+    that were passed through already.
     """
     found: set[str] = set()
+    passed = set() if passed is None else passed
     for source in layers[name].get("inputs", ()):
         if source in known:
             found.add(known[source])
         elif source in layers and not layers[source]["weights"]:
-            found.update(sources(layers, source, known, side))
+            if source not in passed:  # a chain of sums reaches each by many ways
+                passed.add(source)
+                found.update(sources(layers, source, known, side, passed))
         else:
             found.add(f"{side} {source}" if source in layers else "")
     return tuple(sorted(found))
@@ -31,14 +37,38 @@ def itself(matched: Mapping[str, str]) -> dict[str, str]:
 
 
 def signature(layer: Layer) -> tuple[str, tuple]:
-    """A layer's kind, and the names and shapes of its weights."""
-    return layer["kind"], tuple(sorted((name, tuple(shape)) for name, shape in layer["weights"].items()))
+    """A layer's kind, and the names and shapes of its weights; a convolution of single pixels is a Dense."""
+    kind = "Dense" if is_pixelwise(layer) else layer["kind"]
+    shapes = layer["weights"].items()
+    if kind == "Dense":
+        shapes = ((name, shape[-2:] if name == "kernel" else shape) for name, shape in shapes)
+    return kind, tuple(sorted((name, tuple(shape)) for name, shape in shapes))
+
+
+def is_pixelwise(layer: Layer) -> bool:
+    """Whether a layer is a convolution that takes each pixel by itself, as a Dense layer does."""
+    kernel, settings = layer["weights"].get("kernel", ()), layer.get("settings", {})
+    return (
+        layer["kind"] in ("Conv1D", "Conv2D", "Conv3D")
+        and all(size == 1 for size in (*kernel[:-2], *settings.get("strides", ()), settings.get("groups", 1)))
+        and not any(map(any, settings.get("padding", ())))
+    )
+
+
+def without_ones(shape: Iterable[int] | None) -> tuple[int, ...] | None:
+    """A shape without its axes of one element, which one side may keep and the other leave out."""
+    return None if shape is None else tuple(size for size in shape if size != 1)
 
 
 def full(layer: Layer) -> str:
     """Such as `Dense (kernel 8x4, bias 4)`."""
-    shapes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in layer["weights"].items())
+    shapes = (f"{name} {size(shape)}" for name, shape in layer["weights"].items())
     return f"{layer['kind']} ({', '.join(shapes) or 'no weights'})"
+
+
+def size(shape: Iterable[int]) -> str:
+    """A shape as in `3x3x4x8`."""
+    return "x".join(map(str, shape))
 
 
 def listed(layers: Iterable[Layer], said: Callable[[Layer], str] = lambda layer: layer["kind"]) -> str:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 
-from parity.traces.layers import Layer, Layers, full, itself, listed, signature, sources
+from parity.traces.layers import (
+    Layer,
+    Layers,
+    full,
+    itself,
+    listed,
+    signature,
+    size,
+    sources,
+    without_ones,
+)
 
-# Kinds of layers with weights that both sides write alike.
-KNOWN = {
-    *(f"Conv{n}D{transposed}" for n in (1, 2, 3) for transposed in ("", "Transpose")),
-    *("Dense", "Embedding", "BatchNormalization", "LayerNormalization", "GroupNormalization"),
-}
 WAY_OUT = "give both the same names, or say --map torch_name=keras_name, once for each"
 
 
@@ -44,8 +50,6 @@ def match(
     keras = {layer["name"]: layer for layer in keras_layers}
     torch = {layer["name"]: layer for layer in torch_layers}
     _check_given(given := dict(given or {}), keras, torch)
-    _check_kinds(keras, "Keras")
-    _check_kinds(torch, "torch")
     weighted = _weighted(keras, torch, {t: k for t, k in given.items() if torch[t]["weights"]})
     plain = _plain(keras, torch, weighted, {t: k for t, k in given.items() if t not in weighted})
     matched = weighted | plain
@@ -77,13 +81,23 @@ def _check_given(given: Mapping[str, str], keras: Layers, torch: Layers) -> None
         raise MatchError(f"--map gives Keras's {twice[0]} to more than one torch layer.")
 
 
-def _check_kinds(layers: Layers, side: str) -> None:
-    for layer in layers.values():
-        if layer["weights"] and layer["kind"] not in KNOWN:
-            raise MatchError(
-                f"the {side} layer {layer['name']} is of a kind that is not covered: {full(layer)}.\n"
-                f"Covered are {', '.join(sorted(KNOWN))}, and every layer without weights."
-            )
+def check_covered(keras: Iterable[Layer], torch: Iterable[Layer]) -> None:
+    """Raise a MatchError that names every layer with weights that no rule says how to compare."""
+    alone = [("Keras", layer) for layer in keras] + [("torch", layer) for layer in torch]
+    if not alone:
+        return
+    rows = [f"  {side}'s {layer['name']}, {full(layer)}" for side, layer in alone]
+    kinds = list(dict.fromkeys(layer["kind"] for _, layer in alone))
+    raise MatchError(
+        "\n".join(
+            [
+                "no rule says how to compare the weights of",
+                *rows,
+                f"Write one for each: --layer {kinds[0]}=package.module:rule (see --help)"
+                + (f"; likewise for {', '.join(kinds[1:])}." if kinds[1:] else "."),
+            ]
+        )
+    )
 
 
 # === Layers with weights ===
@@ -117,56 +131,123 @@ def _narrowed(
 ) -> dict[str, str]:
     """Pairs of layers that nothing else resembles, the found ones narrowing down the others."""
     found = dict(given)
+    # Only layers with weights are matched here: what each takes its inputs from stays the same.
+    reached = {
+        "torch": {n: sources(torch, n, {m: m for m in torch if torch[m]["weights"]}, "") for n in ours},
+        "Keras": {n: sources(keras, n, {m: m for m in keras if keras[m]["weights"]}, "") for n in theirs},
+    }
+    signatures = (
+        {n: signature(layer) for n, layer in ours.items()},
+        {n: signature(layer) for n, layer in theirs.items()},
+    )
 
-    def flow(layers: Layers, name: str, known: Mapping[str, str], side: str) -> Hashable:
-        return signature(layers[name]), sources(layers, name, known, side)
+    def flow(side: str, name: str, known: Mapping[str, str]) -> Hashable:
+        own = signatures[side == "Keras"][name]
+        return own, tuple(sorted(known.get(s, f"{side} {s}" if s else "") for s in reached[side][name]))
 
-    def shapes(layers: Layers, name: str, known: Mapping[str, str], side: str) -> Hashable:
-        return signature(layers[name])
+    def shapes(side: str, name: str, known: Mapping[str, str]) -> Hashable:
+        return signatures[side == "Keras"][name]
 
-    def pair(alike: Callable[[Layers, str, Mapping[str, str], str], Hashable]) -> bool:
-        torch_left = {n: alike(torch, n, found, "torch") for n in ours if n not in found}
-        keras_left = {n: alike(keras, n, itself(found), "Keras") for n in theirs if n not in found.values()}
-        for name, what in torch_left.items():
-            fitting = [n for n, other in keras_left.items() if other == what]
-            if len(fitting) == 1 and [*torch_left.values()].count(what) == 1:
-                found[name] = fitting[0]
-                return True
-        return False
+    def pair(alike: Callable[[str, str, Mapping[str, str]], Hashable], every: bool) -> bool:
+        """Pair those that are alike to one layer alone: every one of them, or the first."""
+        taken, known = set(found.values()), itself(found)
+        torch_left: dict[Hashable, list[str]] = {}
+        for name in (n for n in ours if n not in found):
+            torch_left.setdefault(alike("torch", name, found), []).append(name)
+        keras_left: dict[Hashable, list[str]] = {}
+        for name in (n for n in theirs if n not in taken):
+            keras_left.setdefault(alike("Keras", name, known), []).append(name)
+        single = [
+            (names[0], keras_left[key][0])
+            for key, names in torch_left.items()
+            if len(names) == 1 and len(keras_left.get(key, ())) == 1
+        ]
+        found.update(single if every else single[:1])
+        return bool(single)
 
-    while pair(flow) or pair(shapes):
+    while pair(flow, every=True) or pair(shapes, every=False):
         pass
     return found
 
 
 def _problem(ours: Layers, theirs: Layers, found: Mapping[str, str]) -> str:
-    """What to tell of the layers that are left over: a missing one first, else the first with a choice."""
+    """What to tell of the layers that are left over: all without a counterpart, else the first choice."""
     left = {name: layer for name, layer in theirs.items() if name not in found.values()}
-
-    def alike(layer: Layer, layers: Layers) -> list[str]:
-        return [name for name, other in layers.items() if signature(other) == signature(layer)]
-
-    for layer in [*ours.values(), *left.values()]:
-        one, other = alike(layer, ours), alike(layer, left)
-        if len(one) != len(other):
-            same = [near for near in {**left, **ours}.values() if near["kind"] == layer["kind"]]
-            others = [near for near in same if signature(near) != signature(layer)]
-            near = f"; without a counterpart is also {listed(others[:1], full)}" if others else ""
-            has = f"the torch model has {_names(one)}, the Keras model {_names(other)}"
-            return (
-                f"of {full(layer)} {has}{near}.\n"
-                "The two must have the same layers with weights, of the same shapes."
+    lonely = _without_counterpart(ours, left)
+    if not any(lonely):
+        name, layer = next(iter(ours.items()))
+        may_be = " or ".join(n for n, other in left.items() if signature(other) == signature(layer))
+        more = f" ({len(ours)} layers in all)" if len(ours) > 1 else ""
+        return (
+            f"the torch layer {name}, {full(layer)}, may be Keras's {may_be}{more}.\n"
+            f"Names and order differ: {WAY_OUT}."
+        )
+    rows = []
+    for side, mine, others, alone, alone_there in (
+        ("torch", ours, left, *lonely),
+        ("Keras", left, ours, *lonely[::-1]),
+    ):
+        for name in alone:
+            near = _nearest(mine[name], [others[n] for n in alone_there or others])
+            other = "Keras" if side == "torch" else "torch"
+            told = (
+                f"nearest is {other}'s {near['name']}: {_difference(mine[name], near)}"
+                if near
+                else "none near"
             )
-    name, layer = next(iter(ours.items()))
-    more = f" ({len(ours)} layers in all)" if len(ours) > 1 else ""
-    return (
-        f"the torch layer {name}, {full(layer)}, may be Keras's {' or '.join(alike(layer, left))}{more}.\n"
-        f"Names and order differ: {WAY_OUT}."
+            rows.append(f"  {side}'s {name}, {full(mine[name])}; {told}")
+    return "\n".join(
+        [
+            "layers with weights have no counterpart on the other side:",
+            *rows,
+            "The two must have the same layers with weights, of the same shapes.",
+        ]
     )
 
 
-def _names(names: list[str]) -> str:
-    return ", ".join(names) or "none"
+def _without_counterpart(ours: Layers, theirs: Layers) -> tuple[list[str], list[str]]:
+    """The layers that no layer of the other side has kind and shapes of, or too few have; in their order."""
+    one, other = ([signature(layer) for layer in layers.values()] for layers in (ours, theirs))
+    counts = Counter(one), Counter(other)
+    uneven = {key for key in counts[0] | counts[1] if counts[0][key] != counts[1][key]}
+    # Of several alike, those are told that the order of the rest leaves over.
+    blocks = SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
+    aligned = [{block.a + i for block in blocks for i in range(block.size)}]
+    aligned += [{block.b + i for block in blocks for i in range(block.size)}]
+    names = []
+    for side, (layers, keys) in enumerate(((ours, one), (theirs, other))):
+        excess = Counter({key: counts[side][key] - counts[1 - side][key] for key in uneven})
+        alone = []
+        for place in sorted(range(len(keys)), key=lambda i: (i in aligned[side], i)):
+            if excess[keys[place]] > 0:
+                excess[keys[place]] -= 1
+                alone.append(place)
+        names.append([list(layers)[place] for place in sorted(alone)])
+    return names[0], names[1]
+
+
+def _nearest(layer: Layer, others: Iterable[Layer]) -> Layer | None:
+    """The layer of the other side that differs least, one of the same kind before any other."""
+
+    def distance(other: Layer) -> tuple[bool, int, float]:
+        mine, its = layer["weights"], other["weights"]
+        shared = [(mine[name], its[name]) for name in mine.keys() & its.keys()]
+        sizes = sum(abs(a - b) for one, two in shared for a, b in zip(one, two, strict=False))
+        return other["kind"] != layer["kind"], len(mine.keys() ^ its.keys()), sizes
+
+    return min(others, key=distance, default=None)
+
+
+def _difference(layer: Layer, other: Layer) -> str:
+    """What parts a layer from its nearest, its own first."""
+    mine, its = layer["weights"], other["weights"]
+    parts = [f"{layer['kind']} for {other['kind']}"] if layer["kind"] != other["kind"] else []
+    for name in dict.fromkeys((*mine, *its)):
+        if name not in its or name not in mine:
+            parts.append(f"{'no ' if name not in mine else ''}{name}")
+        elif list(mine[name]) != list(its[name]):
+            parts.append(f"{name} {size(mine[name])} for {size(its[name])}")
+    return ", ".join(parts) or "one layer fewer of this kind"
 
 
 # === Layers without weights ===
@@ -177,20 +258,28 @@ def _plain(
 ) -> dict[str, str]:
     found = dict(given)
     left = {n: one for n, one in keras.items() if not one["weights"] and n not in given.values()}
+    known = {**weighted, **found}
+    own = itself(known)  # what `known` gives, of Keras's side
 
-    def fits(ours: Layer, theirs: Layer, needed: tuple[str, ...]) -> bool:
-        known = {**weighted, **found}
-        came_from = sources(keras, theirs["name"], itself(known), "Keras")
-        facts = {
-            "kind": ours["kind"] == theirs["kind"],
-            "shape": ours["shape"] == theirs["shape"],
-            "inputs": came_from == sources(torch, ours["name"], known, "torch"),
-            "role": _role(ours) == _role(theirs) != "",
-            "unknown": "" in came_from and alone(ours, torch) and alone(theirs, left),
+    def came_from(layer: Layer) -> tuple[str, ...]:
+        return sources(torch, layer["name"], known, "torch")
+
+    def fits(ours: Layer, theirs: Layer, needed: tuple[str, ...], ours_from: tuple[str, ...]) -> bool:
+        same = {
+            "kind": lambda: ours["kind"] == theirs["kind"],
+            "shape": lambda: without_ones(ours["shape"]) == without_ones(theirs["shape"]),
+            "inputs": lambda: sources(keras, theirs["name"], own, "Keras") == ours_from,
+            "role": lambda: _role(ours) == _role(theirs) != "",
+            "unknown": lambda: (
+                "" in sources(keras, theirs["name"], own, "Keras")
+                and alone(ours, torch)
+                and alone(theirs, left)
+            ),
         }
         # Two layers of one name may differ in one thing: that is then a finding.
-        named = ours["name"] == theirs["name"] and sum(facts[w] for w in ("kind", "shape", "inputs")) > 1
-        return named or all(facts[what] for what in needed)
+        if ours["name"] == theirs["name"] and sum(same[fact]() for fact in ("kind", "shape", "inputs")) > 1:
+            return True
+        return all(same[fact]() for fact in needed)
 
     def alone(layer: Layer, layers: Layers) -> bool:
         alike = (one for n, one in layers.items() if n not in found and not one["weights"])
@@ -204,10 +293,13 @@ def _plain(
             if layer["weights"] or name in weighted or name in found:
                 continue
             twin = _other_call(name, weighted)
+            ours_from = came_from(layer)
             candidates = sorted(left, key=lambda n: (n != name, n in torch)) if twin is None else [twin]
-            fitting = (n for n in candidates if n in left and (twin or fits(layer, left[n], needed)))
+            fitting = (
+                n for n in candidates if n in left and (twin or fits(layer, left[n], needed, ours_from))
+            )
             if (one := next(fitting, None)) is not None:
-                found[name] = one
+                found[name] = known[name] = own[one] = one
                 del left[one]
     return found
 

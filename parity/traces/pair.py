@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from experiment.config import Experiment
-from parity.traces.layers import itself, sources
-from parity.traces.matching import Matching, match
+from parity.traces.layers import itself, signature, sources, without_ones
+from parity.traces.matching import Matching, check_covered, match
 
 
 class Trace:
@@ -25,6 +25,7 @@ class Trace:
         self.layers: list[dict[str, Any]] = structure["layers"]
         self.parameters: dict[str, int] = structure["parameters"]
         self.unused: list[str] = structure["unused"]
+        self.uncovered: list[dict[str, Any]] = structure.get("uncovered", [])
         self.notes: list[str] = structure.get("notes", [])
         self._folder = folder
 
@@ -73,7 +74,19 @@ class Pair:
     ) -> Pair:
         """Read two traces and match their layers; raises MatchError where that would be guessing."""
         one, other = Trace(keras), Trace(torch)
+        check_covered(one.uncovered, other.uncovered)
         return cls(one, other, match(one.layers, other.layers, given or {}), experiment)
+
+    def __post_init__(self) -> None:
+        """Say of torch's layers what Keras's are where the two mean the same: a Dense layer is a convolution
+        of single pixels, and an axis of one element may be left out.
+        """
+        for keras_name, torch_name in self.names.items():
+            keras, torch = self.keras.layer(keras_name), self.torch.layer(torch_name)
+            if signature(keras) == signature(torch) and keras["kind"] != torch["kind"]:
+                torch.update(kind=keras["kind"], weights=keras["weights"], settings={})
+            if keras["shape"] and without_ones(keras["shape"]) == without_ones(torch["shape"]):
+                torch["shape"] = keras["shape"]
 
     @property
     def precision(self) -> str:
@@ -116,8 +129,19 @@ class Pair:
         keys = f"{stage}/{layer}{tail}", f"{stage}/{self.names[layer]}{tail}"
         if keys[0] not in self.keras and keys[1] not in self.torch:
             return None
+        torch_layer = self.torch.layer(self.names[layer])
+        if weight in torch_layer.get("computed", ()) and keys[1] not in self.torch:
+            return None  # torch keeps its gradient, or its moments, of what it is computed from
+        if not weight and None in (self.keras.layer(layer)["shape"], torch_layer["shape"]):
+            return None  # seen on one side alone
         # What only one side has differs in shape, and so is infinitely far.
-        return self.keras.get(keys[0]), self.torch.get(keys[1])
+        keras, torch = self.keras.get(keys[0]), self.torch.get(keys[1])
+        return keras, torch.reshape(keras.shape) if self.alike(keras, torch) else torch
+
+    @staticmethod
+    def alike(keras: np.ndarray, torch: np.ndarray) -> bool:
+        """Whether two arrays have one shape but for axes of one element."""
+        return keras.size > 0 and without_ones(keras.shape) == without_ones(torch.shape)
 
     def other_inputs(self, layer: str) -> list[str]:
         """What a layer takes its inputs from, in words, where that is another layer on the other side."""
