@@ -24,15 +24,15 @@ from parity.ladder.climb import COMBINATIONS, Findings, Place
 from parity.report.reporter import Record
 
 RULES = """\
-a rule for layers of your own, for --layer Scale=rules_keras:scale --layer Scale=rules_torch:scale, each side
-taking those that it can import:
+rules for layers of your own, such as --layer Scale=rules:of_keras --layer Scale=rules:of_torch (of two for
+one class the first is for Keras's, the second for torch's). rules.py imports no framework:
 
-    # rules_keras.py: a weight is a variable, or (variable, function that takes its array to another layout)
-    def scale(layer):
+    def of_keras(layer):
+        # a weight: a variable, or (variable, function that takes its array to another layout)
         return {"kind": "Scale", "settings": {"power": layer.power}, "weights": {"gamma": layer.gamma}}
 
-    # rules_torch.py: a weight is a parameter's name, or (name, function that takes it to Keras's layout)
-    def scale(module):
+    def of_torch(module):
+        # a weight: a parameter's name, or (name, function that takes it to Keras's layout)
         gamma = ("gamma", lambda gamma: gamma.reshape(-1))
         return {"kind": "Scale", "settings": {"power": module.power}, "weights": {"gamma": gamma}}
 

@@ -180,7 +180,7 @@ def unsettled(value: np.ndarray, seed: int, name: str) -> np.ndarray:
     return (value + moved).astype(value.dtype)
 
 
-def user_object(name: str) -> Callable[[], Any]:
+def user_object(name: str) -> Callable[..., Any]:
     """The function that `package.module:function` names, looked for from the working directory.
 
     Raises TraceError where there is none.

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import layers
 
-from keras_impl.layers.layer_type import LayerType, Weights, attributes, prefixed
+from keras_impl.layers.layer_type import LayerType, Weights, attributes, exact, prefixed
 
 
 def _heads(layer: Any) -> Weights:
@@ -32,6 +32,7 @@ TABLE = (
         _heads,
         _first,
         random=True,
+        constants=exact("_inverse_sqrt_key_dim"),
     ),
     LayerType(
         "GroupedQueryAttention",

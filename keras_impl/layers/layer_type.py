@@ -75,7 +75,8 @@ class LayerType:
     weights: in the layout that both sides write; what is no weight to both sides is left out. output: of all
     that the layer gives, what is compared. before: the parts of the layer that act before what is left of it,
     by their names; to torch they are layers of their own. fused: an activation that it ends in where that
-    cannot be seen apart from it. random: it draws, in training alone.
+    cannot be seen apart from it. random: it draws, in training alone. constants: attributes whose
+    values TensorFlow takes through float32, and what they are in float64.
     """
 
     kind: str | Callable[[Any], str]
@@ -86,10 +87,16 @@ class LayerType:
     before: Callable[[Any], Mapping[str, LayerType]] = field(default=lambda layer: {})
     fused: Callable[[Any], Any] = field(default=lambda layer: None)
     random: bool = False
+    constants: Callable[[Any], Mapping[str, Any]] = field(default=lambda layer: {})
 
     def name(self, layer: Any) -> str:
         """Keras's name of a layer of this kind."""
         return self.kind if isinstance(self.kind, str) else self.kind(layer)
+
+
+def exact(*names: str) -> Callable[[Any], Mapping[str, Any]]:
+    """The constants that a layer's attributes of some names are, in float64."""
+    return lambda layer: {name: np.float64(getattr(layer, name)) for name in names}
 
 
 def padded_by(pairs: Pixels, padded: Pixels) -> Pixels:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import keras
 import numpy as np
@@ -24,6 +22,7 @@ from keras_impl.data import DataModule
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
 from keras_impl.trace.losses import Loss, loss_of
+from keras_impl.trace.precision import exact_constants, in_one_precision, kept_in_float32
 from keras_impl.trace.recorder import Recording, leaves, named_leaves, without_dropout
 from keras_impl.trace.signature import arrays_of, inputs_of
 
@@ -50,7 +49,8 @@ class Subject:
         """One eager pass over a batch: the Recording, and the outputs."""
 
         self.set_step(index)
-        with Recording(self.trained if training else self.model) as recording:
+        exact = nullcontext() if self.dropout else exact_constants(self.model)
+        with exact, Recording(self.trained if training else self.model) as recording:
             if training:
                 outputs = self.trained(self.batches[index][0], training=True)
             else:
@@ -105,7 +105,7 @@ def users(request: Request) -> Subject:
     model = users_model(request, request.experiment.seed)
     inputs = inputs_of(request, model)
     try:
-        with Recording(model) as recording:
+        with exact_constants(model), Recording(model) as recording:
             outputs = arrays_of(model(inputs, training=False))
     except TraceError:
         raise
@@ -143,7 +143,7 @@ def users(request: Request) -> Subject:
         own=built,
         losses=[loss.term for loss in losses],
         endings=endings,
-        notes=_kept_in_float32(model),
+        notes=kept_in_float32(model),
     )
 
 
@@ -195,105 +195,17 @@ def _repeatable(model: keras.Model) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def exact_constants(model: keras.Model) -> Iterator[None]:
-    """Constants that TensorFlow takes through float32 keep their digits in float64.
-
-    These are the scale of Rescaling, what Normalization was given, the slope of leaky_relu, the constants of
-    gelu and SGD's momentum: 1e-7 to 1e-9 that would hide what a float64 trace can show, and that are nothing
-    beside float32's own rounding.
-    Adam's betas stay: `keras_semantics.Adam`, of the other side, rounds them as well.
-    """
-    if keras.backend.backend() != "tensorflow" or keras.config.floatx() != "float64":
-        yield
-        return
-    from keras.src.backend import nn
-
-    constants: list[tuple[Any, str, Any]] = []
-    for layer in leaves(model):
-        if isinstance(layer, keras.layers.Rescaling):
-            constants += [(layer, name, np.float64(getattr(layer, name))) for name in ("scale", "offset")]
-        elif isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
-            given = (("mean", layer.input_mean), ("variance", layer.input_variance))
-            constants += [(layer, name, _broadcast(layer, values)) for name, values in given]
-    if isinstance(model.optimizer, keras.optimizers.SGD):
-        constants.append((model.optimizer, "momentum", np.float64(model.optimizer.momentum)))
-    with ExitStack() as stack:
-        for owner, name, value in constants:
-            stack.enter_context(patch.object(owner, name, value))
-        stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))
-        stack.enter_context(patch.object(nn, "gelu", _gelu))
-        yield
-
-
-def _broadcast(layer: Any, values: Any) -> Any:
-    """A Normalization's mean or variance as given to it, float64, in the shape of its own."""
-    values = np.asarray(values, np.float64)
-    shape = [1] * len(layer.mean.shape)
-    for axis in range(1, values.ndim + 1):
-        if len(layer._keep_axis) >= axis:
-            shape[layer._keep_axis[-axis]] = values.shape[-axis]
-    return np.broadcast_to(values.reshape(shape), layer.mean.shape)
-
-
-def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
-    return keras.ops.where(x > 0, x, x * negative_slope)
-
-
-def _gelu(x: Any, approximate: bool = True) -> Any:
-    if approximate:
-        return 0.5 * x * (1 + keras.ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-    return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
-
-
 def users_model(request: Request, seed: int) -> keras.Model:
     """The model that `package.module:function` builds, or that a .keras file holds; raises TraceError."""
     name = request.build or ""
     keras.utils.set_random_seed(seed)
     if name.endswith(".keras"):
         return _from_file(name)
-    with _in_one_precision():
+    with in_one_precision():
         model = trace.build(name)
     if not isinstance(model, keras.Model):
         raise TraceError(f"{name}: gives {trace.described(model)}; it must return a keras.Model")
     return model
-
-
-class _Raised(keras.DTypePolicy):
-    """The trace's precision in the place of a lower one that a layer asked for."""
-
-    def __init__(self, asked: str) -> None:
-        super().__init__(keras.config.floatx())
-        self.asked = asked
-
-
-@contextmanager
-def _in_one_precision() -> Iterator[None]:
-    """In a float64 trace layers that ask for a lower precision compute in float64 as well."""
-    from keras.src import dtype_policies
-
-    get = dtype_policies.get
-
-    def get_raised(identifier: Any) -> Any:
-        policy = get(identifier)
-        asked = getattr(policy, "compute_dtype", None)
-        lower = asked in ("float16", "bfloat16", "float32") and identifier is not None
-        return _Raised(asked) if lower and not isinstance(policy, _Raised) else policy
-
-    if keras.config.floatx() != "float64":
-        yield
-        return
-    with patch.object(dtype_policies, "get", get_raised):
-        yield
-
-
-def _kept_in_float32(model: keras.Model) -> list[str]:
-    """Notes on the layers that a model keeps in a lower precision than the trace's."""
-    return [
-        f"{name} computes in {policy.asked} by its dtype; traced in {keras.config.floatx()}"
-        for name, layer in named_leaves(model).items()
-        if isinstance(policy := getattr(layer, "dtype_policy", None), _Raised)
-    ]
 
 
 def _from_file(name: str) -> keras.Model:

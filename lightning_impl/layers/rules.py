@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +13,10 @@ from lightning_impl.layers.layer_type import LayerType, Weight, Weights
 
 
 def use(rules: Sequence[str]) -> None:
-    """Let `layer_type` know the rules `Class=package.module:rule`; raises TraceError.
+    """Let `layer_type` know the rules `Class=package.module:rule`.
+
+    Of two for one class Keras's side takes the first and torch's the last. A rule is imported once a layer
+    needs it; TraceError then where it fails.
 
     A rule takes a module and returns a mapping: `kind`, and where it has them `settings` and `weights`, the
     latter by Keras's name to a parameter's name (`proj.weight`), or to (name, function that takes it to
@@ -22,12 +25,12 @@ def use(rules: Sequence[str]) -> None:
     registry.RULES.clear()
     for text in rules:
         name, _, rule = text.partition("=")
-        registry.RULES[name] = _record(name, user_object(rule))
+        registry.RULES[name] = _record(name, rule)
 
 
-def _record(name: str, rule: Callable[..., Any]) -> LayerType:
+def _record(name: str, rule: str) -> LayerType:
     def facts(module: Any) -> Mapping[str, Any]:
-        said = rule(module)
+        said = user_object(rule)(module)
         if not isinstance(said, Mapping) or not isinstance(said.get("kind"), str):
             raise TraceError(f"--layer {name}: the rule must return a mapping with a 'kind', such as 'Dense'")
         return said

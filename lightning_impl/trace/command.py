@@ -85,6 +85,12 @@ def describe(subject: Subject) -> dict[str, Any]:
         }
         for one in recording.seen
     ]
+    subject.notes += [
+        f"torch computes the {weight} of {layer['name']} from other parameters: it is compared and loaded as "
+        "computed, and trained by these"
+        for layer in layers
+        for weight in layer["computed"]
+    ]
     seen = {one.name for one in recording.seen}
     untouched, uncovered = _left_over(subject)
     unused = sorted({*(name for name in subject.weights if name not in seen), *untouched})

@@ -31,8 +31,8 @@ from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
 from lightning_impl.precision import use_gpu
-from lightning_impl.trace.casts import WithoutCasts
 from lightning_impl.trace.losses import finished, loss_of
+from lightning_impl.trace.precision import WithoutCasts
 from lightning_impl.trace.recorder import Recording, without_dropout
 from lightning_impl.trace.signature import Inputs, inputs_of, outputs_of, to_float
 
@@ -79,11 +79,14 @@ class Subject:
     def _all_weights(self, recording: Recording) -> dict[str, Weights]:
         """Those of every layer that acted, and of every module of a kind that is known and did not."""
         weights = {name: found for name, found in recording.weights.items() if found}
+        claimed = {
+            id(p) for found in weights.values() for weight in found.values() for p in weight.parameters
+        }
         for name, module in self.model.named_modules():
-            own = name.rsplit(".", 1)[-1] if self.aligned else name
             known = layer_type(module)
-            if own not in weights and known is not None and (found := known.weights(module)):
-                weights[own] = found
+            idle = not any(id(parameter) in claimed for parameter in module.parameters())
+            if known is not None and idle and (found := known.weights(module)):
+                weights[name.rsplit(".", 1)[-1] if self.aligned else name] = found
         return weights
 
     def repeatable(self) -> AbstractContextManager[None]:

@@ -147,7 +147,7 @@ def _of_weights(
     for layer in pair.names:
         found = {weight: pair.both(stage, layer, weight) for weight in pair.weights(layer)}
         arrays = {weight: both for weight, both in found.items() if both is not None}
-        largest = max((float(np.abs(keras).max()) for keras, _ in arrays.values()), default=0.0)
+        largest = max((float(np.abs(keras).max(initial=0.0)) for keras, _ in arrays.values()), default=0.0)
         for weight, (keras, torch) in arrays.items():
             # A bias before BatchNorm has a gradient that cancels: its share is of the layer's largest.
             scale = largest if scaled and largest else 1.0

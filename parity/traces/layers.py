@@ -31,6 +31,16 @@ def sources(
     return tuple(sorted(found))
 
 
+def activations(layers: Layers) -> dict[str, tuple[str, ...]]:
+    """The activations that take each layer's output, by the layer's name; none where there is none."""
+    found: dict[str, list[str]] = {}
+    for layer in layers.values():
+        if layer["kind"][0].islower():
+            for source in layer.get("inputs", ()):
+                found.setdefault(source, []).append(layer["kind"])
+    return {name: tuple(sorted(kinds)) for name, kinds in found.items()}
+
+
 def itself(matched: Mapping[str, str]) -> dict[str, str]:
     """Each of Keras's matched names with itself: what `sources` takes for Keras's own layers."""
     return {name: name for name in matched.values()}

@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 from parity.traces.layers import (
     Layer,
     Layers,
+    activations,
     full,
     itself,
     listed,
@@ -43,8 +44,9 @@ def match(
     """Match the layers of two structures, as structure.json lists them.
 
     Layers with weights go by name where both sides have the same ones, else by order where kinds and shapes
-    are the same all along, else by kind, shapes and the layers that their inputs come from, where these leave
-    one choice. Those without weights go by name, else by kind, shape and inputs; what is left is no error.
+    are the same all along, else by kind, shapes, the layers that their inputs come from and the activations
+    that they end in, where these leave one choice. Those without weights go by name, else by kind, shape and
+    inputs; what is left is no error.
     given (torch name to Keras's) stands before all. Raises MatchError.
     """
     keras = {layer["name"]: layer for layer in keras_layers}
@@ -113,8 +115,10 @@ def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, 
     ordered = None
     if [signature(layer) for layer in ours.values()] == [signature(layer) for layer in theirs.values()]:
         ordered = given | dict(zip(ours, theirs, strict=True))
+        ends = activations(torch), activations(keras)
         if all(
             sources(torch, t, ordered, "torch") == sources(keras, k, itself(ordered), "Keras")
+            and (ends[0].get(t) == ends[1].get(k) or None in (ends[0].get(t), ends[1].get(k)))
             for t, k in ordered.items()
         ):
             return ordered
@@ -145,6 +149,11 @@ def _narrowed(
         own = signatures[side == "Keras"][name]
         return own, tuple(sorted(known.get(s, f"{side} {s}" if s else "") for s in reached[side][name]))
 
+    ends = {"torch": activations(torch), "Keras": activations(keras)}
+
+    def flow_and_end(side: str, name: str, known: Mapping[str, str]) -> Hashable:
+        return flow(side, name, known), ends[side].get(name)
+
     def shapes(side: str, name: str, known: Mapping[str, str]) -> Hashable:
         return signatures[side == "Keras"][name]
 
@@ -165,7 +174,7 @@ def _narrowed(
         found.update(single if every else single[:1])
         return bool(single)
 
-    while pair(flow, every=True) or pair(shapes, every=False):
+    while pair(flow_and_end, every=True) or pair(flow, every=True) or pair(shapes, every=False):
         pass
     return found
 

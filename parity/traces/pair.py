@@ -47,6 +47,12 @@ class Trace:
         """The array, or an empty one."""
         return self[key] if key in self else np.empty(0)
 
+    def latest(self, key: str) -> np.ndarray:
+        """As `get`; a weight that a stage did not change is as it was at first."""
+        stage, _, rest = key.partition("/")
+        unchanged = stage in ("step", "final") and key not in self
+        return self.get(f"initial/{rest}" if unchanged else key)
+
     @cached_property
     def by_name(self) -> dict[str, dict[str, Any]]:
         return {layer["name"]: layer for layer in self.layers}
@@ -135,7 +141,7 @@ class Pair:
         if not weight and None in (self.keras.layer(layer)["shape"], torch_layer["shape"]):
             return None  # seen on one side alone
         # What only one side has differs in shape, and so is infinitely far.
-        keras, torch = self.keras.get(keys[0]), self.torch.get(keys[1])
+        keras, torch = self.keras.latest(keys[0]), self.torch.latest(keys[1])
         return keras, torch.reshape(keras.shape) if self.alike(keras, torch) else torch
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Casts to a lower precision in a model's own code, turned into casts to the trace's."""
+"""Float64 throughout on torch's side: casts in a model's own code are turned into casts to the trace's."""
 
 from __future__ import annotations
 

@@ -1,0 +1,136 @@
+"""Float64 throughout on Keras's side: constants, kernels and layers that would compute in float32."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import keras
+import numpy as np
+
+from keras_impl.layers.registry import layer_type
+from keras_impl.trace.recorder import leaves, named_leaves
+
+
+@contextmanager
+def exact_constants(model: keras.Model) -> Iterator[None]:
+    """Constants that TensorFlow takes through float32 keep their digits in float64.
+
+    These are the scale of Rescaling, what Normalization was given, the slope of leaky_relu, the constants of
+    gelu and SGD's momentum: 1e-7 to 1e-9 that would hide what a float64 trace can show, and that are nothing
+    beside float32's own rounding. Pooling three axes, and resizing, TensorFlow does in float32 alone: here it
+    is done in float64. Adam's betas stay: `keras_semantics.Adam`, of the other side, rounds them as well.
+    """
+    if keras.backend.backend() != "tensorflow" or keras.config.floatx() != "float64":
+        yield
+        return
+    from keras.src.backend import image, nn
+
+    constants: list[tuple[Any, str, Any]] = []
+    for layer in leaves(model):
+        if (entry := layer_type(layer)) is not None:
+            constants += [(layer, name, value) for name, value in entry.constants(layer).items()]
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.SGD):
+        constants.append((optimizer, "momentum", np.float64(optimizer.momentum)))
+    with ExitStack() as stack:
+        for owner, name, value in constants:
+            stack.enter_context(patch.object(owner, name, value))
+        stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))
+        stack.enter_context(patch.object(nn, "gelu", _gelu))
+        stack.enter_context(patch.object(nn, "max_pool", functools.partial(_max_pool, nn.max_pool)))
+        stack.enter_context(patch.object(image, "resize", functools.partial(_resize, image.resize)))
+        yield
+
+
+def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
+    return keras.ops.where(x > 0, x, x * negative_slope)
+
+
+def _gelu(x: Any, approximate: bool = True) -> Any:
+    if approximate:
+        return 0.5 * x * (1 + keras.ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
+
+
+def _max_pool(
+    pool: Callable[..., Any],
+    inputs: Any,
+    pool_size: Any,
+    strides: Any = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> Any:
+    """Max pooling, of three axes as three poolings of one axis each."""
+    if len(inputs.shape) != 5 or data_format == "channels_first":
+        return pool(inputs, pool_size, strides, padding, data_format)
+    sizes = [pool_size] * 3 if isinstance(pool_size, int) else list(pool_size)
+    steps = sizes if strides is None else [strides] * 3 if isinstance(strides, int) else list(strides)
+    for axis, (size, step) in enumerate(zip(sizes, steps, strict=True), 1):
+        length = inputs.shape[axis]
+        count = -(-length // step) if padding == "same" else (length - size) // step + 1
+        before = max((count - 1) * step + size - length, 0) // 2 if padding == "same" else 0
+        places = np.arange(count)[:, None] * step + np.arange(size) - before
+        # Where a window reaches out, it sees the pixel at the edge once more: the largest stays.
+        windows = [keras.ops.take(inputs, np.clip(places[:, i], 0, length - 1), axis) for i in range(size)]
+        inputs = functools.reduce(keras.ops.maximum, windows)
+    return inputs
+
+
+def _resize(
+    resize: Callable[..., Any], images: Any, size: Any, interpolation: str = "bilinear", **kwargs: Any
+) -> Any:
+    """Resizing, bilinear without more as a product with the weights of the pixels around."""
+    plain = not any(kwargs.get(name) for name in ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio"))
+    last = (kwargs.get("data_format") or keras.config.image_data_format()) == "channels_last"
+    if interpolation != "bilinear" or not plain or not last or len(images.shape) != 4:
+        return resize(images, size, interpolation, **kwargs)
+    rows, columns = (_bilinear(images.shape[i + 1], size[i]) for i in range(2))
+    return keras.ops.einsum("ih,jw,nhwc->nijc", rows, columns, images)
+
+
+def _bilinear(before: int, after: int) -> np.ndarray:
+    """How much of each of `before` pixels goes to each of `after`, (after, before), at half-pixel centres."""
+    places = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(before)))
+
+
+class _Raised(keras.DTypePolicy):
+    """The trace's precision in the place of a lower one that a layer asked for."""
+
+    def __init__(self, asked: str) -> None:
+        super().__init__(keras.config.floatx())
+        self.asked = asked
+
+
+@contextmanager
+def in_one_precision() -> Iterator[None]:
+    """In a float64 trace layers that ask for a lower precision compute in float64 as well."""
+    from keras.src import dtype_policies
+
+    get = dtype_policies.get
+
+    def get_raised(identifier: Any) -> Any:
+        policy = get(identifier)
+        asked = getattr(policy, "compute_dtype", None)
+        lower = asked in ("float16", "bfloat16", "float32") and identifier is not None
+        return _Raised(asked) if lower and not isinstance(policy, _Raised) else policy
+
+    if keras.config.floatx() != "float64":
+        yield
+        return
+    with patch.object(dtype_policies, "get", get_raised):
+        yield
+
+
+def kept_in_float32(model: keras.Model) -> list[str]:
+    """Notes on the layers that a model keeps in a lower precision than the trace's."""
+    return [
+        f"{name} computes in {policy.asked} by its dtype; traced in {keras.config.floatx()}"
+        for name, layer in named_leaves(model).items()
+        if isinstance(policy := getattr(layer, "dtype_policy", None), _Raised)
+    ]
