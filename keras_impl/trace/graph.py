@@ -17,8 +17,8 @@ from keras.src.models.functional import Functional
 from experiment import cli
 from experiment.config import Experiment
 from experiment.deploy.prediction import TrainedRun
-from experiment.protocols.graph import Arrays, Call, Graph, Layer, Migration, Tensor
 from experiment.protocols.faults import told
+from experiment.protocols.graph import Arrays, Call, Graph, Layer, Migration, Tensor
 from experiment.protocols.trace import Request, TraceError, user_object
 from keras_impl.layers import weight_layout
 from keras_impl.trace.target import users_model
@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         wanted = json.loads(request.read_text())
+        if "save" in wanted:
+            take_weights(wanted)
+            return 0
         migration = read(wanted["build"], wanted.get("callbacks"))
         migration.write(out)
         return 0
@@ -50,6 +53,53 @@ def read(build: str, callbacks: str | None = None) -> Migration:
     graph = reader.graph(model)
     training = compiled(model)
     return Migration(graph, reader.arrays, build, training, _callbacks(callbacks) if callbacks else [])
+
+
+def take_weights(wanted: dict[str, Any]) -> None:
+    """Save a model with the weights of a file of arrays, and write its predictions; raises TraceError.
+
+    wanted: `build`, `arrays` and `inputs` (.npz), `save` (.keras) and `predictions` (.npz).
+    """
+    model = _users(wanted["build"])
+    with np.load(wanted["arrays"]) as arrays:
+        _assign(model, dict(arrays))
+    with np.load(wanted["inputs"]) as arrays:
+        inputs = [arrays[name] for name in arrays.files]
+    outputs = keras.tree.flatten(model(inputs[0] if len(inputs) == 1 else inputs, training=False))
+    model.save(wanted["save"])
+    found = {f"output/{index}": keras.ops.convert_to_numpy(output) for index, output in enumerate(outputs)}
+    np.savez(wanted["predictions"], allow_pickle=False, **found)
+
+
+def _assign(model: keras.Model, arrays: Arrays, path: str = "") -> None:
+    """Give every layer its arrays; raises TraceError for one that is missing or of another size."""
+    for layer in model.layers:
+        here = f"{path}{layer.name}"
+        if isinstance(layer, keras.Model):
+            _assign(layer, arrays, f"{here}/")
+            continue
+        for name, weight in _named_weights(layer).items():
+            array = arrays.get(f"{here}/{name}")
+            shape = tuple(weight.variable.shape)
+            if array is None:
+                raise TraceError(f"{here}: the torch model has no {name} for it")
+            if array.size == 2 * int(np.prod(shape)):  # the second bias of a GRU that has one
+                array = array[0]
+            if array.size != int(np.prod(shape)):
+                raise TraceError(f"{here}: its {name} is {shape}, the torch model's is {array.shape}")
+            weight.variable.assign(array.reshape(shape))
+
+
+def _named_weights(layer: Any) -> dict[str, Any]:
+    """A layer's weights by the part of it that holds them and their names."""
+    found = {}
+    for unit, weights in weight_layout.units(layer.name, layer).items():
+        part = unit.removeprefix(layer.name).lstrip("/")
+        for name, weight in weights.items():
+            # Of two weights with one name the path tells them apart.
+            own = name.rsplit(f"{layer.name}/", 1)[-1]
+            found[f"{part}/{own}" if part else own] = weight
+    return found
 
 
 def compiled(model: keras.Model) -> dict[str, Any] | None:
@@ -126,13 +176,7 @@ class _Reader:
         return found
 
     def _weights(self, layer: Any, path: str) -> Arrays:
-        found: Arrays = {}
-        for unit, weights in weight_layout.units(layer.name, layer).items():
-            part = unit.removeprefix(layer.name).lstrip("/")
-            for name, weight in weights.items():
-                # Of two weights with one name (the two directions of Bidirectional) the path tells them apart.
-                own = name.rsplit(f"{layer.name}/", 1)[-1]
-                found[f"{part}/{own}" if part else own] = np.asarray(weight.value)
+        found = {name: np.asarray(weight.value) for name, weight in _named_weights(layer).items()}
         self.arrays |= {f"{path}/{name}": array for name, array in found.items()}
         return found
 

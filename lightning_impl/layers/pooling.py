@@ -182,7 +182,9 @@ def _adaptive_source(layer: Layer, call: CallOf) -> list[Piece]:
 
 
 SOURCES = {
-    **{f"{which}Pooling{n}D": SourceRule(_source, "first") for which in ("Max", "Average") for n in (1, 2, 3)},
+    **{
+        f"{which}Pooling{n}D": SourceRule(_source, "first") for which in ("Max", "Average") for n in (1, 2, 3)
+    },
     **{f"Global{which}Pooling{n}D": SourceRule(_global) for which in ("Max", "Average") for n in (1, 2, 3)},
     **{
         f"Adaptive{which}Pooling{n}D": SourceRule(_adaptive_source, "first")

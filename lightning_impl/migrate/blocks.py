@@ -104,12 +104,28 @@ class Block(Step):
 
 
 def find_blocks(lowered: Lowered) -> list[Template]:
-    """Put blocks in the place of what repeats in a model's steps; returns the classes, inner ones first."""
-    finder = _Finder(lowered)
-    finder.units()
-    finder.named()
-    finder.structures()
-    return finder.templates
+    """Put blocks in the place of what repeats in a model's steps; returns the classes, inner ones first.
+
+    Names lead to blocks that a reader knows; where they mislead, structure alone gives shorter source.
+    """
+    steps, found = list(lowered.steps), []
+    for by_name in (True, False):
+        lowered.steps = list(steps)
+        finder = _Finder(lowered)
+        finder.units()
+        if by_name:
+            finder.named()
+        finder.structures()
+        found.append((_length(finder), lowered.steps, finder.templates))
+    (named, *_), (plain, *_) = found
+    _, lowered.steps, templates = found[0] if named <= 1.5 * plain else found[1]
+    return templates
+
+
+def _length(finder: _Finder) -> int:
+    """About how many lines the source of a model has: two for each step, and more for each class."""
+    classes = sum(8 + len(template.slots) + len(template.parameters) for template in finder.templates)
+    return len(finder.steps) + classes
 
 
 class _Finder:
@@ -117,6 +133,7 @@ class _Finder:
         self.lowered = lowered
         self.templates: list[Template] = []
         self.class_names: Counter[str] = Counter()
+        self.begun: dict[str, list[int]] = {}  # where steps stand, by the beginnings of their names
 
     @property
     def steps(self) -> list[Step]:
@@ -158,13 +175,15 @@ class _Finder:
         made = {number: position for position, step in enumerate(steps) for number in step.outputs}
         last_use = [max((max(uses[n], default=-1) for n in step.outputs), default=-1) for step in steps]
         groups: dict[Any, list[int]] = defaultdict(list)
+        kinds = [hash(_signature(step)) for step in steps]
+        may = [_repeats(step) for step in steps]
         for start in range(len(steps)):
             outside: dict[int, int] = {}
             signature: Any = ()
             reach = -1
             for position in range(start, min(start + longest, len(steps))):
                 step = steps[position]
-                if not _repeats(step):
+                if not may[position]:
                     break
                 refs = []
                 for number in step.inputs:
@@ -173,7 +192,7 @@ class _Finder:
                     refs.append(
                         position - maker if inside else ("in", outside.setdefault(number, len(outside)))
                     )
-                signature = hash((signature, _signature(step), tuple(refs)))
+                signature = hash((signature, kinds[position], tuple(refs)))
                 if position > start and reach <= position and len(step.outputs) == 1 and outside:
                     length = position - start + 1
                     groups[length, signature].append(start)
@@ -218,9 +237,13 @@ class _Finder:
     def options(self) -> Iterable[tuple[int, str, list[Any]] | None]:
         """What each pattern of names would save, and the groups of instances that are of one class."""
         patterns: dict[str, dict[str, None]] = defaultdict(dict)
-        for step in self.steps:
-            if not step.auto and _repeats(step) and not isinstance(step, Block):
-                for prefix in _prefixes(step):
+        self.begun = defaultdict(list)
+        for position, step in enumerate(self.steps):
+            if step.auto or isinstance(step, Block):
+                continue
+            for prefix in _prefixes(step):
+                self.begun[prefix].append(position)
+                if _repeats(step):
                     patterns[re.sub(r"\d+[a-z]?(?=_|$)", "#", prefix)][prefix] = None
         uses = self.uses()
         for pattern, prefixes in patterns.items():
@@ -238,13 +261,7 @@ class _Finder:
 
     def instance(self, prefix: str, uses: dict[int, list[int]]) -> list[tuple[str, Step]]:
         """The steps of a block by their local names; none where more than one of its values is used outside."""
-        inside = {
-            position
-            for position, step in enumerate(self.steps)
-            if not step.auto
-            and not isinstance(step, Block)
-            and (step.name == identifier(prefix) or identifier(prefix) in map(identifier, _prefixes(step)))
-        }
+        inside = set(self.begun.get(prefix, ()))
         if len(inside) < 2 or not all(_repeats(self.steps[position]) for position in inside):
             return []
         self.close(inside, uses)
@@ -521,7 +538,9 @@ def _unify(
             return None
         refs = [max((refs[i] for refs in options), key=_depth) for i in range(len(options[0]))]
         slots.append(Slot(name, steps, refs))
-    if any(_lacks(slots, index) > max(1, sum(map(_heavy_slot, slots)) // 4) for index in range(len(instances))):
+    if any(
+        _lacks(slots, index) > max(1, sum(map(_heavy_slot, slots)) // 4) for index in range(len(instances))
+    ):
         return None
     outputs = {("slot", place[local[-1][0]]) for local in instances}
     output = max(outputs, key=_depth)

@@ -122,7 +122,7 @@ def _unique(writer: _Writer, lowered: Lowered, templates: list[Template]) -> Non
     """Give the classes of blocks names that no class of this file and no piece has."""
     for template in templates:
         name, before = template.name, template.name
-        if writer.names[name] or name in _PIECES or name == camel(lowered.name):
+        if writer.names[name] or name in PIECES or name == camel(lowered.name):
             base = camel(lowered.name) + name if name not in (camel(lowered.name),) else f"{name}Block"
             name, number = base, 2
             while writer.names[name]:
@@ -138,7 +138,7 @@ def _unique(writer: _Writer, lowered: Lowered, templates: list[Template]) -> Non
         _ = before
 
 
-_PIECES: set[str] = set()
+PIECES: set[str] = set()
 
 
 def _is_chain(lowered: Lowered) -> bool:

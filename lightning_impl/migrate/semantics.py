@@ -12,7 +12,6 @@ FILES = (
     "semantics/layers.py",
     "semantics/recurrent.py",
     "semantics/augmentation.py",
-    "semantics/losses.py",
     "semantics/optimizers.py",
     "semantics/training.py",
 )
@@ -74,7 +73,11 @@ def _closure(wanted: list[str], defined: dict[str, ast.stmt]) -> set[str]:
 
 def _quoted(node: ast.AST) -> set[str]:
     """Names in a module's annotations, which are text until they are asked for."""
-    return {inner.value.id for inner in ast.walk(node) if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name)}
+    return {
+        inner.value.id
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name)
+    }
 
 
 def _text(text: str, node: ast.stmt) -> str:

@@ -1,0 +1,264 @@
+"""python -m parity migrate BUILD --out FOLDER: a Keras model as a Lightning package, with the proof attached."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment import cli
+from experiment.errors import RunError
+from experiment.protocols.graph import Graph, Migration, tensors
+from experiment.system import processes
+
+BACK = 1e-6  # between the predictions of both sides, in float32
+TOKENS = 8  # numbers below this stand for tokens and for small whole numbers
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = parse(argv)
+    return cli.guarded(lambda: back(arguments) if arguments.back else migrate(arguments))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; exits with 2 on a mistake."""
+    parser = cli.PlainParser(
+        prog="parity migrate",
+        description="Write a Keras model as a Lightning package that needs nothing of this project, and prove "
+        "that it is the same; or take trained weights back into a .keras file (--back).",
+    )
+    parser.add_argument(
+        "build", nargs="?", metavar="MODEL", help="PKG.MOD:BUILD, a .keras file, or a Keras run"
+    )
+    parser.add_argument("--out", type=Path, help="where the package goes; a .keras file with --back")
+    parser.add_argument("--callbacks", metavar="PKG.MOD:LIST", help="gives a list of Keras's callbacks")
+    parser.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="CLASS=PKG.MOD:RULE",
+        help="a source rule of your own (may be repeated)",
+    )
+    parser.add_argument("--stub", action="store_true", help="leave what cannot be translated to be written")
+    parser.add_argument("--steps", type=int, default=20, help="training steps of the proof (default 20)")
+    parser.add_argument(
+        "--size", type=int, default=32, help="for sizes that the model leaves open (default 32)"
+    )
+    parser.add_argument("--no-proof", action="store_true", help="write the package alone")
+    parser.add_argument("--back", metavar="PKG.MOD:BUILD", help="the torch side of weights to take back")
+    parser.add_argument("--keras", metavar="MODEL", help="with --back: the Keras model that takes them")
+    parser.add_argument("--weights", type=Path, help="with --back: .safetensors, or a Lightning checkpoint")
+    arguments = parser.parse_args(argv)
+    if arguments.back and not arguments.keras:
+        parser.error("--back needs --keras, the model that takes the weights")
+    if not arguments.back and not arguments.build:
+        parser.error("name a Keras model: package.module:function, a .keras file or a run")
+    if arguments.weights and not arguments.weights.is_file():
+        parser.error(f"--weights {arguments.weights}: no such file")
+    if any("=" not in text for text in arguments.layer):
+        parser.error("--layer takes CLASS=package.module:rule")
+    if arguments.steps < 1 or arguments.size < 1:
+        parser.error("--steps and --size must be at least 1")
+    if arguments.out is None:
+        arguments.out = Path("trained.keras") if arguments.back else Path("migrated")
+    return arguments
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    """Write the package and prove it; returns 1 where the proof fails. Raises RunError."""
+    out = arguments.out.resolve()
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise RunError(f"{arguments.out} exists: name another place with --out")
+    if not out.name.isidentifier():
+        raise RunError(f"--out {arguments.out}: {out.name} is no name that Python can import")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        graph, made = Path(folder) / "graph", Path(folder) / out.name
+        made.mkdir()
+        read_graph(arguments.build, arguments.callbacks, graph)
+        written = write(graph, made, arguments)
+        migration = Migration.read(graph)
+        shutil.rmtree(out, ignore_errors=True)
+        made.rename(out)
+        np.savez(Path(folder) / "inputs.npz", **inputs(migration.graph, arguments.steps, arguments.size))
+        print(
+            f"{out}: model.py has {written['lines']} lines ({time.perf_counter() - started:.0f} s)",
+            flush=True,
+        )
+        for note in written["notes"]:
+            print(f"note: {note}")
+        if written["stubs"]:
+            print(f"not proven: {', '.join(written['stubs'])} left to be written")
+            return 0
+        if arguments.no_proof:
+            return 0
+        verdict = prove(arguments, out, Path(folder) / "inputs.npz", migration)
+    tell(out, verdict, arguments)
+    print(f"{verdict['line']} ({time.perf_counter() - started:.0f} s)")
+    return verdict["code"]
+
+
+def read_graph(build: str, callbacks: str | None, folder: Path) -> None:
+    """Have Keras's side read a model into a folder; raises RunError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    request = folder / "request.json"
+    request.write_text(json.dumps({"build": build, "callbacks": callbacks}))
+    start("keras_impl.trace.graph", [str(request), str(folder)])
+
+
+def write(graph: Path, out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Have torch's side write the package; returns what it says of it. Raises RunError."""
+    answer = graph / "answer.json"
+    request = {
+        "graph": str(graph),
+        "out": str(out),
+        "layers": arguments.layer,
+        "stub": arguments.stub,
+        "answer": str(answer),
+    }
+    path = graph / "write.json"
+    path.write_text(json.dumps(request))
+    start("lightning_impl.migrate.command", [str(path)])
+    return json.loads(answer.read_text())
+
+
+def start(module: str, arguments: Sequence[str]) -> str:
+    """Run one side's command; raises RunError with what it said."""
+    try:
+        return processes.start(module, arguments)
+    except processes.SideError as error:
+        raise RunError(str(error)) from error
+
+
+def inputs(graph: Graph, steps: int, size: int) -> dict[str, np.ndarray]:
+    """Inputs for a model, four for each step: whole numbers where it takes tokens, else uniform ones.
+
+    size: of axes that the model leaves open.
+    """
+    generator = np.random.default_rng(1)
+    tokens = {
+        t for call in graph.calls if graph.layers[call.layer].kind == "Embedding" for t in tensors(call.args)
+    }
+    found = {}
+    for index, tensor in enumerate(tensors(graph.inputs)):
+        shape = [4 * steps, *(n or size for n in graph.tensors[tensor].shape[1:])]
+        if tensor in tokens or "int" in graph.tensors[tensor].dtype:
+            found[f"input{index}"] = generator.integers(0, TOKENS, shape).astype("int32")
+        else:
+            drawn = generator.uniform(size=shape).astype(np.float32)
+            found[f"input{index}"] = drawn.astype(np.float64)  # the same numbers in either precision
+    return found
+
+
+def prove(arguments: argparse.Namespace, out: Path, given: Path, migration: Migration) -> dict[str, Any]:
+    """Climb the ladder with the written package; returns its verdict as the ladder's JSON has it."""
+    torch_side = f"{out.name}.{'model' if migration.training is None else 'lightning_module'}:build"
+    file = given
+    with np.load(given) as arrays:
+        if len(arrays.files) == 1:
+            file = given.with_suffix(".npy")
+            np.save(file, arrays[arrays.files[0]])
+    loss = [] if migration.training is None else ["--loss", "compiled"]
+    command = [
+        *(sys.executable, "-m", "parity", "--keras", arguments.build, "--torch", torch_side),
+        *("--inputs", str(file), "--steps", str(arguments.steps), "--out", str(out / "parity")),
+        *("--format", "json", *loss),
+    ]
+    environment = processes.environment("cpu", "tensorflow")
+    environment["PYTHONPATH"] = f"{out.parent}:{environment['PYTHONPATH']}"
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        said = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        said = {}
+    code = 0 if done.returncode == 0 else 1
+    error = processes.failure("parity", done.stderr, done.returncode) if done.returncode and not said else ""
+    line = (
+        "proven: every rung of the ladder passed"
+        if code == 0
+        else f"not proven: {said.get('refused') or first_failing(said) or error}"
+    )
+    shown = ["python", *command[1:]]
+    shown[shown.index(str(file))] = file.name
+    return {"code": code, "line": line, "said": said, "command": shown}
+
+
+def first_failing(said: dict[str, Any]) -> str:
+    """The rung, layer and cause that a verdict names."""
+    first = said.get("first_failing") or said.get("failed") or {}
+    return json.dumps(first) if first else ""
+
+
+def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Put the verdict into the package's README and beside the ladder's report."""
+    folder = out / "parity"
+    folder.mkdir(exist_ok=True)
+    (folder / "verdict.json").write_text(json.dumps(verdict["said"], indent=1))
+    readme = out / "README.md"
+    again = f"python -m parity --keras {arguments.build} --torch {out.name}.model:build"
+    text = f"{verdict['line'][0].upper()}{verdict['line'][1:]}. The ladder's report: parity/. To repeat it:\n\n    {again} --input-shape ..."
+    readme.write_text(readme.read_text().replace("Not proven yet.", text))
+
+
+def back(arguments: argparse.Namespace) -> int:
+    """Write a .keras file with weights that torch trained; returns 1 where the predictions differ."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "graph"
+        read_graph(arguments.keras, None, graph)
+        given, arrays = graph / "inputs.npz", graph / "arrays.npz"
+        np.savez(given, **_single(inputs(Migration.read(graph).graph, 2, arguments.size)))
+        request = {
+            "graph": str(graph),
+            "build": arguments.back,
+            "weights": str(arguments.weights or ""),
+            "layers": arguments.layer,
+            "inputs": str(given),
+            "out": str(arrays),
+        }
+        path = graph / "back.json"
+        path.write_text(json.dumps(request))
+        start("lightning_impl.migrate.command", [str(path)])
+        keras = graph / "keras.json"
+        predictions = graph / "predictions.npz"
+        keras.write_text(
+            json.dumps(
+                {
+                    "build": arguments.keras,
+                    "arrays": str(arrays),
+                    "inputs": str(given),
+                    "save": str(arguments.out.resolve()),
+                    "predictions": str(predictions),
+                }
+            )
+        )
+        start("keras_impl.trace.graph", [str(keras), str(graph)])
+        with np.load(arrays) as torch_side, np.load(predictions) as keras_side:
+            largest = max(float(np.abs(torch_side[key] - keras_side[key]).max()) for key in keras_side.files)
+    print(f"{arguments.out}: predictions differ by at most {largest:.1e} (tolerance {BACK:.0e})")
+    if not largest <= BACK:  # true for NaN, too
+        arguments.out.unlink(missing_ok=True)
+        print(
+            "error: the Keras model does not predict what the torch model does; nothing is kept",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _single(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: a.astype(np.float32) if a.dtype == np.float64 else a for k, a in arrays.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
