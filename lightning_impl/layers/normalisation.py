@@ -15,6 +15,7 @@ from lightning_impl.layers.source import (
     CallOf,
     Module,
     Piece,
+    Relaid,
     SourceRule,
     Untranslatable,
     unconstrained,
@@ -145,6 +146,12 @@ def _layer_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
     sizes = [call.input.shape[axis] for axis in axes]
     if axes != list(range(axes[0], rank)) or None in sizes:
         raise Untranslatable(f"it normalises axes {settings['axis']}: torch's normalises the last ones")
+    if len(axes) == rank - 1 > 1:  # over whole images: torch's weights are channels first, as its images are
+        if not call.input.first:
+            raise Relaid("first")
+        sizes = [sizes[-1], *sizes[:-1]]
+    elif call.input.first:
+        raise Relaid("last")
     shape = sizes[0] if len(sizes) == 1 else tuple(sizes)
     if settings.get("rms_scaling"):
         return [Module("nn.RMSNorm", {"*normalized_shape": shape, "eps": settings["epsilon"]})]
@@ -188,7 +195,7 @@ def _layer_scale(layer: Layer, call: CallOf) -> list[Piece]:
 
 SOURCES = {
     "BatchNormalization": SourceRule(_batch_norm_source, "first"),
-    "LayerNormalization": SourceRule(_layer_norm_source, "last"),
+    "LayerNormalization": SourceRule(_layer_norm_source),
     "GroupNormalization": SourceRule(_group_norm_source, "first"),
     "RMSNormalization": SourceRule(_rms_norm_source, "last"),
     "UnitNormalization": SourceRule(_unit_source),
