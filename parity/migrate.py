@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def migrate(arguments: argparse.Namespace) -> int:
             return 0
         if arguments.no_proof:
             return 0
-        verdict = prove(arguments, out, Path(folder) / "inputs.npz", migration)
+        verdict = prove(arguments, out, Path(folder), migration)
     tell(out, verdict, arguments)
     print(f"{verdict['line']} ({time.perf_counter() - started:.0f} s)")
     return verdict["code"]
@@ -161,43 +162,48 @@ def inputs(graph: Graph, steps: int, size: int) -> dict[str, np.ndarray]:
     return found
 
 
-def prove(arguments: argparse.Namespace, out: Path, given: Path, migration: Migration) -> dict[str, Any]:
-    """Climb the ladder with the written package; returns its verdict as the ladder's JSON has it."""
+def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Migration) -> dict[str, Any]:
+    """Climb the ladder with the written package; returns its verdict as the ladder's JSON has it.
+
+    The Keras side is the model as it was read, weights and all, where Keras can save it.
+    """
     torch_side = f"{out.name}.{'model' if migration.training is None else 'lightning_module'}:build"
-    file = given
-    with np.load(given) as arrays:
+    saved, file = folder / "graph" / "model.keras", folder / "inputs.npz"
+    with np.load(file) as arrays:
         if len(arrays.files) == 1:
-            file = given.with_suffix(".npy")
+            file = file.with_suffix(".npy")
             np.save(file, arrays[arrays.files[0]])
-    loss = [] if migration.training is None else ["--loss", "compiled"]
+    options = ["--loss", "compiled"] if migration.training and migration.training["loss"] is not None else []
+    for rule in arguments.layer:
+        options += ["--layer", rule]
     command = [
-        *(sys.executable, "-m", "parity", "--keras", arguments.build, "--torch", torch_side),
-        *("--inputs", str(file), "--steps", str(arguments.steps), "--out", str(out / "parity")),
-        *("--format", "json", *loss),
+        *(sys.executable, "-m", "parity", "--keras", str(saved) if saved.is_file() else arguments.build),
+        *("--torch", torch_side, "--inputs", str(file), "--steps", str(arguments.steps)),
+        *("--out", str(out / "parity"), "--format", "json", *options),
     ]
     environment = processes.environment("cpu", "tensorflow")
-    environment["PYTHONPATH"] = f"{out.parent}:{environment['PYTHONPATH']}"
+    environment["PYTHONPATH"] = os.pathsep.join([str(out.parent), environment["PYTHONPATH"]])
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     try:
         said = json.loads(done.stdout)
     except json.JSONDecodeError:
-        said = {}
-    code = 0 if done.returncode == 0 else 1
-    error = processes.failure("parity", done.stderr, done.returncode) if done.returncode and not said else ""
-    line = (
-        "proven: every rung of the ladder passed"
-        if code == 0
-        else f"not proven: {said.get('refused') or first_failing(said) or error}"
-    )
-    shown = ["python", *command[1:]]
-    shown[shown.index(str(file))] = file.name
-    return {"code": code, "line": line, "said": said, "command": shown}
+        said = {"refused": str(processes.failure("parity", done.stderr, done.returncode))}
+    return {
+        "code": 0 if done.returncode == 0 else 1,
+        "line": line_of(said),
+        "said": said,
+        "torch": torch_side,
+    }
 
 
-def first_failing(said: dict[str, Any]) -> str:
-    """The rung, layer and cause that a verdict names."""
-    first = said.get("first_failing") or said.get("failed") or {}
-    return json.dumps(first) if first else ""
+def line_of(said: dict[str, Any]) -> str:
+    """A verdict in one line: proven, or the first rung that fails with its layer and cause."""
+    if said.get("refused"):
+        return f"not proven: {said['refused']}"
+    if said.get("verdict") == "passed":
+        return f"proven: {', '.join(dict.fromkeys(rung['name'] for rung in said['rungs']))} agree"
+    failed = next((said[part] for part in ("computation", "weights") if said[part]["status"] == "failed"), {})
+    return f"not proven: {failed.get('rung')} fails at {failed.get('layer')}: {failed.get('cause')}"
 
 
 def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> None:
@@ -205,10 +211,28 @@ def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> N
     folder = out / "parity"
     folder.mkdir(exist_ok=True)
     (folder / "verdict.json").write_text(json.dumps(verdict["said"], indent=1))
+    rows = [
+        f"| {rung['name']} | {rung['status']} | {_worst(rung)} |" for rung in verdict["said"].get("rungs", [])
+    ]
+    table = (
+        "\n".join(["| rung | | largest difference, of how much |", "|---|---|---|", *rows]) if rows else ""
+    )
+    text = (
+        f"{verdict['line'][0].upper()}{verdict['line'][1:]}.\n\n{table}\n\nMade by running this package, with "
+        f"{arguments.steps} steps in float64; `parity/` has the report. To repeat it, from the folder that "
+        f"holds this one:\n\n    python -m parity --keras {arguments.build} --torch {verdict['torch']} "
+        "--input-shape ...\n\nA builder that draws its weights draws others in float64: a saved .keras file "
+        "keeps them."
+    )
     readme = out / "README.md"
-    again = f"python -m parity --keras {arguments.build} --torch {out.name}.model:build"
-    text = f"{verdict['line'][0].upper()}{verdict['line'][1:]}. The ladder's report: parity/. To repeat it:\n\n    {again} --input-shape ..."
     readme.write_text(readme.read_text().replace("Not proven yet.", text))
+
+
+def _worst(rung: dict[str, Any]) -> str:
+    worst = rung.get("worst")
+    if not worst:
+        return ""
+    return f"{worst['difference']:.1e} of {worst['tolerance']:.1e} ({worst['quantity']})"
 
 
 def back(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,23 +37,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "save" in wanted:
             take_weights(wanted)
             return 0
-        migration = read(wanted["build"], wanted.get("callbacks"))
+        model = built(wanted["build"])
+        migration = read(model, wanted["build"], wanted.get("callbacks"))
         migration.write(out)
+        _save(model, out / "model.keras")
         return 0
 
     return cli.guarded(command)
 
 
-def read(build: str, callbacks: str | None = None) -> Migration:
+def built(build: str) -> keras.Model:
     """A user's model: `package.module:function`, a .keras file, or the directory of a run of this project.
+
+    Raises TraceError and RunError.
+    """
+    return _of_run(Path(build)) if Path(build).is_dir() else _users(build)
+
+
+def read(model: keras.Model, source: str, callbacks: str | None = None) -> Migration:
+    """A model with its weights and what it was compiled with. source: what the user named.
 
     callbacks: `package.module:function`, which gives a list of Keras's callbacks. Raises TraceError.
     """
-    model = _of_run(Path(build)) if Path(build).is_dir() else _users(build)
     reader = _Reader()
     graph = reader.graph(model)
     training = compiled(model)
-    return Migration(graph, reader.arrays, build, training, _callbacks(callbacks) if callbacks else [])
+    return Migration(graph, reader.arrays, source, training, _callbacks(callbacks) if callbacks else [])
 
 
 def take_weights(wanted: dict[str, Any]) -> None:
@@ -60,7 +70,7 @@ def take_weights(wanted: dict[str, Any]) -> None:
 
     wanted: `build`, `arrays` and `inputs` (.npz), `save` (.keras) and `predictions` (.npz).
     """
-    model = _users(wanted["build"])
+    model = built(wanted["build"])
     with np.load(wanted["arrays"]) as arrays:
         _assign(model, dict(arrays))
     with np.load(wanted["inputs"]) as arrays:
@@ -305,6 +315,29 @@ def _callbacks(name: str) -> list[dict[str, Any]]:
         plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float | str)}
         described.append({"kind": type(callback).__name__, "settings": plain})
     return described
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    """Save a model for the proof, which then starts from the same weights; one that cannot be is left out."""
+    try:
+        model.save(path)
+        _exact_rate(path)
+    except Exception:  # whatever a custom layer's get_config raises
+        path.unlink(missing_ok=True)
+
+
+def _exact_rate(path: Path) -> None:
+    """Put the learning rate that the user wrote into a saved model: Keras saves what float32 left of it."""
+    with zipfile.ZipFile(path) as saved:
+        parts = {entry: saved.read(entry) for entry in saved.namelist()}
+    config = json.loads(parts["config.json"])
+    optimizer = ((config.get("compile_config") or {}).get("optimizer") or {}).get("config", {})
+    if isinstance(rate := optimizer.get("learning_rate"), float):
+        optimizer["learning_rate"] = float(str(np.float32(rate)))
+        parts["config.json"] = json.dumps(config).encode()
+        with zipfile.ZipFile(path, "w") as saved:
+            for entry, content in parts.items():
+                saved.writestr(entry, content)
 
 
 def _users(build: str) -> keras.Model:

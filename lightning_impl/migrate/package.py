@@ -16,7 +16,8 @@ from torch import nn
 
 from experiment.protocols.graph import Layer, Migration
 from lightning_impl.layers.source import SourceRule
-from lightning_impl.migrate import semantics, training, weights
+from lightning_impl.migrate import rendering, semantics, training, weights
+from lightning_impl.migrate.blocks import places
 from lightning_impl.migrate.lowering import Lowered, Lowering, Problem, camel, strip, tensors_of
 from lightning_impl.migrate.rendering import PIECES, render
 
@@ -157,20 +158,35 @@ if __name__ == "__main__":
 
 
 def _translated(model: Lowered) -> list[tuple[str, str, str]]:
-    from lightning_impl.migrate.blocks import places
-
-    found = []
+    """By Keras layer: its path, its kind, and the modules or expressions that it became."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    chains = rendering.chains(model)
     for path, step in places(model.steps):
-        if step.layer:
-            what = f"`{step.module.name}`" if step.module and not step.expression else f"`{step.expression}`"
-            found.append(
-                (
-                    step.layer,
-                    step.kind.removesuffix(" (shared)"),
-                    f"{what} at `{path}`" if step.module and not step.expression else what,
-                )
-            )
-    return found
+        if not step.layer:
+            continue
+        parent = path.rpartition(".")[0]
+        module = step.module is not None and (not step.expression or parent in chains)
+        what = f"`{path}`: {step.module.name}" if module and step.module else f"`{step.expression}`"
+        kind, become = found.setdefault(step.layer, (step.kind.removesuffix(" (shared)"), []))
+        if what not in become:
+            become.append(what)
+    return [(layer, kind, ", ".join(become)) for layer, (kind, become) in found.items()]
+
+
+def _notes(model: Lowered) -> list[str]:
+    """What a reader must know of some kinds of layers."""
+    kinds = {step.kind for step in model.every_step()} | {step.kind for _, step in places(model.steps)}
+    notes = []
+    if "Embedding" in kinds:
+        notes.append(
+            "Keras on TensorFlow hands an Embedding's gradient on in slices: of a token that a batch has twice, "
+            "Adam squares each slice on its own. Here, and on Keras's other backends, it squares their sum."
+        )
+    if any(kind.startswith("Random") for kind in kinds):
+        notes.append(
+            "The random image layers act in training alone, as in Keras; they are modules of the network."
+        )
+    return notes
 
 
 NATURE = (
@@ -189,7 +205,8 @@ def readme(migration: Migration, model: Lowered, written: Written, name: str) ->
         for f in model.finish
         if f
     ]
-    notes = "\n".join(f"- {note}" for note in [*dict.fromkeys(stripped), *written.notes, *NATURE])
+    told = [*dict.fromkeys(stripped), *written.notes, *_notes(model), *NATURE]
+    notes = "\n".join(f"- {note}" for note in told)
     stubs = "".join(
         f"\n**Not translated, and so not proven:** {', '.join(written.stubs)}.\n" if written.stubs else ""
     )

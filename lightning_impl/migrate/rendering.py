@@ -163,6 +163,18 @@ def _is_chain(lowered: Lowered) -> bool:
     return value == flat[0] and bool(lowered.steps)
 
 
+def chains(lowered: Lowered, path: str = "") -> set[str]:
+    """The paths of the modules whose steps are all modules: nn.Sequentials."""
+    found = {path} if _is_chain(lowered) else set()
+    for step in lowered.steps:
+        here = f"{path}.{step.name}" if path else step.name
+        if step.graph is not None:
+            found |= chains(step.graph, here)
+        elif isinstance(step, Block) and step.template is not None and _is_sequence(step.template):
+            found.add(here)
+    return found
+
+
 def _chain(writer: _Writer, lowered: Lowered, name: str) -> str:
     lines = [f"def {name}() -> nn.Sequential:", f'{INDENT}"""{_shapes(lowered)}"""']
     lines.append(f"{INDENT}layers: OrderedDict[str, nn.Module] = OrderedDict()")

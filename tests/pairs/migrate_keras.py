@@ -132,13 +132,15 @@ def activations():
         x = layers.Activation(name)(layers.Dense(8)(x))
     x = layers.LeakyReLU(0.3)(layers.Dense(8)(x))
     x = layers.ELU(0.5)(layers.Dense(8)(x))
-    x = layers.PReLU(shared_axes=None)(x) if False else x
     return keras.Model(inputs, layers.Activation("log_softmax")(layers.Dense(3)(x)))
 
 
 def slopes():
     return sequential(
-        layers.Conv2D(4, 3), layers.PReLU(shared_axes=[1, 2]), layers.Flatten(), layers.Dense(1, activation="sigmoid")
+        layers.Conv2D(4, 3),
+        layers.PReLU(shared_axes=[1, 2]),
+        layers.Flatten(),
+        layers.Dense(1, activation="sigmoid"),
     )
 
 
@@ -242,7 +244,9 @@ def nested():
     x = block(6, 4)(block(4, 3)(inputs))
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Add()([shared(x[:, :3]), shared(x[:, 3:])])
-    outputs = keras.Sequential([keras.Input((5,)), layers.Dense(3, activation="softmax")], name="classifier")(x)
+    outputs = keras.Sequential([keras.Input((5,)), layers.Dense(3, activation="softmax")], name="classifier")(
+        x
+    )
     return keras.Model(inputs, outputs)
 
 
@@ -253,7 +257,9 @@ def residual_blocks():
         shortcut = x
         if stride > 1 or x.shape[-1] != filters:
             shortcut = layers.Conv2D(filters, 1, strides=stride, name=f"{name}_0_conv")(x)
-        x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False, name=f"{name}_1_conv")(x)
+        x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False, name=f"{name}_1_conv")(
+            x
+        )
         x = layers.BatchNormalization(name=f"{name}_1_bn")(x)
         x = layers.ReLU(name=f"{name}_1_relu")(x)
         gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
@@ -349,7 +355,9 @@ def main(out: Path) -> None:
                 with tf.GradientTape() as tape:
                     outputs = keras.tree.flatten(model(given, training=True))
                     loss = sum(tf.reduce_sum(output * pattern(output.shape)) for output in outputs)
-                gradients = tape.gradient(loss, model.trainable_variables)
+                # An Embedding's comes in slices, of which Keras's Adam squares each on its own.
+                sliced = tape.gradient(loss, model.trainable_variables)
+                gradients = [tf.convert_to_tensor(gradient) for gradient in sliced]
                 if step == 0:
                     found |= {f"train/{i}": np.asarray(output) for i, output in enumerate(outputs)}
                     by_id = {id(v): g for v, g in zip(model.trainable_variables, gradients, strict=True)}
