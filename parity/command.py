@@ -196,7 +196,7 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         inputs = Path(folder) / "inputs.npz"
-        np.savez(inputs, **_inputs(arguments))
+        np.savez(inputs, **_inputs(arguments))  # type: ignore[arg-type]
         options = {
             "inputs_file": str(inputs),
             "drawn": arguments.inputs is None,

@@ -75,8 +75,9 @@ class LayerType:
     weights: in the layout that both sides write; what is no weight to both sides is left out. output: of all
     that the layer gives, what is compared. before: the parts of the layer that act before what is left of it,
     by their names; to torch they are layers of their own. fused: an activation that it ends in where that
-    cannot be seen apart from it. random: it draws, in training alone. constants: attributes whose
-    values TensorFlow takes through float32, and what they are in float64.
+    cannot be seen apart from it. random: it draws, in training alone. constants: attributes whose values
+    TensorFlow takes through float32, and what they are in float64. around: of a layer around another, its
+    record, given a function that finds the other's.
     """
 
     kind: str | Callable[[Any], str]
@@ -88,6 +89,7 @@ class LayerType:
     fused: Callable[[Any], Any] = field(default=lambda layer: None)
     random: bool = False
     constants: Callable[[Any], Mapping[str, Any]] = field(default=lambda layer: {})
+    around: Callable[[Any, Callable[[Any], LayerType | None]], LayerType] | None = None
 
     def name(self, layer: Any) -> str:
         """Keras's name of a layer of this kind."""

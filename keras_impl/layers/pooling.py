@@ -13,7 +13,7 @@ SIZES = (1, 2, 3)
 
 
 def _settings(layer: Any, shape: Shape) -> Settings:
-    settings = {"pool_size": list(layer.pool_size), "strides": list(layer.strides)}
+    settings: Settings = {"pool_size": list(layer.pool_size), "strides": list(layer.strides)}
     if shape:
         settings["padding"] = padding(layer.padding, shape, layer.pool_size, layer.strides)
     return settings

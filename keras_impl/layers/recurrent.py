@@ -5,6 +5,7 @@ What is compared of a recurrent layer is its last state, which it has whether it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -78,13 +79,6 @@ def _both_last(layer: Any, output: Any) -> Any:
     return np.concatenate([output[:, -1, :units], output[:, 0, units:]], axis=-1)
 
 
-def _inner(layer: Any) -> LayerType:
-    from keras_impl.layers.registry import layer_type  # which reads this table
-
-    entry = layer_type(layer.layer)
-    return LayerType(type(layer.layer).__name__) if entry is None else entry
-
-
 def _each_step(layer: Any, output: Any) -> Any:
     """Steps as further rows of the batch, unless the layer itself leaves them in place."""
     if isinstance(layer.layer, keras.layers.Dense | keras.layers.LayerNormalization):
@@ -97,6 +91,19 @@ def _fused(layer: Any) -> Any:
     return None if getattr(function, "__name__", "linear") == "linear" else function
 
 
+def _at_each_step(layer: Any, of: Callable[[Any], LayerType | None]) -> LayerType:
+    """The record of the layer that is applied to every step, as one on further rows of the batch."""
+    inner = of(layer.layer) or LayerType(type(layer.layer).__name__)
+    return LayerType(
+        inner.name(layer.layer),
+        settings=lambda layer, shape: inner.settings(layer.layer, (shape[0], *shape[2:]) if shape else shape),
+        weights=lambda layer: inner.weights(layer.layer),
+        output=_each_step,
+        fused=_fused,
+        random=inner.random,
+    )
+
+
 TABLE = (
     LayerType(_cell, (layers.RNN,), _settings, _weights, _last, random=True),
     LayerType(
@@ -107,12 +114,5 @@ TABLE = (
         _both_last,
         random=True,
     ),
-    LayerType(
-        lambda layer: _inner(layer).name(layer.layer),
-        (layers.TimeDistributed,),
-        lambda layer, shape: _inner(layer).settings(layer.layer, (shape[0], *shape[2:]) if shape else shape),
-        lambda layer: _inner(layer).weights(layer.layer),
-        _each_step,
-        fused=_fused,
-    ),
+    LayerType("TimeDistributed", (layers.TimeDistributed,), around=_at_each_step),
 )

@@ -42,7 +42,7 @@ def layer_type(layer: Any) -> LayerType | None:
     """The record of a layer, None where no table has its class or one that it derives from."""
     for cls in type(layer).__mro__:
         if (entry := RULES.get(cls.__name__) or BY_CLASS.get(cls)) is not None:
-            return entry
+            return entry if entry.around is None else entry.around(layer, layer_type)
     return None
 
 

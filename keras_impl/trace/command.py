@@ -68,7 +68,7 @@ def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
 def describe(subject: Subject) -> dict[str, Any]:
     """The model's layers in the order in which they act, and its parameter counts; raises TraceError."""
 
-    recording, _ = subject.record(training=False)
+    recording = subject.scanned or subject.record(training=False)[0]
     shapes, trainable = {}, {}
     for name, operation in recording.operations.items():
         for unit, found in weight_layout.units(name, operation).items():

@@ -32,20 +32,21 @@ class Loss:
     targets: np.ndarray
 
 
-def loss_of(name: str, output: np.ndarray, ending: str, seed: int, compiled: Any = None) -> Loss:
+def loss_of(name: str, shape: tuple[int, ...], ending: str, seed: int, compiled: Any = None) -> Loss:
     """The loss of one output of a user's model; raises TraceError for a compiled one that torch is without.
 
-    ending: the activation that gives the output, if known. compiled: as the model was compiled with it.
+    shape: of the output, with the number of all samples. ending: the activation that gives it, if known.
+    compiled: as the model was compiled with it.
     """
     if name == "compiled":
         function, term = _compiled(compiled)
     else:
-        kind = _kind(name, output.shape, ending)
+        kind = _kind(name, shape, ending)
         term = LossTerm(kind, kind in ("crossentropy", "binary") and ending not in ("softmax", "sigmoid"))
         function = _function(term)
-    targets = randomness.targets(seed, output.shape, term.name)
+    targets = randomness.targets(seed, shape, term.name)
     if isinstance(function, keras.losses.CategoricalCrossentropy):
-        targets = np.eye(output.shape[-1])[targets]
+        targets = np.eye(shape[-1])[targets]
     return Loss(function, term, targets)
 
 

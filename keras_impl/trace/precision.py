@@ -34,7 +34,7 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
     for layer in leaves(model):
         if (entry := layer_type(layer)) is not None:
             constants += [(layer, name, value) for name, value in entry.constants(layer).items()]
-    optimizer = getattr(model, "optimizer", None)
+    optimizer: Any = getattr(model, "optimizer", None)
     if isinstance(optimizer, keras.optimizers.SGD):
         constants.append((optimizer, "momentum", np.float64(optimizer.momentum)))
     with ExitStack() as stack:
@@ -42,7 +42,9 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
             stack.enter_context(patch.object(owner, name, value))
         stack.enter_context(patch.object(nn, "leaky_relu", _leaky_relu))
         stack.enter_context(patch.object(nn, "gelu", _gelu))
-        stack.enter_context(patch.object(nn, "max_pool", functools.partial(_max_pool, nn.max_pool)))
+        for name, of_windows in (("max_pool", _largest), ("average_pool", _mean)):
+            replaced = functools.partial(_pool, getattr(nn, name), of_windows)
+            stack.enter_context(patch.object(nn, name, replaced))
         stack.enter_context(patch.object(image, "resize", functools.partial(_resize, image.resize)))
         yield
 
@@ -57,15 +59,19 @@ def _gelu(x: Any, approximate: bool = True) -> Any:
     return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
 
 
-def _max_pool(
+def _pool(
     pool: Callable[..., Any],
+    of_windows: Callable[[Any, np.ndarray, int], Any],
     inputs: Any,
     pool_size: Any,
     strides: Any = None,
     padding: str = "valid",
     data_format: str | None = None,
 ) -> Any:
-    """Max pooling, of three axes as three poolings of one axis each."""
+    """Pooling, of three axes as three poolings of one axis each.
+
+    of_windows: pools one axis, given each window's places (windows, size); those beyond an end are none.
+    """
     if len(inputs.shape) != 5 or data_format == "channels_first":
         return pool(inputs, pool_size, strides, padding, data_format)
     sizes = [pool_size] * 3 if isinstance(pool_size, int) else list(pool_size)
@@ -74,11 +80,20 @@ def _max_pool(
         length = inputs.shape[axis]
         count = -(-length // step) if padding == "same" else (length - size) // step + 1
         before = max((count - 1) * step + size - length, 0) // 2 if padding == "same" else 0
-        places = np.arange(count)[:, None] * step + np.arange(size) - before
-        # Where a window reaches out, it sees the pixel at the edge once more: the largest stays.
-        windows = [keras.ops.take(inputs, np.clip(places[:, i], 0, length - 1), axis) for i in range(size)]
-        inputs = functools.reduce(keras.ops.maximum, windows)
+        inputs = of_windows(inputs, np.arange(count)[:, None] * step + np.arange(size) - before, axis)
     return inputs
+
+
+def _largest(inputs: Any, places: np.ndarray, axis: int) -> Any:
+    # Where a window reaches out, it sees the pixel at the edge once more: the largest stays.
+    within = np.clip(places, 0, inputs.shape[axis] - 1)
+    return functools.reduce(keras.ops.maximum, (keras.ops.take(inputs, column, axis) for column in within.T))
+
+
+def _mean(inputs: Any, places: np.ndarray, axis: int) -> Any:
+    shares = (places[..., None] == np.arange(inputs.shape[axis])).sum(1)  # (windows, length)
+    shares = shares / shares.sum(1, keepdims=True)
+    return keras.ops.moveaxis(keras.ops.tensordot(inputs, shares.T, [[axis], [0]]), -1, axis)
 
 
 def _resize(
@@ -116,7 +131,7 @@ def in_one_precision() -> Iterator[None]:
 
     def get_raised(identifier: Any) -> Any:
         policy = get(identifier)
-        asked = getattr(policy, "compute_dtype", None)
+        asked = str(getattr(policy, "compute_dtype", ""))
         lower = asked in ("float16", "bfloat16", "float32") and identifier is not None
         return _Raised(asked) if lower and not isinstance(policy, _Raised) else policy
 

@@ -6,7 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from keras_impl.layers.registry import kind, layer_type, settings, with_padding
 from keras_impl.layers.shape import pairs
 
 ENDINGS = ("softmax", "sigmoid")
+CROPPINGS = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)
 PADDINGS = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
 
 
@@ -106,11 +107,21 @@ class Recording:
                 self._keep(f"{name}/activation", function, output, (name,), settings(function), operation)
             elif not _ends_in_activation(operation):
                 self._keep(name, operation, output, inputs, facts, operation)
+            if isinstance(operation, CROPPINGS):
+                self._crop(inputs[0], output)
             if isinstance(operation, PADDINGS):
                 self._padded[id(output)] = pairs(operation.padding)
             return output
 
         return recorded
+
+    def _crop(self, source: str, output: Any) -> None:
+        """What is cut off what a transposed convolution gives is a part of it, as in torch's padding."""
+        place = next((i for i, one in enumerate(self.seen) if one.name == source), None)
+        if place is not None and self.seen[place].kind.endswith("Transpose"):
+            cut = {name: value for name, value in self.seen[place].settings.items() if name != "cropping"}
+            array = np.array(keras.ops.convert_to_numpy(output))
+            self.seen[place] = replace(self.seen[place], output=array, settings=cut)
 
     def _activation(self, own_name: str, layer: Any) -> Callable:
         function = layer.activation

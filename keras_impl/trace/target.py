@@ -31,8 +31,8 @@ from keras_impl.trace.signature import arrays_of, inputs_of
 class Subject:
     """A compiled model with batches of (inputs, targets, sample weights); `model` is what is traced.
 
-    Of a user's model: its weights as built; the loss of each output, and the activation that gives it; and
-    notes on how it was traced.
+    Of a user's model: its weights as built; a Recording of two samples; the loss of each output, and the
+    activation that gives it; and notes on how it was traced.
     """
 
     model: Any
@@ -41,6 +41,7 @@ class Subject:
     plain: Any  # the first batch's inputs to `model`, not augmented
     dropout: bool = True
     own: Arrays = field(default_factory=dict)
+    scanned: Recording | None = None
     losses: Sequence[LossTerm] = ()
     endings: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -106,7 +107,7 @@ def users(request: Request) -> Subject:
     inputs = inputs_of(request, model)
     try:
         with exact_constants(model), Recording(model) as recording:
-            outputs = arrays_of(model(inputs, training=False))
+            outputs = arrays_of(model(_part(inputs, slice(0, 2)), training=False))
     except TraceError:
         raise
     except Exception as error:  # whatever the user's model raises
@@ -121,7 +122,8 @@ def users(request: Request) -> Subject:
         with np.load(request.weights) as arrays:
             model.set_weights([arrays[f"raw/{i}"] for i in range(len(model.weights))])
     endings = [recording.ending_of(output) for output in outputs.values()]
-    losses = _losses(request, model, list(outputs.values()), endings)
+    count = len(keras.tree.flatten(inputs)[0])
+    losses = _losses(request, model, [(count, *o.shape[1:]) for o in outputs.values()], endings)
     # A model that its user compiled keeps its optimizer, uncompiled ones get Keras's Adam.
     optimizer = getattr(model, "optimizer", None) or keras.optimizers.Adam(
         request.experiment.training.learning_rate
@@ -132,7 +134,7 @@ def users(request: Request) -> Subject:
     optimizer.build(model.trainable_variables)
     batches = [
         (_part(inputs, p), targets[0][p] if single else [t[p] for t in targets], None)
-        for p in trace.parts(len(keras.tree.flatten(inputs)[0]), request.steps)
+        for p in trace.parts(count, request.steps)
     ]
     return Subject(
         model,
@@ -141,6 +143,7 @@ def users(request: Request) -> Subject:
         batches[0][0],
         dropout=False,
         own=built,
+        scanned=recording,
         losses=[loss.term for loss in losses],
         endings=endings,
         notes=kept_in_float32(model),
@@ -148,16 +151,16 @@ def users(request: Request) -> Subject:
 
 
 def _losses(
-    request: Request, model: keras.Model, outputs: Sequence[np.ndarray], endings: Sequence[str]
+    request: Request, model: keras.Model, shapes: Sequence[tuple[int, ...]], endings: Sequence[str]
 ) -> list[Loss]:
     compiled: Any = getattr(model, "loss", None)
     if isinstance(compiled, dict):
         compiled = [compiled[key] for key in sorted(compiled)]
-    each = compiled if isinstance(compiled, list | tuple) else [compiled] * len(outputs)
+    each = compiled if isinstance(compiled, list | tuple) else [compiled] * len(shapes)
     seed = request.experiment.seed
     return [
-        loss_of(request.loss_name, output, ending, seed + place, given)
-        for place, (output, ending, given) in enumerate(zip(outputs, endings, each, strict=True))
+        loss_of(request.loss_name, shape, ending, seed + place, given)
+        for place, (shape, ending, given) in enumerate(zip(shapes, endings, each, strict=True))
     ]
 
 

@@ -70,7 +70,7 @@ def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
 
 def describe(subject: Subject) -> dict[str, Any]:
     """The model's layers in the order in which they act, and its parameter counts; raises TraceError."""
-    recording, _ = subject.record(training=False)
+    recording, _ = subject.scan()
     layers = [
         {
             "name": one.name,
@@ -179,6 +179,7 @@ def _numbers(subject: Subject) -> Arrays:
             arrays |= of_trained("momentums", subject, lambda p: optimizer.state[p].get("exp_avg"))
             arrays |= of_trained("velocities", subject, lambda p: optimizer.state[p].get("exp_avg_sq"))
     arrays["losses"] = np.array(losses)
+    arrays["notes"] = np.array(subject.notes, dtype=str)  # those of training, too
     return arrays | tracing.changed(weights("final", subject), arrays)
 
 

@@ -189,6 +189,8 @@ class Recording(TorchFunctionMode):
     ) -> None:
         """Keep what a function gives where it is a layer."""
         main = _main(marks)
+        if _name(func) in ("__getitem__", "pad", "narrow"):
+            self._crop(marks[main].source, outputs[0])
         native = getattr(func, "__module__", "") != "torch.nn.functional"
         call = Call(_name(func), args, kwargs, marks[main].axis, shapes, tuple(outputs[0].shape), native)
         entry = of_function(call)
@@ -214,12 +216,22 @@ class Recording(TorchFunctionMode):
             name = f"{which}#{self._calls[f'{which}#']}"
         else:
             name = self._named(name, weights)
-        if marks[main].rows is not None:
-            self.flattened[name] = marks[main].rows
+        if (rows := marks[main].rows) is not None:
+            self.flattened[name] = rows
         self._note_channels(entry, marks[main], given[main])
         self._set_channels(outputs[0], entry)
         hidden = entry.output(owner, outputs[0]) is None
         self._keep(name, which, outputs[0], [mark.source for mark in live], found, hidden)
+
+    def _crop(self, source: str, output: Tensor) -> None:
+        """What is cut off what a transposed convolution gives is a part of it, as in Keras's padding."""
+        place = next((i for i, one in enumerate(self.seen) if one.name == source), None)
+        if place is None or not self.seen[place].kind.endswith("Transpose"):
+            return
+        before, array = self.seen[place].output, self.array(output)
+        if before is not None and before.ndim == array.ndim and before.shape != array.shape:
+            cut = {name: value for name, value in self.seen[place].settings.items() if name != "cropping"}
+            self.seen[place] = replace(self.seen[place], output=array, settings=cut)
 
     def _weights_of(self, call: Call, entry: LayerType) -> tuple[str, Weights]:
         """The layer's name and weights of a function that was given parameters; both empty without any."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from experiment.protocols.faults import told
@@ -51,30 +52,42 @@ class Inputs:
         )
 
 
-def inputs_of(request: Request, model: nn.Module) -> Inputs:
-    """The request's inputs as the model takes them; raises TraceError where it takes them in no way.
+def scan(model: nn.Module, inputs: Inputs) -> tuple[Recording, Any]:
+    """What a Recording of two samples in evaluation says, and the outputs."""
+    with (
+        torch.no_grad(),
+        parametrize.cached(),
+        Recording(model, channels_first=inputs.channels_first) as recording,
+    ):
+        outputs = inputs.part(slice(0, 2))(model.eval())
+    return recording, outputs
+
+
+def inputs_of(request: Request, model: nn.Module) -> tuple[Inputs, Recording, Any]:
+    """The request's inputs as the model takes them, and what `scan` says of the model with them.
+
+    Raises TraceError where it takes them in no way.
 
     Images, and what has more axes of space, come channels first. Sequences come as Keras's do, channels last,
     unless the model's first layer takes them channels first. Several go to the arguments of forward of the
     same names, where it has these, else in their order. Whole numbers go to an Embedding.
     """
     arrays = request.inputs()
+    takes_tokens = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
     failures: list[tuple[Inputs, Exception]] = []
     for channels_first in (IMAGES, (3, *IMAGES), ()):
         inputs = _arranged(arrays, model, channels_first)
         try:
-            if request.drawn:
+            if request.drawn and takes_tokens:
                 inputs = _with_tokens(inputs, model)
-            few = inputs.part(slice(0, 2))
-            with torch.no_grad(), Recording(model, channels_first=channels_first) as recording:
-                few(model.eval())
+            recording, outputs = scan(model, inputs)
         except TraceError:
             raise
         except Exception as error:  # whatever the user's model raises
             failures.append((inputs, error))
             continue
         if 3 in channels_first or not recording.takes_channels_first:
-            return inputs
+            return inputs, recording, outputs
     inputs, error = failures[0]
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
     raise TraceError(f"{request.build}: fails on inputs {shapes}: {told(error)}") from error

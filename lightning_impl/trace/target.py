@@ -32,7 +32,7 @@ from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
 from lightning_impl.precision import use_gpu
 from lightning_impl.trace.losses import finished, loss_of
-from lightning_impl.trace.precision import WithoutCasts
+from lightning_impl.trace.precision import WithoutCasts, in_one_precision
 from lightning_impl.trace.recorder import Recording, without_dropout
 from lightning_impl.trace.signature import Inputs, inputs_of, outputs_of, to_float
 
@@ -44,7 +44,7 @@ class Subject:
     batches: (inputs, labels) as trained on; plain: the first batch's inputs, not augmented. Both are what
     `call` gives to the model. finish: what makes a model's outputs those that its user gets. dropout: whether
     its masks are shared with the other side. notes: on how the model is traced. weights, flattened and
-    touched: as the last Recording in evaluation has them.
+    touched: as the last Recording in evaluation has them. scanned: of a user's model, see `scan`.
     """
 
     model: nn.Module
@@ -61,6 +61,7 @@ class Subject:
     flattened: dict[str, np.ndarray] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
+    scanned: tuple[Recording, Any] | None = None
 
     def record(self, training: bool, index: int = 0) -> tuple[Recording, Any]:
         """One pass over a batch: the Recording, and the outputs."""
@@ -72,9 +73,17 @@ class Subject:
             else:
                 with torch.no_grad():
                     outputs = self.finish(self.call(self.model, self.plain))
-                self.flattened, self.touched = recording.flattened, recording.touched
-                self.weights = self._all_weights(recording)
+                self.take_up(recording)
         return recording, outputs
+
+    def scan(self) -> tuple[Recording, Any]:
+        """What is known of a user's model before it is traced, from a pass of few samples in evaluation."""
+        return self.record(training=False) if self.scanned is None else self.scanned
+
+    def take_up(self, recording: Recording) -> None:
+        """Know the weights that a Recording in evaluation found."""
+        self.flattened, self.touched = recording.flattened, recording.touched
+        self.weights = self._all_weights(recording)
 
     def _all_weights(self, recording: Recording) -> dict[str, Weights]:
         """Those of every layer that acted, and of every module of a kind that is known and did not."""
@@ -140,11 +149,11 @@ def users(request: Request, seed: int | None = None) -> Subject:
     torch.manual_seed(request.experiment.seed if seed is None else seed)
     model = built(request.build or "").to(torch.get_default_dtype())
     casts = WithoutCasts(torch.get_default_dtype())
-    with casts:
-        inputs = inputs_of(request, model)
+    with in_one_precision(casts):
+        inputs, *scanned = inputs_of(request, model)
 
     def call(model: nn.Module, inputs: Inputs) -> Any:
-        with casts:
+        with in_one_precision(casts):
             return inputs(model)
 
     batches: list[Any] = [
@@ -159,8 +168,9 @@ def users(request: Request, seed: int | None = None) -> Subject:
         call=call,
         dropout=False,
         channels_first=inputs.channels_first,
+        scanned=(scanned[0], scanned[1]),
     )
-    subject.record(training=False)
+    subject.take_up(scanned[0])
     _hold_added(subject)
     subject.notes += casts.notes
     subject.optimizer = users_optimizer(model, request.experiment)
@@ -251,7 +261,7 @@ def _take_loss(
     subject: Subject, request: Request, terms: Sequence[LossTerm], keras_endings: Sequence[str]
 ) -> None:
     """Give a user's model the loss of Keras's outputs, with targets; raises TraceError."""
-    recording, outputs = subject.record(training=False)
+    recording, outputs = subject.scan()
     tensors = outputs_of(outputs)
     if len(tensors) != len(terms):
         counts = f"{_counted(len(tensors))} for Keras's {len(terms)}"

@@ -278,7 +278,12 @@ def _plain(
             "kind": lambda: ours["kind"] == theirs["kind"],
             "shape": lambda: without_ones(ours["shape"]) == without_ones(theirs["shape"]),
             "inputs": lambda: sources(keras, theirs["name"], own, "Keras") == ours_from,
-            "role": lambda: _role(ours) == _role(theirs) != "",
+            "role": lambda: (
+                _role(ours) == _role(theirs) != ""
+                # With arithmetic in between they may be a part of something else.
+                and all(name in known for name in ours["inputs"])
+                and all(name in own for name in theirs["inputs"])
+            ),
             "unknown": lambda: (
                 "" in sources(keras, theirs["name"], own, "Keras")
                 and alone(ours, torch)

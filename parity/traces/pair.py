@@ -109,7 +109,8 @@ class Pair:
     @property
     def notes(self) -> list[str]:
         """Notes of both sides on how their models were traced."""
-        return list(dict.fromkeys([*self.keras.notes, *self.torch.notes]))
+        while_tracing = self.torch["notes"].tolist() if "notes" in self.torch else []
+        return list(dict.fromkeys([*self.keras.notes, *self.torch.notes, *while_tracing]))
 
     def flattened_shapes(self) -> dict[str, tuple[int, ...]]:
         """Of each of Keras's layers that acts on flattened images, their shape before."""

@@ -304,7 +304,7 @@ ACTIVATIONS = [
     nn.ELU(),
     nn.SELU(),
     nn.CELU(),
-    nn.GELU("tanh"),
+    nn.GELU(),
     nn.SiLU(),
     nn.Mish(),
     nn.Hardswish(),
@@ -506,7 +506,7 @@ class VisionTransformer(nn.Module):
         self.token, self.positions = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 5, 8))
         self.norm1, self.norm2, self.norm = (nn.LayerNorm(8, eps=1e-3) for _ in range(3))
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU("tanh"), nn.Linear(16, 8))
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
         self.head = nn.Linear(8, 3)
 
     def forward(self, x):
@@ -520,3 +520,7 @@ class VisionTransformer(nn.Module):
 
 def vision_transformer():
     return VisionTransformer()
+
+
+def without_rule():
+    return nn.Sequential(Power(), nn.Linear(6, 4))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from parity.traces.matching import MatchError, Matching, match
+from parity.traces.matching import MatchError, Matching, check_covered, match
 
 Layers = list[dict[str, Any]]
 
@@ -99,26 +99,82 @@ def test_a_choice_is_named_with_its_candidates_and_the_way_out() -> None:
     assert match(keras, torch, {"t1": "k2"}).weighted == {"t3": "k3", "t1": "k2", "t2": "k1"}
 
 
-def test_a_missing_layer_is_named() -> None:
-    torch = [dense("t1", ""), conv("t2", "t1")]
+def test_every_layer_without_a_counterpart_is_told_with_its_nearest() -> None:
+    torch = [dense("t1", ""), conv("t2", "t1"), conv("t3", "t2", size=1), dense("t4", "t3", units=7)]
+    keras = [dense("k1", ""), conv("k2", "k1", size=5), conv("k3", "k2", size=1)]
     with pytest.raises(MatchError) as error:
-        match([dense("k1", ""), conv("k2", "k1", size=5)], torch)
-    assert str(error.value) == (
-        "of Conv2D (kernel 3x3x4x4) the torch model has t2, the Keras model none; "
-        "without a counterpart is also k2 (Conv2D (kernel 5x5x4x4)).\n"
-        "The two must have the same layers with weights, of the same shapes."
-    )
-    with pytest.raises(MatchError, match=r"the torch model has none, the Keras model k2\."):
-        match([dense("k1", ""), conv("k2", "k1")], [dense("t1", "")])
+        match(keras, torch)
+    assert str(error.value).splitlines() == [
+        "layers with weights have no counterpart on the other side:",
+        "  torch's t2, Conv2D (kernel 3x3x4x4); nearest is Keras's k2: kernel 3x3x4x4 for 5x5x4x4",
+        "  torch's t4, Dense (kernel 4x7, bias 7); nearest is Keras's k2: Dense for Conv2D, "
+        "kernel 4x7 for 5x5x4x4, bias",
+        "  Keras's k2, Conv2D (kernel 5x5x4x4); nearest is torch's t2: kernel 5x5x4x4 for 3x3x4x4",
+        "The two must have the same layers with weights, of the same shapes.",
+    ]
 
 
-def test_a_kind_that_is_not_covered_is_named() -> None:
-    lstm = layer("memory", "LSTM", "", kernel=[4, 16], recurrent_kernel=[4, 16])
-    for pair, side in (([lstm], [dense("t", "")]), "Keras"), (([dense("k", "")], [lstm]), "torch"):
-        with pytest.raises(
-            MatchError, match=rf"^the {side} layer memory is of a kind .*: LSTM \(kernel 4x16"
-        ):
-            match(*pair)
+def test_of_layers_alike_the_order_tells_which_is_without_a_counterpart() -> None:
+    keras = [dense("k1", ""), conv("k2", "k1"), dense("k3", "k2"), conv("k4", "k3", size=5)]
+    torch = [dense("t1", ""), conv("t2", "t1"), conv("t3", "t2", size=5)]
+    with pytest.raises(MatchError, match=r"  Keras's k3, Dense \(kernel 4x4, bias 4\)") as error:
+        match(keras, torch)
+    assert "k1" not in str(error.value)
+    assert "torch's" not in str(error.value).splitlines()[1].partition(";")[0]
+
+
+def test_what_has_no_rule_is_told_for_both_sides_at_once() -> None:
+    power = layer("power", "Power", "", exponent=[6])
+    scale = layer("blocks.0", "Scale", "", gamma=[1, 6])
+    with pytest.raises(MatchError) as error:
+        check_covered([power], [scale, {**power, "name": "blocks.1"}])
+    assert str(error.value).splitlines() == [
+        "no rule says how to compare the weights of",
+        "  Keras's power, Power (exponent 6)",
+        "  torch's blocks.0, Scale (gamma 1x6)",
+        "  torch's blocks.1, Power (exponent 6)",
+        "Write one for each: --layer Power=package.module:rule (see --help); likewise for Scale.",
+    ]
+    check_covered([], [])
+
+
+def test_a_convolution_of_single_pixels_is_a_dense_layer() -> None:
+    def pixelwise(name: str, stride: int) -> dict:
+        settings = {"strides": [stride, stride], "groups": 1, "padding": [[0, 0], [0, 0]]}
+        return {**conv(name, "", size=1), "settings": settings}
+
+    plain = layer("t", "Dense", "", shape=[8, 8, 4], kernel=[4, 4])
+    assert match([pixelwise("k", stride=1)], [plain]).weighted == {"t": "k"}
+    with pytest.raises(MatchError, match="no counterpart"):
+        match([pixelwise("k", stride=2)], [plain])
+
+
+def test_parallel_layers_are_told_apart_by_the_activations_they_end_in() -> None:
+    keras = [dense("k1", ""), dense("k2", ""), layer("ka", "relu", "k1"), layer("kb", "tanh", "k2")]
+    torch = [dense("t1", ""), dense("t2", ""), layer("tb", "tanh", "t1"), layer("ta", "relu", "t2")]
+    found = match(keras, torch)
+    assert found.weighted == {"t1": "k2", "t2": "k1"}
+    assert found.plain == {"tb": "kb", "ta": "ka"}
+
+
+def test_an_activation_in_the_midst_of_arithmetic_is_not_matched_with_another() -> None:
+    keras = [layer("plus", "Add", "k"), layer("k/relu6", "relu6", "plus")]
+    found = plain(keras, [layer("hardsigmoid#1", "hard_sigmoid", "t")])
+    assert found.plain == {}
+
+
+def test_a_chain_of_sums_is_walked_through_once() -> None:
+    def chain(side: str) -> Layers:
+        layers = [dense(f"{side}0", "")]
+        for i in range(60):
+            layers.append(layer(f"{side}sum{i}", f"{side}Sum", layers[-1]["name"], layers[-1]["name"]))
+        return [
+            *layers,
+            dense(f"{side}1", layers[-1]["name"]),
+            dense(f"{side}2", layers[-1]["name"], units=9),
+        ]
+
+    assert match(chain("k"), chain("t")).weighted == {"t0": "k0", "t1": "k1", "t2": "k2"}
 
 
 # === What the user says ===
