@@ -74,7 +74,7 @@ def write(
     (folder / "lightning_module.py").write_text(module.text)
     pieces = sorted({*source.pieces, *module.pieces})
     (folder / "keras_semantics.py").write_text(semantics.extract(pieces))
-    (folder / "train.py").write_text(_train(model))
+    (folder / "train.py").write_text(_train(model).replace("NAME", folder.name))
     formatted(folder)
     lines = len((folder / "model.py").read_text().splitlines())
     written = Written(lines, pieces, _translated(model), module.notes, list(lowering.stubbed))
@@ -124,8 +124,8 @@ def _train(model: Lowered) -> str:
         value = model.values[number]
         sizes: list[Any] = [32 if size is None else size for size in value.shape[1:]]
         sizes = [sizes[-1], *sizes[:-1]] if value.first else sizes
-        text = ", ".join(map(str, ["images" if False else 256, *sizes]))
-        return f"torch.randint(0, 8, ({text},))" if "int" in value.dtype else f"torch.rand({text})"
+        text = ", ".join(map(str, [256, *sizes]))
+        return f"torch.randint(0, 8, ({text}))" if "int" in value.dtype else f"torch.rand({text})"
 
     inputs = [shape(number) for number in model.inputs]
     given = inputs[0] if len(inputs) == 1 else f"[{', '.join(inputs)}]"
@@ -141,7 +141,7 @@ def _train(model: Lowered) -> str:
     targets = (
         f"torch.randint(0, {classes}, (256,))" if one else f"torch.randint(0, 2, (256, {classes})).float()"
     )
-    return f'''"""python -m PACKAGE.train: trains the module; put your own tensors, or an ImageFolder, in the place of these."""
+    return f'''"""Trains the module on random tensors: put your own, or an ImageFolder, in their place. python -m NAME.train"""
 
 import lightning.pytorch as pl
 import torch
@@ -150,7 +150,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from .lightning_module import build, callbacks
 
 if __name__ == "__main__":
-    inputs, targets = {given}, {targets}
+    inputs = {given}
+    targets = {targets}
 {loader}
     trainer = pl.Trainer(max_epochs=2, callbacks=callbacks(), logger=False)
     trainer.fit(build(), loader, loader)

@@ -487,29 +487,25 @@ class _Writer:
             if callback["kind"] == "EarlyStopping":
                 patience = max(settings.get("patience", 0), 1)
                 lines.append(
-                    f"EarlyStopping({head}, patience={patience}, min_delta={abs(settings.get('min_delta', 0))})"
+                    f"EarlyStopping({head}, patience={patience}, min_delta={abs(settings.get('min_delta', 0))}),"
                 )
                 if settings.get("restore_best_weights"):
-                    lines.append(
-                        f"ModelCheckpoint({head})  # Keras restores the best weights: load this one's"
-                    )
+                    lines.append("# Keras restores the best weights: load those of this one.")
+                    lines.append(f"ModelCheckpoint({head}),")
             elif callback["kind"] == "ReduceLROnPlateau":
                 self.out.pieces.append("ReduceLROnPlateau")
                 given = {"patience": 10, "factor": 0.1, "min_delta": 1e-4, "cooldown": 0}
                 text = ", ".join(f"{key}={settings.get(key, value)}" for key, value in given.items())
                 lines.append(
-                    f"ReduceLROnPlateau({text}, min_learning_rate={settings.get('min_lr', 0.0)}, {head})"
+                    f"ReduceLROnPlateau({text}, min_learning_rate={settings.get('min_lr', 0.0)}, {head}),"
                 )
             elif callback["kind"] == "ModelCheckpoint":
                 top = 1 if settings.get("save_best_only") else -1
-                lines.append(f"ModelCheckpoint({head}, save_top_k={top})")
+                lines.append(f"ModelCheckpoint({head}, save_top_k={top}),")
             else:
                 self.out.notes.append(f"the callback {callback['kind']} is not translated")
         doc = "Keras's callbacks." if lines else "None were given: pass Keras's with --callbacks."
-        inner = "".join(
-            f"        {line.split('  #')[0]},{'  #' + line.split('  #')[1] if '  #' in line else ''}\n"
-            for line in lines
-        )
+        inner = "".join(f"        {line}\n" for line in lines)
         listed = f"[\n{inner}    ]" if lines else "[]"
         return f'def callbacks() -> list[Callback]:\n    """{doc}"""\n    return {listed}'
 

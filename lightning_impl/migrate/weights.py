@@ -49,8 +49,10 @@ def holders(network: nn.Module, lowered: Lowered) -> Iterator[tuple[str, str | N
         seen.add(path)
         if step.module.part is None and step.module.suffix:
             continue
-        if module.state_dict():
-            yield step.layer, step.module.part, module
+        held = [module, *module.children()]
+        holding = [inner for inner in held if any(True for _ in inner.parameters(recurse=False))]
+        if holding:  # a recurrent layer holds them in torch's own
+            yield step.layer, step.module.part, holding[0]
 
 
 def _under(arrays: Arrays, layer: str, part: str | None) -> Arrays:

@@ -19,11 +19,11 @@ def _prepared(module: Any, input: Tensor, dropout: float, go_backwards: bool) ->
 def _one_bias(module: Any) -> None:
     """Hold torch's second bias at zero: Keras has one, and two would learn twice as fast."""
     for name, parameter in module.named_parameters():
-        if name.startswith("bias_hh"):
+        if "bias_hh" in name:
             nn.init.zeros_(parameter).requires_grad_(False)
 
 
-class LSTM(nn.LSTM):
+class LSTM(nn.Module):
     """Keras's LSTM: (N, T, features) -> (N, units) of the last step, or of all with `return_sequences`.
 
     return_state: gives the last output and the last cell as well. Gates stand in torch's order, which is
@@ -40,18 +40,19 @@ class LSTM(nn.LSTM):
         dropout: float = 0.0,
         go_backwards: bool = False,
     ) -> None:
-        super().__init__(features, units, bias=bias, batch_first=True)
+        super().__init__()
+        self.lstm = nn.LSTM(features, units, bias=bias, batch_first=True)
         self.sequences, self.state = return_sequences, return_state
         self.input_dropout, self.go_backwards = dropout, go_backwards
         _one_bias(self)
 
     def forward(self, input: Tensor) -> Any:
-        outputs, (last, cell) = super().forward(_prepared(self, input, self.input_dropout, self.go_backwards))
+        outputs, (last, cell) = self.lstm(_prepared(self, input, self.input_dropout, self.go_backwards))
         given = outputs if self.sequences else last[0]
         return (given, last[0], cell[0]) if self.state else given
 
 
-class SimpleRNN(nn.RNN):
+class SimpleRNN(nn.Module):
     """Keras's SimpleRNN with tanh; arguments and outputs are those of LSTM."""
 
     def __init__(
@@ -64,18 +65,19 @@ class SimpleRNN(nn.RNN):
         dropout: float = 0.0,
         go_backwards: bool = False,
     ) -> None:
-        super().__init__(features, units, bias=bias, batch_first=True)
+        super().__init__()
+        self.rnn = nn.RNN(features, units, bias=bias, batch_first=True)
         self.sequences, self.state = return_sequences, return_state
         self.input_dropout, self.go_backwards = dropout, go_backwards
         _one_bias(self)
 
     def forward(self, input: Tensor) -> Any:
-        outputs, last = super().forward(_prepared(self, input, self.input_dropout, self.go_backwards))
+        outputs, last = self.rnn(_prepared(self, input, self.input_dropout, self.go_backwards))
         given = outputs if self.sequences else last[0]
         return (given, last[0]) if self.state else given
 
 
-class GRU(nn.GRU):
+class GRU(nn.Module):
     """Keras's GRU; arguments and outputs are those of LSTM.
 
     reset_after: Keras's default, and torch's only form; without it the state is reset before it is
@@ -93,7 +95,8 @@ class GRU(nn.GRU):
         go_backwards: bool = False,
         reset_after: bool = True,
     ) -> None:
-        super().__init__(features, units, bias=bias, batch_first=True)
+        super().__init__()
+        self.gru = nn.GRU(features, units, bias=bias, batch_first=True)
         self.sequences, self.state, self.reset_after = return_sequences, return_state, reset_after
         self.input_dropout, self.go_backwards = dropout, go_backwards
         if not reset_after:
@@ -102,7 +105,7 @@ class GRU(nn.GRU):
     def forward(self, input: Tensor) -> Any:
         input = _prepared(self, input, self.input_dropout, self.go_backwards)
         if self.reset_after:
-            outputs, states = super().forward(input)
+            outputs, states = self.gru(input)
             last = states[0]
         else:
             outputs = self._reset_before(input)
@@ -111,9 +114,9 @@ class GRU(nn.GRU):
         return (given, last) if self.state else given
 
     def _reset_before(self, input: Tensor) -> Tensor:
-        projected = F.linear(input, self.weight_ih_l0, self.bias_ih_l0 if self.bias else None)
-        kernels = self.weight_hh_l0.chunk(3)
-        state, outputs = input.new_zeros(input.shape[0], self.hidden_size), []
+        projected = F.linear(input, self.gru.weight_ih_l0, self.gru.bias_ih_l0 if self.gru.bias else None)
+        kernels = self.gru.weight_hh_l0.chunk(3)
+        state, outputs = input.new_zeros(input.shape[0], self.gru.hidden_size), []
         for step in projected.unbind(1):
             r, z, n = step.chunk(3, dim=-1)
             reset = torch.sigmoid(r + state @ kernels[0].T)
@@ -140,7 +143,7 @@ def _both(module: Any, outputs: Tensor, last: Tensor) -> Tensor:
     return _merged(forward, backward, module.merge_mode)
 
 
-class BidirectionalLSTM(nn.LSTM):
+class BidirectionalLSTM(nn.Module):
     """Keras's Bidirectional(LSTM): (N, T, features) -> (N, 2 * units), or (N, T, 2 * units).
 
     merge_mode: concat, sum, ave or mul of the two directions.
@@ -155,16 +158,17 @@ class BidirectionalLSTM(nn.LSTM):
         dropout: float = 0.0,
         merge_mode: str = "concat",
     ) -> None:
-        super().__init__(features, units, bias=bias, batch_first=True, bidirectional=True)
+        super().__init__()
+        self.lstm = nn.LSTM(features, units, bias=bias, batch_first=True, bidirectional=True)
         self.sequences, self.merge_mode, self.input_dropout = return_sequences, merge_mode, dropout
         _one_bias(self)
 
     def forward(self, input: Tensor) -> Tensor:
-        outputs, (last, _) = super().forward(_prepared(self, input, self.input_dropout, False))
+        outputs, (last, _) = self.lstm(_prepared(self, input, self.input_dropout, False))
         return _both(self, outputs, last)
 
 
-class BidirectionalSimpleRNN(nn.RNN):
+class BidirectionalSimpleRNN(nn.Module):
     """Keras's Bidirectional(SimpleRNN); as BidirectionalLSTM."""
 
     def __init__(
@@ -176,16 +180,17 @@ class BidirectionalSimpleRNN(nn.RNN):
         dropout: float = 0.0,
         merge_mode: str = "concat",
     ) -> None:
-        super().__init__(features, units, bias=bias, batch_first=True, bidirectional=True)
+        super().__init__()
+        self.rnn = nn.RNN(features, units, bias=bias, batch_first=True, bidirectional=True)
         self.sequences, self.merge_mode, self.input_dropout = return_sequences, merge_mode, dropout
         _one_bias(self)
 
     def forward(self, input: Tensor) -> Tensor:
-        outputs, last = super().forward(_prepared(self, input, self.input_dropout, False))
+        outputs, last = self.rnn(_prepared(self, input, self.input_dropout, False))
         return _both(self, outputs, last)
 
 
-class BidirectionalGRU(nn.GRU):
+class BidirectionalGRU(nn.Module):
     """Keras's Bidirectional(GRU), which resets after; as BidirectionalLSTM."""
 
     def __init__(
@@ -197,9 +202,10 @@ class BidirectionalGRU(nn.GRU):
         dropout: float = 0.0,
         merge_mode: str = "concat",
     ) -> None:
-        super().__init__(features, units, bias=bias, batch_first=True, bidirectional=True)
+        super().__init__()
+        self.gru = nn.GRU(features, units, bias=bias, batch_first=True, bidirectional=True)
         self.sequences, self.merge_mode, self.input_dropout = return_sequences, merge_mode, dropout
 
     def forward(self, input: Tensor) -> Tensor:
-        outputs, last = super().forward(_prepared(self, input, self.input_dropout, False))
+        outputs, last = self.gru(_prepared(self, input, self.input_dropout, False))
         return _both(self, outputs, last)
