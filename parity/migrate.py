@@ -18,7 +18,7 @@ import numpy as np
 
 from experiment import cli
 from experiment.errors import RunError
-from experiment.protocols.graph import Graph, Migration, tensors
+from experiment.protocols.graph import Graph, Migration, outside_the_proof, tensors
 from experiment.system import processes
 
 BACK = 1e-6  # between the predictions of both sides, in float32
@@ -151,15 +151,30 @@ def inputs(graph: Graph, steps: int, size: int) -> dict[str, np.ndarray]:
     tokens = {
         t for call in graph.calls if graph.layers[call.layer].kind == "Embedding" for t in tensors(call.args)
     }
+    top = 255 if _takes_pixels(graph) else 1
     found = {}
     for index, tensor in enumerate(tensors(graph.inputs)):
         shape = [4 * steps, *(n or size for n in graph.tensors[tensor].shape[1:])]
         if tensor in tokens or "int" in graph.tensors[tensor].dtype:
             found[f"input{index}"] = generator.integers(0, TOKENS, shape).astype("int32")
         else:
-            drawn = generator.uniform(size=shape).astype(np.float32)
+            drawn = generator.uniform(0, top, shape).astype(np.float32)
             found[f"input{index}"] = drawn.astype(np.float64)  # the same numbers in either precision
     return found
+
+
+def _takes_pixels(graph: Graph) -> bool:
+    """Whether a model scales its inputs down itself, as one does that takes pixels from 0 to 255."""
+    layers = [layer for _, layer in graph.every_layer()]
+    scales = [layer.settings.get("scale") for layer in layers if layer.kind == "Rescaling"]
+    means = [
+        np.max(layer.settings["mean"])
+        for layer in layers
+        if layer.kind == "Normalization" and layer.settings.get("mean")
+    ]
+    return any(isinstance(scale, float) and abs(scale) < 0.1 for scale in scales) or any(
+        mean > 10 for mean in means
+    )
 
 
 def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Migration) -> dict[str, Any]:
@@ -167,13 +182,16 @@ def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Mig
 
     The Keras side is the model as it was read, weights and all, where Keras can save it.
     """
-    torch_side = f"{out.name}.{'model' if migration.training is None else 'lightning_module'}:build"
+    training = migration.training
+    outside = outside_the_proof(training["optimizer"]["settings"]) if training else []
+    compiled = training is not None and not outside
+    torch_side = f"{out.name}.{'lightning_module' if compiled else 'model'}:build"
     saved, file = folder / "graph" / "model.keras", folder / "inputs.npz"
     with np.load(file) as arrays:
         if len(arrays.files) == 1:
             file = file.with_suffix(".npy")
             np.save(file, arrays[arrays.files[0]])
-    options = ["--loss", "compiled"] if migration.training and migration.training["loss"] is not None else []
+    options = ["--loss", "compiled"] if compiled and training and training["loss"] is not None else []
     for rule in arguments.layer:
         options += ["--layer", rule]
     command = [
