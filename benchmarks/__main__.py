@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.collect import Samples, collect
 from experiment import cli
-from experiment.system import environment, processes
+from experiment.system import environment
 
 SUITES = ("train", "pipeline", "inference", "startup", "growth")
 TURNS, QUICK_TURNS = 5, 2
@@ -51,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             about = {"suite": name, "turns": arguments.turns, **suite.about()}
             samples = Samples(arguments.out / "samples.jsonl", about)
             measured = collect(cells, arguments.turns, samples, suite.measure)
-        except processes.SideError as error:
-            cli.fail(str(error))
         finally:
             suite.close()
         facts = environment.environment("both", "cpu", 0, 0, {})

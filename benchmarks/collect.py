@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from experiment.cli import fail
+from experiment.errors import ConfigError
+from experiment.system.progress import Bar
 from experiment.system.signals import Stopped
 
 Sample = dict[str, Any]
@@ -35,7 +34,7 @@ class Cell:
 class Samples:
     """The samples of one benchmark in a file of JSON lines, which a later call of the same one goes on with.
 
-    about: what makes two benchmarks the same. Ends with a message where the file holds another one.
+    about: what makes two benchmarks the same. Raises ConfigError where the file holds another one.
     """
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
@@ -44,7 +43,7 @@ class Samples:
         if path.is_file():
             first, *lines = path.read_text().splitlines()
             if json.loads(first) != about:
-                fail(f"{path} holds another benchmark: name another --out, or remove it")
+                raise ConfigError(f"{path} holds another benchmark: name another --out, or remove it")
             self.found = [json.loads(line) for line in lines]
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,17 +72,17 @@ def collect(
     The cells take turns, each turn beginning with the next, so that a slow spell falls on all of them.
     """
     todo = [(turn, cell) for turn, cell in interleaved(cells, turns) if not samples.has(cell, turn)]
-    bar = tqdm(
-        todo, initial=len(cells) * turns - len(todo), total=len(cells) * turns, unit="process", disable=None
-    )
-    for turn, cell in bar:
-        bar.set_postfix_str(str(cell))
-        try:
-            samples.add(cell, turn, measure(cell))
-        except (KeyboardInterrupt, Stopped):
-            bar.close()
-            print(f"interrupted; the same command goes on with {samples.path}", file=sys.stderr)
-            raise
+    whole = len(cells) * turns
+    with Bar("processes", whole, "processes", whole - len(todo)) as bar:
+        for turn, cell in todo:
+            bar.update(0, str(cell))
+            try:
+                samples.add(cell, turn, measure(cell))
+            except (KeyboardInterrupt, Stopped):
+                bar.close()
+                print(f"interrupted; the same command goes on with {samples.path}", file=sys.stderr)
+                raise
+            bar.update()
     return [{**asdict(cell), "samples": samples.of(cell)} for cell in cells]
 
 

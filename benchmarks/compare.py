@@ -14,6 +14,7 @@ from rich.table import Table
 from benchmarks import stats
 from benchmarks.collect import Cell
 from experiment import cli
+from experiment.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("a", type=Path, metavar="A.json", help="results.json of a report")
     parser.add_argument("b", type=Path, metavar="B.json", help="results.json of another, of the same suite")
     arguments = parser.parse_args(argv)
-    one, other = read(arguments.a), read(arguments.b)
+    with cli.refusing():
+        one, other = read(arguments.a), read(arguments.b)
     if one["suite"] != other["suite"]:
         cli.fail(f"{arguments.a} is of suite {one['suite']}, {arguments.b} of {other['suite']}")
     rows = compare(one, other)
@@ -39,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A report's values; exits with 2 where the file is none."""
+    """A report's values; raises ConfigError where the file is none."""
     try:
         values = json.loads(path.read_text())
         _ = values["suite"], values["cells"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        cli.fail(f"{path}: cannot be read as the results.json of a benchmark ({error})")
+        raise ConfigError(f"{path}: cannot be read as the results.json of a benchmark ({error})") from error
     return values
 
 

@@ -1,4 +1,4 @@
-"""How long one trained model takes to classify, run in each of the ways that it can be run.
+"""Inference: the time that one trained model takes to classify, in each of the ways that it can be run.
 
 Keras and Lightning as they are, and every exported file, on one thread and on all, for one image and for 64.
 """
@@ -106,6 +106,6 @@ class Suite(suite.Suite):
 
 
 def summary(seconds: np.ndarray) -> dict[str, Any]:
-    """How many calls, and the deciles of what they took, in milliseconds, from the fastest to the slowest."""
+    """The number of calls, and the deciles of their milliseconds, from the fastest to the slowest."""
     deciles = np.percentile(1e3 * seconds, np.arange(0, 101, 10))
     return {"count": len(seconds), "deciles": [round(float(one), 5) for one in deciles]}

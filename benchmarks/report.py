@@ -1,4 +1,4 @@
-"""What a suite measured as results.json, README.md and figures."""
+"""The report of a suite: results.json, README.md and figures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks import drawing, stats
 from benchmarks.suite import Measured, Suite, digits, grouped
 from experiment.system.files import replacing
+from experiment.system.markdown import table as markdown_table
 from experiment.system.names import command_line
 
 
@@ -30,7 +31,7 @@ def markdown(suite: Suite, values: dict[str, Any], figures: list[str]) -> str:
     for name in figures:
         lines += [f"![{name.removesuffix('.png')}]({name})", ""]
     for name, cells in grouped(values["cells"]).items():
-        lines += [f"## {name}", "", *table(suite, cells), ""]
+        lines += [f"## {name}", "", markdown_table(*table(suite, cells)), ""]
     lines += suite.sections(values)
     facts = values["environment"]
     gpu = f"{facts['gpu']}; " if facts.get("gpu") else ""
@@ -47,17 +48,17 @@ def markdown(suite: Suite, values: dict[str, Any], figures: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table(suite: Suite, cells: list[Measured]) -> list[str]:
-    """The rows of cells that are set in relation to one of them."""
+def table(suite: Suite, cells: list[Measured]) -> tuple[list[str], list[list[str]]]:
+    """The heads and the rows of cells that are set in relation to one of them."""
     found = {cell["name"]: [suite.value(one) for one in cell["samples"]] for cell in cells}
     base = suite.baseline(list(found))
     more = [suite.columns(cell) for cell in cells]
     heads = ["", suite.quantity, "quartiles", f"times {base}", "95 % interval", *more[0]]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     for (cell, numbers), extra in zip(found.items(), more, strict=True):
         middle, low, high = stats.spread(numbers)
         times = stats.ratio(numbers, found[base])
         texts = [cell, digits(middle), f"{digits(low)} to {digits(high)}", f"{times[0]:.3f}"]
         interval = "–" if cell == base else f"{times[1]:.3f} to {times[2]:.3f}"
-        lines.append(f"| {' | '.join([*texts, interval, *extra.values()])} |")
-    return lines
+        rows.append([*texts, interval, *extra.values()])
+    return heads, rows

@@ -1,4 +1,4 @@
-"""What the hardware would allow: a model of a training step's work, beside ceilings measured on the machine.
+"""The roofline: a model of a training step's work, beside ceilings measured on the machine.
 
 The roofline of Williams, Waterman and Patterson (Communications of the ACM 52, 2009): a step takes at least
 its arithmetic at the rate of a large matrix product, and at least its memory traffic at that of a large copy.
@@ -6,20 +6,23 @@ its arithmetic at the rate of a large matrix product, and at least its memory tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from experiment.backbones import Backbone
 from experiment.config import Experiment
 from experiment.data import features
-from experiment.data.pretrained import VGG16_BLOCKS, resnet50_shapes
 
 BYTES = {"bfloat16": 2, "float64": 8}  # of a number; 4 of others
 
 
 class Convolution(NamedTuple):
-    """A convolution from (size, size, channels) images to (outputs, outputs, filters)."""
+    """A convolution from (size, size, channels) images to (outputs, outputs, filters).
 
-    kernel: int
+    products: of one pixel of the output, over all its filters.
+    """
+
+    products: int
     size: int
     channels: int
     outputs: int
@@ -37,18 +40,23 @@ def work(experiment: Experiment) -> tuple[float, float]:
     output once a pass, as if all between were fused, and no weights, which a batch shares.
     """
     model = experiment.model
-    layers = list({"cnn": cnn, "vgg16": vgg16, "resnet50": resnet50}[model.name](experiment))
+    size = experiment.data.image_size
+    if model.backbone is None:
+        layers = list(cnn(experiment))
+        flat = layers[-1].filters * (layers[-1].outputs // 2) ** 2
+        trained = len(model.filters)
+    else:
+        layers = list(base(model.backbone, size))
+        flat, trained = model.backbone.features(size), model.fine_tune_blocks
     last = layers[-1]
-    trained = last.block + 1 if model.name == "cnn" else model.fine_tune_blocks
     operations, numbers = 0.0, 0.0
     for layer in layers if not features.usable(experiment) else ():
         learns = layer.block > last.block - trained
         first = layer.block == last.block - trained + 1 and layer.entry
         area = layer.outputs**2
-        forward = 2 * layer.kernel**2 * area * layer.channels * layer.filters
+        forward = 2 * layer.products * area
         operations += forward * (1 if not learns else 2 if first else 3)
         numbers += (layer.size**2 * layer.channels + area * layer.filters) * (3 if learns else 1)
-    flat = last.filters * (1 if model.name == "resnet50" else (last.outputs // 2) ** 2)
     for inputs, outputs in ((flat, model.dense_units), (model.dense_units, 10)):
         first = not trained and outputs == model.dense_units
         operations += 2 * (2 if first else 3) * inputs * outputs
@@ -57,40 +65,26 @@ def work(experiment: Experiment) -> tuple[float, float]:
 
 
 def cnn(experiment: Experiment) -> Iterator[Convolution]:
-    model = experiment.model
-    blocks = [(model.convolutions_per_block, filters) for filters in model.filters]
-    return stacked(experiment.data.image_size, blocks, lost=2)
-
-
-def vgg16(experiment: Experiment) -> Iterator[Convolution]:
-    return stacked(experiment.data.image_size, VGG16_BLOCKS, lost=0)
-
-
-def stacked(size: int, blocks: Sequence[tuple[int, int]], lost: int) -> Iterator[Convolution]:
-    """Blocks of 3x3 convolutions, each of which loses `lost` pixels a side length, with a pooling between."""
-    channels = 3
-    for block, (convolutions, filters) in enumerate(blocks):
-        for layer in range(convolutions):
-            yield Convolution(3, size, channels, size - lost, filters, block, layer == 0)
-            size, channels = size - lost, filters
+    """Blocks of 3x3 convolutions, each of which loses two pixels a side length, with a pooling between."""
+    model, size, channels = experiment.model, experiment.data.image_size, 3
+    for block, filters in enumerate(model.filters, 1):
+        for layer in range(model.convolutions_per_block):
+            products = 9 * channels * filters
+            yield Convolution(products, size, channels, size - 2, filters, block, layer == 0)
+            size, channels = size - 2, filters
         size //= 2
 
 
-def resnet50(experiment: Experiment) -> Iterator[Convolution]:
-    """Its first convolution, a block's first and its shortcut's halve the size, stage 2's after a pooling."""
-    size = experiment.data.image_size
-    for name, (kernel, *_) in resnet50_shapes().items():
-        if not name.endswith("_conv"):
+def base(backbone: Backbone, size: int) -> Iterator[Convolution]:
+    """The convolutions of a base, on images of `size` pixels a side."""
+    for layer in backbone.layers:
+        if layer.kind == "batch_normalization":
             continue
-        side, _, channels, filters = kernel
-        if name == "conv1_conv":
-            yield Convolution(side, size, channels, (size + 1) // 2, filters, 0, True)
-            size = (size + 3) // 4
-            continue
-        stage, entry = int(name[4]), name[-6] in "01" and "_block1_" in name
-        if name.endswith("_block1_1_conv"):
-            before, size = size, (size + 1) // 2 if stage > 2 else size
-        yield Convolution(side, before if entry else size, channels, size, filters, stage - 1, entry)
+        height, width, channels, filters = layer.shapes[0]
+        products = height * width * channels * filters
+        before, after = (backbone.side(size, stride) for stride in (layer.before, layer.after))
+        outputs = channels if layer.kind == "depthwise_conv2d" else filters
+        yield Convolution(products, before, channels, after, outputs, layer.block, layer.entry)
 
 
 def seconds(experiment: Experiment, measured: dict[str, float]) -> float:

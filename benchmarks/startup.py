@@ -1,4 +1,4 @@
-"""How long the commands take to begin: --help, and the first step of training."""
+"""Startup: the time until --help is printed, and until the first step of training."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 DRAWS = 10_000
 
@@ -20,10 +21,15 @@ def ratio(one: Sequence[float], other: Sequence[float], level: float = 0.95) -> 
 
     Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; both samples are drawn anew.
     """
-    draw = np.random.default_rng(0)
-    medians = [
-        np.median(draw.choice(np.asarray(values, dtype=float), (DRAWS, len(values))), axis=1)
-        for values in (one, other)
-    ]
-    low, high = np.percentile(medians[0] / medians[1], [50 * (1 - level), 50 * (1 + level)])
-    return float(np.median(one) / np.median(other)), float(low), float(high)
+    found = float(np.median(one) / np.median(other))
+    if min(len(one), len(other)) < 2:
+        return found, found, found
+    interval = stats.bootstrap(
+        (one, other),
+        lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis),
+        n_resamples=DRAWS,
+        confidence_level=level,
+        method="percentile",
+        rng=0,
+    ).confidence_interval
+    return found, float(interval.low), float(interval.high)

@@ -1,4 +1,4 @@
-"""What every suite of benchmarks is: cells, how one is measured, and what its report says."""
+"""A suite of benchmarks: cells, how one is measured, and what its report says."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Suite:
         raise NotImplementedError
 
     def about(self) -> dict[str, Any]:
-        """What makes two benchmarks the same, beside their cells."""
+        """The settings that make two benchmarks the same, beside their cells."""
         return {}
 
     def measure(self, cell: Cell) -> Sample:
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """What else the report keeps."""
+        """Further values for results.json."""
         return {}
 
     @staticmethod

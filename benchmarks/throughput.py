@@ -1,4 +1,4 @@
-"""What the suites of training and of input share: commands of both sides whose epochs are timed."""
+"""Throughput, as the suites of training and of input measure it: the timed epochs of both sides' commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Way(NamedTuple):
 
     @property
     def recorded(self) -> bool:
-        """Whether it is a `train` command, which leaves a run record."""
+        """True for a `train` command, which leaves a run record."""
         return self.module.endswith(".train")
 
 

@@ -20,6 +20,7 @@ from experiment import cli
 from experiment.config import Experiment
 from experiment.runs.record import Run, step_losses
 from experiment.system import devices
+from experiment.system.markdown import table
 
 # How far the first loss of a `train` may be from the reference's, on shared draws. Later ones say less: in
 # float32 two correct runs part within a few steps, which is why the ladder compares in float64.
@@ -66,7 +67,7 @@ class Suite(throughput.Suite):
         "the tutorial's recipe": Way(
             "keras_impl.bench.baselines", ("--mode=tutorial", "--backend=tensorflow"), "tensorflow"
         ),
-        "one CUDA graph": Way("lightning_impl.bench.baselines", ("--mode=captured",)),
+        "bare PyTorch loop, CUDA graphs": Way("lightning_impl.bench.baselines", ("--mode=graphs",)),
     }
     quick = (base, "Lightning, train", "Keras on TensorFlow, train", "the tutorial's recipe")
 
@@ -75,7 +76,7 @@ class Suite(throughput.Suite):
         self.models, self.compiled = arguments.models, ["no", "yes"] if arguments.compile else ["no"]
         experiment = cli.train_request("lightning", self.options).experiment
         if not devices.wanted(experiment.gpus):
-            self.names = [name for name in self.names if name != "one CUDA graph"]
+            self.names = [name for name in self.names if "CUDA graphs" not in name]
         self.losses: dict[tuple[str, ...], float] = {}
         self.found: dict[str, dict[str, float]] = {}
 
@@ -138,7 +139,7 @@ class Suite(throughput.Suite):
         return found
 
     def verdict(self, cell: Cell) -> str:
-        """How far a `train` command's first loss is from the reference's: yes (3e-7), or NO (2e-2)."""
+        """The difference of a `train` command's first loss from the reference's: yes (3e-7), or NO (2e-2)."""
         reference = next((name for name in self.names if name.startswith("Keras")), None)
         if reference is None:
             return "no Keras to compare with"
@@ -189,9 +190,9 @@ class Suite(throughput.Suite):
                 for name in dict.fromkeys(cell["name"] for cell in of_model)
             ]
             lines += [f"## {model}, tuned", "", "Each way in the fastest of the settings above.", ""]
-            rows = report.table(self, best)
-            settings = ["setting", "---", *(_short(cell["setting"]) for cell in best)]
-            lines += [f"{row} {text} |" for row, text in zip(rows, settings, strict=True)] + [""]
+            heads, rows = report.table(self, best)
+            rows = [[*row, _short(cell["setting"])] for row, cell in zip(rows, best, strict=True)]
+            lines += [*table([*heads, "setting"], rows).splitlines(), ""]
         return lines
 
     def figures(self, out: Path, values: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
     runs       list runs in a table, or compare some side by side
     promote    make a registered run the champion, unless it does worse than that one
-    shards     write a data set in pieces, for one that is larger than memory
+    shards     write a data set as Parquet files in Hugging Face's layout
 
 Each has --help.
 """

@@ -10,7 +10,8 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,9 +23,9 @@ from pydantic import ValidationError
 
 from experiment import errors
 from experiment.config import Experiment, address_fault, fault
-from experiment.errors import DataError, RunError
+from experiment.errors import ConfigError, DataError, RunError
 from experiment.runs import record
-from experiment.system import devices, distributed, documents, files, output, signals
+from experiment.system import devices, distributed, documents, files, output, processes, signals
 
 Framework = Literal["keras", "lightning"]
 
@@ -64,7 +65,7 @@ class PlainParser(argparse.ArgumentParser):
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are two lines that name the fault, and exit with 2."""
+    """A parser whose errors are a ConfigError of two lines that name the fault."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         _begin()
@@ -76,7 +77,7 @@ class Parser(ArgumentParser):
         unknown = re.match(r"(?:unrecognized arguments: )(--[\w.]+)", message)
         near = get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
         hint = f"did you mean {near[0]}?" if near else f"(see: python -m {self.prog} --help)"
-        fail(f"{message}\n{hint}")
+        raise ConfigError(f"{message}\n{hint}")
 
 
 def _begin() -> None:
@@ -101,7 +102,7 @@ def fail(message: str) -> NoReturn:
 def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Request:
     """Read and check the command line of `python -m <framework>_impl.train`.
 
-    Raises SystemExit(2), after one or two lines on stderr, for every mistake that can be seen without a
+    Raises ConfigError, of one or two lines, for every mistake that can be seen without a
     framework: unknown keys, values out of bounds, missing files, impossible combinations, no such device.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -120,95 +121,119 @@ def train_request(framework: Framework, argv: Sequence[str] | None = None) -> Re
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
     parser.add_class_arguments(Experiment, None)
-    before = PlainParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     before.add_argument("--resume", type=Path)
     before.add_argument("--from", dest="checkpoint", choices=("last", "best"))
     argv = [re.sub(r"^--warm-start\b", "--warm_start", one) for one in argv]
-    resume, argv = before.parse_known_args(_with_settings(argv))
+    try:
+        resume, argv = before.parse_known_args(_with_settings(argv))
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}\n(see: python -m {parser.prog} --help)") from error
     if resume.resume is not None:
         return _resume_request(framework, parser, resume.resume, resume.checkpoint or "last", argv)
     if resume.checkpoint is not None:
-        fail("--from says from which checkpoint --resume goes on: name the run with --resume RUN")
+        raise ConfigError(
+            "--from says from which checkpoint --resume goes on: name the run with --resume RUN"
+        )
     experiment = _validated(parser.parse_args(argv))
     check(framework, experiment)
     # Where there are several processes the first alone writes the run, and may have begun to.
     if distributed.rank() == 0 and (problem := record.occupied(experiment)) is not None:
-        fail(problem)
+        raise ConfigError(problem)
     return Request(experiment)
 
 
 def check(framework: Framework, experiment: Experiment, resumed: bool = False) -> None:
-    """Refuse what this framework or this machine cannot do; raises SystemExit(2)."""
+    """Refuse what this framework or this machine cannot do; raises ConfigError."""
     _check_files(experiment, resumed)
     if framework == "keras" and experiment.augment.kind == "torchvision":
-        fail("augment.kind torchvision exists on the Lightning side only: use keras or none")
+        raise ConfigError("augment.kind torchvision exists on the Lightning side only: use keras or none")
     available = devices.count_gpus()
     if experiment.gpus and experiment.gpus > available:
-        fail(
+        raise ConfigError(
             f"gpus {experiment.gpus}: this machine shows {available or 'no'} CUDA GPUs.\n"
             f"Use --gpus {available}{' (the CPU)' if available == 0 else ''}."
         )
     _check_processes(framework, experiment)
     if experiment.tracking == "mlflow" and not devices.installed("mlflow"):
-        fail("tracking mlflow needs MLflow: pip install mlflow, or leave tracking at tensorboard")
+        raise ConfigError(
+            "tracking mlflow needs MLflow: pip install mlflow, or leave tracking at tensorboard"
+        )
     if experiment.tracking == "mlflow" and (problem := address_fault(experiment.mlflow.uri)):
-        fail(problem)
+        raise ConfigError(problem)
     if experiment.training.precision == "tf32" and devices.wanted(experiment.gpus) == 0:
-        fail("training.precision tf32 is a GPU's way to multiply: use float32 on the CPU")
+        raise ConfigError("training.precision tf32 is a GPU's way to multiply: use float32 on the CPU")
     by_torch = framework == "lightning"
     if framework == "keras":
         by_torch = resolve_backend(experiment) == "torch"
     if experiment.training.compile and by_torch and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        fail("training.compile: torch compiles with a C++ compiler, and this machine has none: install g++")
+        raise ConfigError(
+            "training.compile: torch compiles with a C++ compiler, and this machine has none: install g++"
+        )
 
 
 def _check_processes(framework: Framework, experiment: Experiment) -> None:
     many = (experiment.gpus or 0) > 1 or experiment.nodes > 1 or distributed.world() > 1
     if framework == "keras" and (experiment.nodes > 1 or distributed.world() > 1):
-        fail("Keras trains in one process: leave nodes at 1, and torchrun out")
+        raise ConfigError("Keras trains in one process: leave nodes at 1, and torchrun out")
     if framework == "keras" and many and resolve_backend(experiment) != "jax":
-        fail(f"gpus {experiment.gpus}: Keras trains on more than one device with --backend jax alone")
+        raise ConfigError(
+            f"gpus {experiment.gpus}: Keras trains on more than one device with --backend jax alone"
+        )
     if distributed.world() > 1 and experiment.gpus not in (None, 0, distributed.local_world()):
-        fail(
+        raise ConfigError(
             f"gpus {experiment.gpus}: torchrun started {distributed.local_world()} processes here: use as "
             f"many"
         )
     if experiment.nodes > 1 and distributed.world() != experiment.nodes * distributed.local_world():
-        fail(
+        raise ConfigError(
             f"nodes {experiment.nodes}: start it on each machine with torchrun --nnodes {experiment.nodes} "
             "--nproc-per-node GPUS --rdzv-endpoint HOST:PORT -m lightning_impl.train ..."
         )
     if many and experiment.training.batch_size < max(distributed.world(), experiment.gpus or 0):
-        fail(f"training.batch_size {experiment.training.batch_size}: fewer images than processes")
+        raise ConfigError(
+            f"training.batch_size {experiment.training.batch_size}: fewer images than processes"
+        )
 
 
 def _check_files(experiment: Experiment, resumed: bool) -> None:
     # Not the schema's business: a run's config.yaml is read where its data need not be any more.
     data, model = experiment.data, experiment.model
-    kinds = {"folder": "directory of class folders", "npz": ".npz file", "shards": "directory of shards"}
+    kinds = {"folder": "directory of class folders", "npz": ".npz file"}
+    kinds |= {"parquet": "directory of Parquet files"}
     if what := kinds.get(data.name):
         if data.root is None:
-            fail(f"data.name {data.name} needs --data.root, a {what}")
+            raise ConfigError(f"data.name {data.name} needs --data.root, a {what}")
         path = Path(data.root).expanduser()
         if not (path.is_file() if data.name == "npz" else path.is_dir()):
-            fail(f"data.root {data.root}: there is no such {what}")
+            raise ConfigError(f"data.root {data.root}: there is no such {what}")
     if experiment.warm_start is not None and not (Path(experiment.warm_start) / "metrics.json").is_file():
         wanted = "\nIts images belong to this run's: say where it lies with --warm-start" if resumed else ""
-        fail(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json){wanted}")
+        raise ConfigError(f"warm_start {experiment.warm_start}: not a finished run (no metrics.json){wanted}")
     if (
         not resumed  # its own checkpoint holds the weights
-        and model.name != "cnn"
+        and model.backbone is not None
         and model.weights not in ("imagenet", "random")
         and not Path(model.weights).expanduser().is_file()
     ):
-        fail(f"model.weights {model.weights}: no such file (or say imagenet, or random)")
+        raise ConfigError(f"model.weights {model.weights}: no such file (or say imagenet, or random)")
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Around what a main does outside `guarded`: a ConfigError is told, and is exit code 2."""
+    try:
+        yield
+    except ConfigError as error:
+        fail(str(error))
 
 
 def guarded(command: Callable[[], int]) -> int:
     """Run a command's work and return its exit code; what goes wrong becomes one or two lines.
 
-    A user's mistake is exit code 2, a disk that is full or refuses 1, a signal that asks to stop 128 + its
-    number; where a run was being trained, they say how to go on. The runs that were claimed are released.
+    A user's mistake is exit code 2, also where a side refused it; a side that failed, or a disk that is full
+    or refuses, is 1; a signal that asks to stop 128 + its number. Where a run was being trained, they say how
+    to go on. The runs that were claimed are released.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a class or a file may be named in any script, or in none
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -219,10 +244,15 @@ def guarded(command: Callable[[], int]) -> int:
             return code
         print(f"error: what was printed is not all there ({error.strerror})", file=sys.stderr)
         return code or 1
-    except (DataError, RunError) as error:
+    except (ConfigError, DataError, RunError) as error:
         if not files.full(error):
             fail(str(error))
         _say(f"error: {error}", record.left_behind())
+        return 1
+    except processes.SideError as error:
+        if error.refused:
+            fail(str(error))
+        _say(f"error: {error}")
         return 1
     except OSError as error:
         if (told := files.told(error)) is None:
@@ -253,13 +283,15 @@ def use_device(framework: Framework, experiment: Experiment) -> None:
 
 
 def resolve_backend(experiment: Experiment) -> str:
-    """Keras's backend: --backend, else KERAS_BACKEND, else by device; SystemExit(2) if not installed."""
+    """Keras's backend: --backend, else KERAS_BACKEND, else by device; ConfigError if not installed."""
     fitting = devices.keras_backend(devices.wanted(experiment.gpus))
     backend = experiment.backend or os.environ.get("KERAS_BACKEND") or fitting
     if backend not in ("tensorflow", "jax", "torch"):
-        fail(f"KERAS_BACKEND={backend}: must be tensorflow, jax or torch")
+        raise ConfigError(f"KERAS_BACKEND={backend}: must be tensorflow, jax or torch")
     if not devices.installed(backend):
-        fail(f"Keras backend {backend} is not installed: pip install {backend}, or choose another --backend")
+        raise ConfigError(
+            f"Keras backend {backend} is not installed: pip install {backend}, or choose another --backend"
+        )
     return backend
 
 
@@ -269,14 +301,14 @@ def _resume_request(
     given = parser.parse_args(argv, defaults=False)
     config = directory / "config.yaml"
     if not os.path.isfile(config):  # false where it may not be looked at, too
-        fail(f"--resume {directory}: not a run directory (no config.yaml)")
+        raise ConfigError(f"--resume {directory}: not a run directory (no config.yaml)")
     if distributed.rank() == 0 and (other := files.writer(directory)) is not None:
-        fail(f"--resume {record.being_written(directory, other)}")
+        raise ConfigError(f"--resume {record.being_written(directory, other)}")
     changed = {key for key, _ in given.items() if key != "config"}
     if given.get("config"):
-        fail("--resume repeats the configuration of the run: leave --config out")
+        raise ConfigError("--resume repeats the configuration of the run: leave --config out")
     if changed - RESUMABLE:
-        fail(
+        raise ConfigError(
             f"--resume cannot change {', '.join(sorted(changed - RESUMABLE))}: only "
             f"{', '.join(sorted(RESUMABLE))} may differ from {config}"
         )
@@ -284,7 +316,7 @@ def _resume_request(
         if read_config(config).backend is None and framework == "keras":
             _keep_backend(record.Run(directory))
     except errors.RunError as error:
-        fail(str(error))
+        raise ConfigError(str(error)) from error
     experiment = _validated(parser.parse_args([*_with_settings(["--config", str(config)]), *argv]))
     unborn = record.Run(directory).unborn
     check(framework, experiment, resumed=not unborn)
@@ -307,7 +339,7 @@ def _with_settings(argv: Sequence[str]) -> list[str]:
         try:
             told.append(f"--config={json.dumps(documents.read(Path(file)))}")
         except documents.DocumentError as error:
-            fail(f"--config {error}")
+            raise ConfigError(f"--config {error}") from error
     return told
 
 
@@ -330,11 +362,11 @@ def _validated(namespace: Namespace) -> Experiment:
 
 
 def experiment_from(values: dict[str, Any]) -> Experiment:
-    """Check nested plain values against the schema; raises SystemExit(2) with the first fault in one line."""
+    """Check nested plain values against the schema; raises ConfigError with the first fault in one line."""
     try:
         return Experiment.model_validate(_plain(values))
     except ValidationError as error:
-        fail(fault(error))
+        raise ConfigError(fault(error)) from error
 
 
 def read_config(path: Path) -> Experiment:

@@ -1,15 +1,18 @@
-"""What one experiment is: plain values with bounds, the same for both frameworks."""
+"""The schema of an experiment: plain values with bounds, the same for both frameworks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import ImageColor
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from experiment import optimizers
+from experiment.backbones import BACKBONES, Backbone
+from experiment.published import PUBLISHED
 from experiment.system.names import printable, spelling
 
 MANY = 1_000_000  # more epochs, images a step or units than anybody has; a typing error, to be told at once
@@ -81,12 +84,27 @@ class EarlyStopping(Section):
         return None
 
 
+Sampling = Literal["shuffle", "balanced"]
+
+
 class Training(Section):
     epochs: int = Field(default=20, ge=1, le=MANY, description="passes over the training split")
     batch_size: int = Field(
         default=64, ge=1, le=MANY, description="images a step; the last batch of an epoch may be smaller"
     )
-    learning_rate: float = Field(default=1e-3, gt=0, lt=10, description="initial learning rate of Adam")
+    optimizer: optimizers.Name = Field(default="adam", description="with Keras's semantics on both sides")
+    learning_rate: float = Field(default=1e-3, gt=0, lt=10, description="initial learning rate")
+    weight_decay: float | None = Field(
+        default=None,
+        ge=0,
+        lt=10,
+        description="adamw, sgd: each step takes learning_rate * weight_decay * w off every weight w; "
+        "null: Keras's default",
+    )
+    momentum: float | None = Field(
+        default=None, ge=0, lt=1, description="sgd: share of the velocity that a step keeps; null: 0"
+    )
+    nesterov: bool | None = Field(default=None, description="sgd: Nesterov's momentum; null: false")
     monitor: Literal["val_loss", "val_accuracy"] = Field(
         default="val_loss", description="decides the best epoch"
     )
@@ -97,7 +115,7 @@ class Training(Section):
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="share of the target spread over all classes"
     )
-    sampling: Literal["shuffle", "balanced"] = Field(
+    sampling: Sampling = Field(
         default="shuffle",
         description="balanced: an epoch shows every class equally often, a rare one's images again and again",
     )
@@ -119,7 +137,7 @@ class Training(Section):
     )
 
     @model_validator(mode="after")
-    def _one_schedule(self) -> Training:
+    def _consistent(self) -> Training:
         if self.plateau.patience is not None and self.schedule.kind != "constant":
             raise ValueError(
                 "training.plateau and training.schedule both set the learning rate: "
@@ -130,9 +148,26 @@ class Training(Section):
                 "training.sampling balanced and training.class_weights both make up for rare classes: "
                 "leave training.class_weights null or training.sampling shuffle"
             )
+        chosen = optimizers.OPTIMIZERS[self.optimizer].settings
+        for name in sorted({name for one in optimizers.OPTIMIZERS.values() for name in one.settings}):
+            if getattr(self, name) is not None and name not in chosen:
+                takers = [taker for taker, one in optimizers.OPTIMIZERS.items() if name in one.settings]
+                raise ValueError(
+                    f"training.{name} is no setting of {self.optimizer}: leave it null, or set "
+                    f"training.optimizer to {' or '.join(takers)}"
+                )
+        if self.nesterov and not self.momentum:
+            raise ValueError("training.nesterov needs a training.momentum above 0")
         if isinstance(self.class_weights, list) and any(w < 0 for w in self.class_weights):
             raise ValueError("training.class_weights must not be negative")
         return self
+
+    @property
+    def optimizer_settings(self) -> dict[str, optimizers.Setting]:
+        """Keras's arguments of the optimizer beside its learning rate: as configured, else Keras's own."""
+        defaults = optimizers.OPTIMIZERS[self.optimizer].settings
+        given = {name: getattr(self, name) for name in defaults}
+        return {name: defaults[name] if value is None else value for name, value in given.items()}
 
     @property
     def use_best(self) -> bool:
@@ -142,15 +177,19 @@ class Training(Section):
 
 
 CACHE = "~/.cache/keras-lightning-parity"
+if TYPE_CHECKING:
+    DataName = str
+else:  # the published ones are known by their records
+    DataName = Literal["auto", *PUBLISHED, "digits", "folder", "npz", "parquet"]
 
 
 class Data(Section):
-    name: Literal["auto", "cifar10", "mnist", "fashion_mnist", "digits", "folder", "npz", "shards"] = Field(
+    name: DataName = Field(
         default="auto", description="data set; auto: CIFAR-10 if it can be had, else scikit-learn's digits"
     )
     root: str | None = Field(
         default=None,
-        description="the folder of images or shards, the .npz file, or where archives lie",
+        description="the folder of images or of Parquet files, the .npz file, or where archives lie",
     )
     cache: str = Field(default=CACHE, description="where downloads and decoded arrays are kept")
     image_size: int = Field(default=32, ge=8, le=512, description="side of the square images, pixels")
@@ -233,11 +272,38 @@ class Augment(Section):
         default=0.2, ge=0, lt=1, description="zoom factors are drawn from [1 - zoom, 1 + zoom]"
     )
     horizontal_flip: bool = Field(default=True, description="mirror every second image, at random")
+    brightness: list[float] | None = Field(
+        default=None,
+        description="factors are drawn from [low, high], as ImageDataGenerator's brightness_range; null: off",
+    )
+
+    @field_validator("brightness")
+    @classmethod
+    def _range(cls, brightness: list[float] | None) -> list[float] | None:
+        if brightness is not None and not (len(brightness) == 2 and 0 <= brightness[0] <= brightness[1]):
+            raise ValueError("augment.brightness takes two factors, 0 <= low <= high, such as [0.8, 1.2]")
+        return brightness
+
+    @model_validator(mode="after")
+    def _known(self) -> Augment:
+        if self.kind == "torchvision" and self.brightness is not None:
+            raise ValueError(
+                "augment.brightness: augment.kind torchvision does not shift it: leave it null, or say keras"
+            )
+        return self
+
+
+if TYPE_CHECKING:
+    ModelName = str
+else:
+    ModelName = Literal[("cnn", *BACKBONES)]
 
 
 class Model(Section):
-    name: Literal["cnn", "vgg16", "resnet50"] = Field(
-        default="cnn", description="the BatchNorm/Dropout CNN, or transfer from VGG16 or ResNet50"
+    name: ModelName = Field(
+        default="cnn",
+        description="the BatchNorm/Dropout CNN, or transfer from "
+        + " or ".join(backbone.title for backbone in BACKBONES.values()),
     )
     filters: list[int] = Field(
         default=[32, 64], min_length=1, max_length=6, description="cnn: filters of each block"
@@ -250,7 +316,10 @@ class Model(Section):
         default="imagenet", description="of a base: imagenet, random, or a Keras weights file (.h5)"
     )
     fine_tune_blocks: int = Field(
-        default=0, ge=0, le=5, description="of a base: how many of its last blocks are trained"
+        default=0,
+        ge=0,
+        le=max(backbone.blocks for backbone in BACKBONES.values()),
+        description="of a base: how many of its last blocks are trained",
     )
     initial_biases: Literal["zeros", "uniform"] = Field(
         default="zeros", description="zeros as in Keras, or drawn from U(-0.05, 0.05), for parity runs"
@@ -277,7 +346,17 @@ class Model(Section):
                 f"model.block_dropout has {len(self.block_dropout)} rates for "
                 f"{len(self.filters)} blocks in model.filters: give one rate a block"
             )
+        if self.backbone is not None and self.fine_tune_blocks > self.backbone.blocks:
+            raise ValueError(
+                f"model.fine_tune_blocks {self.fine_tune_blocks}: {self.name} has "
+                f"{self.backbone.blocks} blocks"
+            )
         return self
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The record of the base that the model transfers from; None of the CNN, which has none."""
+        return BACKBONES.get(self.name)
 
 
 class RunSettings(Section):
@@ -340,9 +419,13 @@ class Experiment(Section):
                     f"{key} {printable(path)}: the name is not UTF-8, and config.yaml cannot hold it: "
                     "rename it, or name a link to it"
                 )
-        if self.model.name != "cnn" and self.data.image_size < 32:
-            raise ValueError(f"data.image_size {self.data.image_size}: {self.model.name} needs at least 32")
-        if self.model.name == "cnn":
+        if (backbone := self.model.backbone) is not None:
+            if self.data.image_size < backbone.smallest:
+                raise ValueError(
+                    f"data.image_size {self.data.image_size}: {self.model.name} needs at least "
+                    f"{backbone.smallest}"
+                )
+        else:
             size = self.data.image_size
             for _ in self.model.filters:
                 size = (size - 2 * self.model.convolutions_per_block) // 2
@@ -355,7 +438,7 @@ class Experiment(Section):
 
 
 def address_fault(uri: str) -> str | None:
-    """Why an address cannot be a store's, or None; whether the store answers is another matter."""
+    """The reason why an address cannot be a store's, or None; the store itself is not asked."""
     scheme, _, rest = uri.partition(":")
     kinds = {"sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks"}
     kinds |= {entry.name for entry in entry_points(group="mlflow.tracking_store")}

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class ConfigError(Exception):
+    """An experiment that cannot be: a line or two that name the option at fault and the way out."""
+
+
 class DataError(Exception):
     """The data cannot be had or used: a line or two that name what is at fault and the way out."""
 

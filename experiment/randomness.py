@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from experiment.config import Augment, Experiment
+from experiment.config import Augment, Sampling
 
 
 def generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
@@ -48,15 +48,15 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return generator(seed, "order", epoch).permutation(count)
 
 
-def training_order(experiment: Experiment, epoch: int, labels: np.ndarray) -> np.ndarray:
+def training_order(seed: int, epoch: int, labels: np.ndarray, sampling: Sampling = "shuffle") -> np.ndarray:
     """The positions that an epoch visits, in order, (N,) int64: all of them once, or as `sampling` has it.
 
-    labels: (N,) of the training split. Balanced: classes come equally often, but for one image, and so do
+    labels: (N,) of the training split. balanced: classes come equally often, but for one image, and so do
     the images of a class.
     """
-    if experiment.training.sampling == "shuffle":
-        return epoch_order(experiment.seed, epoch, len(labels))
-    random = generator(experiment.seed, "balanced order", epoch)
+    if sampling == "shuffle":
+        return epoch_order(seed, epoch, len(labels))
+    random = generator(seed, "balanced order", epoch)
     classes = random.permutation(np.unique(labels))  # the first of which get the remainder
     drawn = []
     for place, one in enumerate(classes):
@@ -67,19 +67,23 @@ def training_order(experiment: Experiment, epoch: int, labels: np.ndarray) -> np
     return random.permutation(np.concatenate(drawn))
 
 
-def augmentation(
-    random: np.random.Generator, count: int, config: Augment, size: int
-) -> dict[str, np.ndarray]:
+GEOMETRY = ("theta", "tx", "ty", "zx", "zy", "flip")  # what `affine_matrices` takes
+PARAMETERS = (*GEOMETRY, "brightness")
+Parameters = dict[str, np.ndarray]
+
+
+def augmentation(random: np.random.Generator, count: int, config: Augment, size: int) -> Parameters:
     """One set of augmentation parameters an image, distributed as ImageDataGenerator draws them.
 
-    Returns arrays of (count,): theta in degrees; tx, ty in pixels; zx, zy as factors; flip as bool.
-    The names are ImageDataGenerator's own: tx is drawn from the *height* range and moves columns.
+    Returns arrays of (count,): theta in degrees; tx, ty in pixels; zx, zy as factors; flip as bool; and where
+    it is configured brightness, a factor. A new parameter is drawn last, so that the others' draws stay. The
+    names are ImageDataGenerator's own: tx is drawn from the *height* range and moves columns.
     """
 
     def uniform(limit: float) -> np.ndarray:
         return random.uniform(-limit, limit, size=count)
 
-    return {
+    parameters = {
         "theta": uniform(config.rotation),
         "tx": uniform(config.height_shift) * size,
         "ty": uniform(config.width_shift) * size,
@@ -87,9 +91,12 @@ def augmentation(
         "zy": 1.0 + uniform(config.zoom),
         "flip": (random.random(count) < 0.5) & config.horizontal_flip,
     }
+    if config.brightness is not None:
+        parameters["brightness"] = random.uniform(*config.brightness, size=count)
+    return parameters
 
 
-def affine_matrices(parameters: dict[str, np.ndarray], size: int) -> np.ndarray:
+def affine_matrices(parameters: Parameters, size: int) -> np.ndarray:
     """For each image the map from an output pixel to the input position that it shows.
 
     Returns (N, 2, 3) float64: input (column, row) = matrix @ (column, row, 1) of the output, in pixels.

@@ -10,23 +10,30 @@ import numpy as np
 from keras import ops
 
 from experiment import randomness
-from experiment.config import Augment
 
 
 @keras.saving.register_keras_serializable("keras_lightning_parity")
 class KerasAugment(keras.layers.Layer):
-    """ImageDataGenerator's rotation, shift, zoom and flip inside the training step.
+    """ImageDataGenerator's rotation, shift, zoom, flip and brightness inside the training step.
 
-    Takes images (N, S, S, C) on any scale and the matrices (N, 2, 3) that place each; does nothing
-    outside training.
+    Takes images (N, S, S, C) in 0..255 and what `as_inputs` makes of their parameters; does nothing outside
+    training.
     """
 
-    def call(self, images, matrices, training=False):
+    def call(self, images, inputs, training=False):
         images = ops.cast(images, self.compute_dtype)
-        return compiled(affine)(images, matrices) if training else images
+        return compiled(augment)(images, inputs) if training else images
 
-    def compute_output_shape(self, images_shape, matrices_shape=None):
+    def compute_output_shape(self, images_shape, inputs_shape=None):
         return images_shape
+
+
+def augment(images, inputs):
+    """Images placed, and then put through every step of `STEPS` that the inputs hold parameters for."""
+    images = affine(images, inputs["matrices"])
+    for name, step in STEPS.items():
+        images = step(images, inputs[name]) if name in inputs else images
+    return images
 
 
 @functools.cache
@@ -75,7 +82,34 @@ def affine(images, matrices):
     return ops.reshape(blend(top, bottom, weight[:, 1]), (-1, size, size, channels))
 
 
-def draw_matrices(generator: np.random.Generator, count: int, config: Augment, size: int) -> np.ndarray:
-    """Matrices (count, 2, 3) of one batch, in Keras's float type."""
-    parameters = randomness.augmentation(generator, count, config, size)
-    return randomness.affine_matrices(parameters, size).astype(keras.config.floatx())
+def brightness(images, factors):
+    """Multiply images by a factor each, as ImageDataGenerator does through PIL, in whole levels of 0..255.
+
+    images: float (N, S, S, C). factors: (N,). keras legacy/preprocessing/image.py, apply_brightness_shift
+    (scale=False), and Pillow's ImagingBlend: float32 pixels lose what is behind the point before they are
+    multiplied, and again after.
+    """
+    levels = ops.floor(ops.clip(settled(images), 0, 255))
+    factors = ops.cast(factors, "float32")[:, None, None, None]
+    return ops.cast(ops.floor(ops.clip(levels * factors, 0, 255)), images.dtype)
+
+
+def settled(images):
+    """Pixels in float32 without the rounding of the affine map, so that a whole level is one again.
+
+    ImageDataGenerator's own are float32, rounded from float64: as float64's here. Float32 positions leave
+    errors of up to 3e-4 levels, which 1024ths of a level take up.
+    """
+    if keras.backend.standardize_dtype(images.dtype) == "float64":
+        return ops.cast(images, "float32")
+    return ops.round(ops.cast(images, "float32") * 1024) / 1024
+
+
+STEPS = {"brightness": brightness}  # after the affine map and flip, in this order, by parameter
+
+
+def as_inputs(parameters: randomness.Parameters, size: int) -> dict[str, np.ndarray]:
+    """What `augment` takes for images of `size` pixels, in Keras's float type, every array (N, ...) long."""
+    others = {name: values for name, values in parameters.items() if name not in randomness.GEOMETRY}
+    inputs = {"matrices": randomness.affine_matrices(parameters, size), **others}
+    return {name: array.astype(keras.config.floatx()) for name, array in inputs.items()}

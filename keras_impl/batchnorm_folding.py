@@ -39,9 +39,9 @@ def kind(layer: keras.layers.Layer) -> str:
     match layer:
         case layers.BatchNormalization():
             return "batchnorm"
-        case layers.Conv2D(padding="valid"):
+        case layers.Conv2D(padding="valid", groups=1, use_bias=True):
             return "convolution"
-        case layers.Dense():
+        case layers.Dense(use_bias=True):
             return "dense"
         case layers.MaxPooling2D():
             return "max pooling"

@@ -87,7 +87,7 @@ class Record(Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         assert logs is not None
-        size = self.batches.experiment.training.batch_size
+        size = self.batches.batch_size
         images = min(size, len(self.batches.split) - batch * size)
         self.recorder.step(images, lambda: (float(logs["loss"]), float(logs["accuracy"])))
 

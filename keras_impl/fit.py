@@ -21,10 +21,10 @@ from experiment.system.files import replacing
 from experiment.tracking.tensorboard import Layers
 from experiment.training import lifecycle
 from experiment.training.lifecycle import Session
-from keras_impl.augment import affine, compiled, draw_matrices
+from keras_impl.augment import as_inputs, augment, compiled
 from keras_impl.callbacks import RESUME, build_callbacks
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import Classifier, build_classifier
+from keras_impl.data import build_data
 from keras_impl.distribution import distribute
 from keras_impl.model import count_parameters
 from keras_impl.precision import check, numerics
@@ -49,7 +49,7 @@ def fit(experiment: Experiment, resume: Path | None = None, checkpoint: str = "l
 def _train(session: Session) -> int:
     experiment, dataset, run = session.experiment, session.dataset, session.run
     on_features = features.usable(experiment)
-    classifier = Classifier(experiment, len(dataset.class_names), on_features, session.pretrained)
+    classifier = build_classifier(experiment, len(dataset.class_names), on_features, session.pretrained)
     parameters = count_parameters(classifier.model)
     # The weights first: features are made of them.
     if session.resumed:
@@ -57,8 +57,8 @@ def _train(session: Session) -> int:
     warm_start(session, classifier.model)
     lifecycle.draw_samples(session, augmented_samples(session))
     if on_features:
-        dataset = base_features(classifier, dataset)
-    data = DataModule(dataset, experiment)
+        dataset = base_features(classifier, dataset, experiment)
+    data = build_data(experiment, dataset)
 
     weights = session.class_weights
     restored = len(session.rows)
@@ -104,19 +104,21 @@ def augmented_samples(session: Session) -> np.ndarray | None:
         return None
     images, _ = lifecycle.samples(session.dataset, experiment)
     generator = randomness.generator(experiment.seed, "augment", 0, 0)
-    matrices = draw_matrices(generator, len(images), experiment.augment, experiment.data.image_size)
-    images = keras.ops.convert_to_tensor(images.astype(matrices.dtype))
-    return keras.ops.convert_to_numpy(compiled(affine)(images, keras.ops.convert_to_tensor(matrices)))
+    size = experiment.data.image_size
+    inputs = as_inputs(randomness.augmentation(generator, len(images), experiment.augment, size), size)
+    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+    pixels = keras.ops.convert_to_tensor(images.astype(keras.config.floatx()))
+    return keras.ops.convert_to_numpy(compiled(augment)(pixels, tensors))
 
 
-def base_features(classifier: Classifier, dataset: Dataset) -> Dataset:
+def base_features(classifier: Classifier, dataset: Dataset, experiment: Experiment) -> Dataset:
     """The data set with every image replaced by what the frozen base makes of it: (N, features)."""
     base = classifier.model.get_layer("base")
 
     def compute(images: np.ndarray) -> np.ndarray:
         return np.asarray(base.predict_on_batch(images.astype(keras.config.floatx())))
 
-    return features.replace_images(dataset, base.get_weights(), compute, classifier.experiment, "keras")
+    return features.replace_images(dataset, base.get_weights(), compute, experiment, "keras")
 
 
 def describe(session: Session) -> dict[str, object]:
@@ -136,7 +138,7 @@ def restore(session: Session, classifier: Classifier) -> None:
     """Bring a classifier and its optimizer to where the checkpoint of a resumed run left them."""
     assert session.source is not None
     folder = Run(session.source).checkpoints
-    steps = len(DataModule(session.dataset, session.experiment).train)
+    steps = len(build_data(session.experiment, session.dataset).train)
 
     def load_checkpoint(checkpoint: str) -> int:
         if session.experiment.training.use_best:

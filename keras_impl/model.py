@@ -11,13 +11,14 @@ import numpy as np
 from keras import layers
 
 from experiment import randomness
+from experiment.backbones import BACKBONES
 from experiment.config import Experiment, Model
-from experiment.data.pretrained import MEAN_COLOUR, base_weights
+from experiment.data.pretrained import base_weights
+from keras_impl.backbones import BASES
 from keras_impl.dropout import SharedDropout
+from keras_impl.layers.weight_layout import weights
 
 Dropout = Callable[[float, str], keras.layers.Layer]
-# What makes a base, and how the names of its blocks' layers begin.
-BASES = {"vgg16": (keras.applications.VGG16, "block"), "resnet50": (keras.applications.ResNet50, "conv")}
 
 
 def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -> keras.Model:
@@ -28,11 +29,11 @@ def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -
     """
     size = experiment.data.image_size
     dropout = choose_dropout(experiment.training.dropout_masks, experiment.seed)
-    build = cnn if experiment.model.name == "cnn" else transfer
+    build = cnn if experiment.model.backbone is None else transfer
     with undrawn():
         model = build(experiment.model, size, classes, experiment.training.l2, dropout)
     initialise(model, experiment.seed, experiment.model.initial_biases)
-    if experiment.model.name != "cnn" and pretrained:
+    if experiment.model.backbone is not None and pretrained:
         load_base(model, experiment.model, experiment.data.cache)
     return model
 
@@ -62,19 +63,20 @@ def cnn(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -> 
 
 def transfer(config: Model, size: int, classes: int, l2: float, dropout: Dropout) -> keras.Model:
     """A base's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
+    backbone = BACKBONES[config.name]
     inputs = x = keras.Input((size, size, 3), name="images")
-    # RGB to BGR, minus ImageNet's mean colour, on the 0..255 scale.
-    x = keras.ops.flip(x, axis=-1)
-    x = layers.Normalization(mean=MEAN_COLOUR, variance=(1.0, 1.0, 1.0), name="preprocess")(x)
-    application, block = BASES[config.name]
-    net = application(include_top=False, weights=None, input_tensor=x)
-    trained = tuple(f"{block}{b}_" for b in range(6 - config.fine_tune_blocks, 6))
+    if backbone.preprocessing.bgr:
+        x = keras.ops.flip(x, axis=-1)
+    variance = tuple(deviation**2 for deviation in backbone.preprocessing.deviation)
+    x = layers.Normalization(mean=backbone.preprocessing.mean, variance=variance, name="preprocess")(x)
+    net = BASES[config.name](x)
+    trained = backbone.trained(config.fine_tune_blocks)
     for layer in net.layers:
-        layer.trainable = layer.name.startswith(trained)
+        layer.trainable = layer.name in trained
         if layer.trainable and hasattr(layer, "kernel"):
             layer.kernel.regularizer = penalty(l2)
     x = net.output
-    if config.name == "resnet50":
+    if backbone.pooled:
         x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
     x = layers.Flatten(name="flatten")(x)
     base = keras.Model(inputs, x, name="base")
@@ -110,14 +112,19 @@ def penalty(l2: float) -> keras.Regularizer | None:
 
 
 def initialise(model: keras.Model, seed: int, biases: str) -> None:
-    """Draw every kernel and bias as the other side does."""
+    """Draw every kernel and bias as the other side does.
+
+    Raises ValueError for weights of a kind of layer that it has no draw for: they would stay zeros.
+    """
     for layer in named_layers(model).values():
-        if isinstance(layer, layers.Conv2D | layers.Dense):
-            shape = tuple(layer.kernel.shape)
-            set_weights(
-                layer,
-                randomness.kernel(seed, layer.name, shape),
-                randomness.bias(seed, layer.name, shape[-1], biases),
+        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):
+            draws = [randomness.kernel(seed, layer.name, tuple(layer.kernel.shape))]
+            if layer.use_bias:
+                draws.append(randomness.bias(seed, layer.name, layer.bias.shape[0], biases))
+            set_weights(layer, *draws)
+        elif (names := weights(layer)) and not isinstance(layer, layers.BatchNormalization):  # ones and zeros
+            raise ValueError(
+                f"layer {layer.name} of kind {type(layer).__name__}: nothing draws its {', '.join(names)}"
             )
 
 

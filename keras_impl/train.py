@@ -12,8 +12,9 @@ from experiment.system import devices
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    request = cli.train_request("keras", argv)
-    cli.use_device("keras", request.experiment)
+    with cli.refusing():
+        request = cli.train_request("keras", argv)
+        cli.use_device("keras", request.experiment)
     if os.environ["KERAS_BACKEND"] == "jax":
         # Keras would import it, which takes seconds, to see whether what it saves is TensorFlow's.
         devices.hide_module("tensorflow")

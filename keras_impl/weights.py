@@ -18,7 +18,8 @@ from keras_impl.model import named_layers
 def weights(model: keras.Model) -> Arrays:
     """Every weight and moving statistic by `LAYER/NAME`, such as conv1/kernel or bn1/moving_mean.
 
-    Kernels are (height, width, in, out) or (in, out); dtypes are the model's.
+    Kernels are (height, width, in, out), of a depthwise convolution (height, width, in, multiplier), or
+    (in, out); dtypes are the model's.
     """
     return {name: to_array(variable) for name, variable in by_name(model).items()}
 

@@ -15,10 +15,11 @@ from experiment.config import Augment
 
 
 class KerasAugment(v2.Transform):
-    """ImageDataGenerator's random rotation, shift, zoom and flip, one draw an image.
+    """ImageDataGenerator's random rotation, shift, zoom, flip and brightness, one draw an image.
 
-    Takes float images (N, C, H, W) or (C, H, W), square, on any scale. The draws come from `generator`
-    where it is set, else from a generator seeded by torch's own, so that `torch.manual_seed` repeats them.
+    Takes float images (N, C, H, W) or (C, H, W), square, in 0..255 (without brightness on any scale). The
+    draws come from `generator` where it is set, else from a generator seeded by torch's own, so that
+    `torch.manual_seed` repeats them.
     """
 
     def __init__(self, config: Augment) -> None:
@@ -33,13 +34,18 @@ class KerasAugment(v2.Transform):
         count = images.shape[0] if images.dim() == 4 else 1
         start, drawn = self.place or (0, count)
         parameters = randomness.augmentation(generator, drawn, self.config, images.shape[-1])
-        matrices = randomness.affine_matrices(parameters, images.shape[-1])
-        return {"matrices": matrices[start : start + count]}
+        return {name: values[start : start + count] for name, values in parameters.items()}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if inpt.dim() == 3:
-            return affine(inpt[None], params["matrices"])[0]
-        return affine(inpt, params["matrices"])
+        return augment(inpt[None], params)[0] if inpt.dim() == 3 else augment(inpt, params)
+
+
+def augment(images: Tensor, parameters: randomness.Parameters) -> Tensor:
+    """Images placed, and then put through every step of `STEPS` that there are parameters for."""
+    images = affine(images, randomness.affine_matrices(parameters, images.shape[-1]))
+    for name, step in STEPS.items():
+        images = step(images, parameters[name]) if name in parameters else images
+    return images
 
 
 def affine(images: Tensor, matrices: np.ndarray) -> Tensor:
@@ -47,20 +53,36 @@ def affine(images: Tensor, matrices: np.ndarray) -> Tensor:
 
     images: float (N, C, S, S). matrices: (N, 2, 3) of `experiment.randomness.affine_matrices`, pixels.
     """
-    return resample(images, torch.from_numpy(sampling(matrices, images.shape[-1])).to(images))
-
-
-def sampling(matrices: np.ndarray, size: int) -> np.ndarray:
-    """The matrices in affine_grid's coordinates: -1 and 1 are the image's edges (align_corners=False)."""
-    linear = matrices[:, :, :2]
+    size, linear = images.shape[-1], matrices[:, :, :2]
+    # In affine_grid's coordinates -1 and 1 are the image's edges (align_corners=False).
     offset = (2 * matrices[:, :, 2] + linear.sum(-1) * (size - 1) + 1) / size - 1
-    return np.concatenate([linear, offset[:, :, None]], -1)
-
-
-def resample(images: Tensor, theta: Tensor) -> Tensor:
-    """`affine` under the matrices (N, 2, 3) of `sampling`, where the images are."""
+    theta = torch.from_numpy(np.concatenate([linear, offset[:, :, None]], -1)).to(images)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def brightness(images: Tensor, factors: np.ndarray) -> Tensor:
+    """Multiply images by a factor each, as ImageDataGenerator does through PIL, in whole levels of 0..255.
+
+    images: float (N, C, S, S). factors: (N,). keras legacy/preprocessing/image.py, apply_brightness_shift
+    (scale=False), and Pillow's ImagingBlend: float32 pixels lose what is behind the point before they are
+    multiplied, and again after.
+    """
+    levels = torch.floor(settled(images).clamp(0, 255))
+    by = torch.from_numpy(factors.astype(np.float32)).to(images.device)[:, None, None, None]
+    return torch.floor((levels * by).clamp(0, 255)).to(images.dtype)
+
+
+def settled(images: Tensor) -> Tensor:
+    """Pixels in float32 without the rounding of the affine map, so that a whole level is one again.
+
+    ImageDataGenerator's own are float32, rounded from float64: as float64's here. Float32 positions leave
+    errors of up to 3e-4 levels, which 1024ths of a level take up.
+    """
+    return images.float() if images.dtype == torch.float64 else torch.round(images.float() * 1024) / 1024
+
+
+STEPS = {"brightness": brightness}  # after the affine map and flip, in this order, by parameter
 
 
 def build_augment(config: Augment) -> v2.Transform | None:

@@ -1,7 +1,8 @@
-"""Pretrained bases as Keras defines them, from preprocessed images to features (N, F).
+"""Pretrained bases as Keras defines them, from preprocessed images to what their last layer gives.
 
 torchvision's differ: its VGG16 flattens channel first; its ResNet50 strides in the 3x3 convolution of a block
-where Keras strides in the first, its convolutions have no bias, and its BatchNorm another epsilon.
+where Keras strides in the first, its convolutions have no bias, and its BatchNorm another epsilon; its
+MobileNetV2 pads on both sides where Keras pads behind alone, and its BatchNorm has torch's defaults.
 """
 
 from __future__ import annotations
@@ -10,35 +11,31 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from experiment.data.pretrained import RESNET50_EPSILON, RESNET50_STAGES, VGG16_BLOCKS
-from lightning_impl.keras_semantics import BatchNorm, Flatten
+from experiment.backbones import MOBILENET_V2_STAGES, RESNET50_EPSILON, RESNET50_STAGES, VGG16_BLOCKS
+from lightning_impl.keras_semantics import BatchNorm
 
 Layers = OrderedDict[str, nn.Module]
 
 
-def vgg16(size: int, trained: int) -> tuple[Layers, int]:
-    """VGG16's layers, the last `trained` blocks of them trainable, and how many features they give."""
+def vgg16(size: int) -> Layers:
+    """VGG16's layers, for images of `size` pixels a side, without its top."""
     layers: Layers = OrderedDict()
     channels = 3
     for block, (convolutions, filters) in enumerate(VGG16_BLOCKS, 1):
         for number in range(1, convolutions + 1):
-            convolution = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
-            convolution.requires_grad_(block > len(VGG16_BLOCKS) - trained)
-            layers[f"block{block}_conv{number}"] = convolution
+            layers[f"block{block}_conv{number}"] = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
             layers[f"block{block}_relu{number}"] = nn.ReLU()
             channels = filters
         layers[f"block{block}_pool"] = nn.MaxPool2d(2)
-        size //= 2
-    layers["flatten"] = Flatten()
-    return layers, size * size * channels
+    return layers
 
 
-def resnet50(size: int, trained: int) -> tuple[Layers, int]:
-    """As `vgg16`, of ResNet50: its five blocks are the stem and the four stages."""
+def resnet50(size: int) -> Layers:
+    """As `vgg16`, of ResNet50."""
     layers: Layers = OrderedDict()
     layers["conv1_pad"] = nn.ZeroPad2d(3)
-    layers["conv1_conv"] = nn.Conv2d(3, 64, kernel_size=7, stride=2).requires_grad_(trained > 4)
-    layers["conv1_bn"] = BatchNorm(64, RESNET50_EPSILON).requires_grad_(trained > 4)
+    layers["conv1_conv"] = nn.Conv2d(3, 64, kernel_size=7, stride=2)
+    layers["conv1_bn"] = BatchNorm(64, RESNET50_EPSILON)
     layers["conv1_relu"] = nn.ReLU()
     layers["pool1_pad"] = nn.ZeroPad2d(1)
     layers["pool1_pool"] = nn.MaxPool2d(3, stride=2)
@@ -46,12 +43,10 @@ def resnet50(size: int, trained: int) -> tuple[Layers, int]:
     for stage, (blocks, filters) in enumerate(RESNET50_STAGES, 2):
         for block in range(1, blocks + 1):
             stride = 2 if block == 1 and stage > 2 else 1
-            residual = Residual(f"conv{stage}_block{block}", channels, filters, stride, block == 1)
-            layers[f"conv{stage}_block{block}"] = residual.requires_grad_(stage > 5 - trained)
+            name = f"conv{stage}_block{block}"
+            layers[name] = Residual(name, channels, filters, stride, block == 1)
             channels = 4 * filters
-    layers["pool"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = Flatten()
-    return layers, channels
+    return layers
 
 
 class Residual(nn.Module):
@@ -85,4 +80,64 @@ class Residual(nn.Module):
         return self.end(shortcut + self.convolutions(input))
 
 
-BASES = {"vgg16": vgg16, "resnet50": resnet50}
+def mobilenet_v2(size: int) -> Layers:
+    """As `vgg16`, of MobileNetV2 at width 1."""
+    layers: Layers = OrderedDict()
+    layers["Conv1_pad"] = _before_stride(size)
+    layers["Conv1"] = nn.Conv2d(3, 32, kernel_size=3, stride=2, bias=False)
+    layers["bn_Conv1"] = BatchNorm(32, momentum=0.999)
+    layers["Conv1_relu"] = nn.ReLU6()
+    channels, size, number = 32, (size + 1) // 2, 0
+    for expansion, filters, repeats, first in MOBILENET_V2_STAGES:
+        for repeat in range(repeats):
+            name, stride = f"block_{number}" if number else "expanded_conv", first if repeat == 0 else 1
+            layers[name] = InvertedResidual(name, channels, filters, expansion, stride, size)
+            channels, size, number = filters, (size + stride - 1) // stride, number + 1
+    layers["Conv_1"] = nn.Conv2d(channels, 1280, kernel_size=1, bias=False)
+    layers["Conv_1_bn"] = BatchNorm(1280, momentum=0.999)
+    layers["out_relu"] = nn.ReLU6()
+    return layers
+
+
+class InvertedResidual(nn.Module):
+    """Keras's _inverted_res_block: 1x1 to more channels, depthwise 3x3 that may stride, 1x1 to fewer.
+
+    The first is left out where it would give no more; the input is added where it has the output's shape.
+    """
+
+    def __init__(
+        self, name: str, channels: int, filters: int, expansion: int, stride: int, size: int
+    ) -> None:
+        super().__init__()
+        wide = expansion * channels
+        layers: Layers = OrderedDict()
+        if expansion > 1:
+            layers[f"{name}_expand"] = nn.Conv2d(channels, wide, kernel_size=1, bias=False)
+            layers[f"{name}_expand_BN"] = BatchNorm(wide, momentum=0.999)
+            layers[f"{name}_expand_relu"] = nn.ReLU6()
+        if stride == 2:
+            layers[f"{name}_pad"] = _before_stride(size)
+        layers[f"{name}_depthwise"] = nn.Conv2d(
+            wide, wide, kernel_size=3, stride=stride, padding=2 - stride, groups=wide, bias=False
+        )
+        layers[f"{name}_depthwise_BN"] = BatchNorm(wide, momentum=0.999)
+        layers[f"{name}_depthwise_relu"] = nn.ReLU6()
+        layers[f"{name}_project"] = nn.Conv2d(wide, filters, kernel_size=1, bias=False)
+        layers[f"{name}_project_BN"] = BatchNorm(filters, momentum=0.999)
+        self.convolutions = nn.Sequential(layers)
+        self.adds = stride == 1 and channels == filters
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = self.convolutions(input)
+        return input + output if self.adds else output
+
+
+def _before_stride(size: int) -> nn.Module:
+    """The zeros that Keras puts round an image before a 3x3 convolution of stride 2: of an even one, behind.
+
+    As keras.applications.imagenet_utils.correct_pad, and as `same` padding.
+    """
+    return nn.ZeroPad2d((size % 2, 1, size % 2, 1))
+
+
+BASES = {"vgg16": vgg16, "resnet50": resnet50, "mobilenet_v2": mobilenet_v2}

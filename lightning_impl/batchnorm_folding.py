@@ -42,9 +42,9 @@ def kind(layer: nn.Module) -> str:
     match layer:
         case BatchNorm():
             return "batchnorm"
-        case nn.Conv2d(padding=(0, 0)):
+        case nn.Conv2d(padding=(0, 0), groups=1) if layer.bias is not None:
             return "convolution"
-        case nn.Linear():
+        case nn.Linear() if layer.bias is not None:
             return "dense"
         case nn.MaxPool2d():
             return "max pooling"

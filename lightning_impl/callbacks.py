@@ -15,6 +15,7 @@ from experiment import randomness
 from experiment.config import Experiment
 from experiment.system.files import replacing
 from experiment.training.recorder import Recorder
+from lightning_impl.data import Batch
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.keras_semantics import ReduceLROnPlateau
 
@@ -55,20 +56,18 @@ class StepSeeds(Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for layer in pl_module.modules():
-            if isinstance(layer, SharedDropout):
-                layer.step = trainer.global_step
+        self.shared = [layer for layer in pl_module.modules() if isinstance(layer, SharedDropout)]
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
+        for layer in self.shared:
+            # Of batches: several of them may be accumulated to one step of the optimizer.
+            layer.step = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
+            layer.first = batch.first
         position = (trainer.current_epoch, batch_idx)
         if trainer.world_size > 1:
-            _, _, (first, _) = batch
-            position = (*position, first)
-            for layer in pl_module.modules():
-                if isinstance(layer, SharedDropout):
-                    layer.first = first
+            position = (*position, batch.first)
         seed_devices(randomness.derived_seed(self.seed, "dropout", *position))
 
 
@@ -93,15 +92,14 @@ class Record(Callback):
         self.recorder.epoch_begin(trainer.current_epoch)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        images = len(batch[1])
-        if trainer.world_size > 1:
-            images = batch[2][1]
-            # A signal to one process stops all, after the same step: one that goes on would wait for ever.
-            if trainer.strategy.reduce_boolean_decision(bool(self.recorder.stopping), all=False):
-                self.recorder.stopping = self.recorder.stopping or signal.SIGTERM
-        self.recorder.step(images, lambda: self._means(pl_module))
+        # A signal to one process stops all, after the same step: one that goes on would wait for ever.
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(
+            bool(self.recorder.stopping), all=False
+        ):
+            self.recorder.stopping = self.recorder.stopping or signal.SIGTERM
+        self.recorder.step(batch.total, lambda: self._means(pl_module))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         loss, accuracy = self._means(pl_module)

@@ -11,11 +11,11 @@ def load(trained: TrainedRun):
     """The run's classifier, in evaluation mode, on the CPU; raises RunError for a damaged checkpoint."""
     import torch
 
-    from lightning_impl.classifier import Classifier
+    from lightning_impl.classifier import build_classifier
 
     name = "best.ckpt" if trained.experiment.training.use_best else "last.ckpt"
     path = trained.run.checkpoints / name
-    classifier = Classifier(trained.experiment.model_dump(), len(trained.class_names), pretrained=False)
+    classifier = build_classifier(trained.experiment, len(trained.class_names), pretrained=False)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         classifier.load_state_dict(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,34 +13,44 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
 
 from experiment.config import Experiment
-from lightning_impl.keras_semantics import Adam
+from experiment.optimizers import Name, Setting
+from lightning_impl.data import Batch
 from lightning_impl.model import build_model
+from lightning_impl.optimizers import build_optimizer
 
 
 class Classifier(pl.LightningModule):
     """An image classifier: images (N, 3, S, S) in 0..255 -> probabilities (N, classes).
 
-    experiment: the nested plain values of an Experiment (so that checkpoints load with weights_only).
-    class_weights: one weight a class for the training loss, or None.
-    on_features: train and evaluate the head alone, on the features that a frozen base gave before.
-    pretrained: as in `build_model`.
+    network: images -> logits (N, classes), in whose parts that require a gradient training acts. optimizer,
+    learning_rate, settings: as in `build_optimizer`. l2: adds l2 * sum(w^2) of every trained kernel to the
+    loss. class_weights: one weight a class for the training loss, or None. on_features: train and evaluate
+    `network.head` alone, on the features that a frozen base gave before.
+
+    A batch is a `data.Batch`, or any (images, labels). Logged at the end of an epoch: train_loss,
+    train_accuracy, val_loss and val_accuracy, over its images. All hyperparameters but the network are plain
+    values: `Classifier.load_from_checkpoint(path, network=network)`.
     """
 
     class_weights: Tensor | None
 
     def __init__(
         self,
-        experiment: dict[str, Any],
-        classes: int,
+        network: nn.Module,
+        learning_rate: float = 1e-3,
+        optimizer: Name = "adam",
+        settings: dict[str, Setting] | None = None,
+        l2: float = 0.0,
+        label_smoothing: float = 0.0,
         class_weights: list[float] | None = None,
         on_features: bool = False,
-        pretrained: bool = True,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.experiment = Experiment.model_validate(experiment)
-        self.network = build_model(self.experiment, classes, pretrained).to(memory_format=torch.channels_last)
-        self.on_features = on_features
+        self.save_hyperparameters(ignore=["network"])
+        self.network = network.to(memory_format=torch.channels_last)
+        self.learning_rate, self.settings = learning_rate, settings or {}
+        self.optimizer: Name = optimizer
+        self.l2, self.label_smoothing, self.on_features = l2, label_smoothing, on_features
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.train_loss, self.train_accuracy = _mean(), _mean()
@@ -48,20 +59,20 @@ class Classifier(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         return F.softmax(self.network(images).to(torch.get_default_dtype()), dim=1)
 
-    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
-        images, labels, *place = batch
+    def training_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch[0], batch[1]
         logits = self._logits(images)
         loss = self.loss(logits, labels, self.class_weights)
         self.train_loss.update(loss.detach().expand(len(labels)))
         self.train_accuracy.update(_hits(logits, labels))
-        if place:  # gradients are averaged over processes, whatever their shares of the batch
-            _, images_of_all = place[0]
-            share = len(labels) * self.trainer.world_size / images_of_all
+        if isinstance(batch, Batch) and len(labels) < batch.total:
+            # Gradients are averaged over processes, whatever their shares of the batch.
+            share = len(labels) * self.trainer.world_size / batch.total
             return self.loss(logits, labels, self.class_weights, share)
         return loss
 
-    def validation_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
-        images, labels, *_ = batch
+    def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
+        images, labels = batch[0], batch[1]
         if not len(labels):  # of several processes, some have none of a small batch
             return
         logits = self._logits(images)
@@ -70,7 +81,7 @@ class Classifier(pl.LightningModule):
 
     test_step = validation_step
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
         return F.softmax(self._logits(batch[0]).to(torch.get_default_dtype()), dim=1)
 
     def loss(
@@ -80,34 +91,32 @@ class Classifier(pl.LightningModule):
 
         Keras divides the weighted sum by the batch size, torch's own `weight` by the sum of the weights.
         """
-        training = self.experiment.training
         losses = F.cross_entropy(
             logits.to(torch.get_default_dtype()),
             labels,
-            label_smoothing=training.label_smoothing,
+            label_smoothing=self.label_smoothing,
             reduction="none",
         )
         if class_weights is not None:
             losses = losses * class_weights[labels]
         loss = losses.mean() * share if share != 1.0 else losses.mean()
-        if training.l2:
-            factor = float(np.float32(training.l2))  # Keras on TensorFlow rounds it, in float64 too
+        if self.l2:
+            factor = float(np.float32(self.l2))  # Keras on TensorFlow rounds it, in float64 too
             loss = loss + factor * sum(kernel.square().sum() for kernel in self._kernels())
         return loss
 
-    def configure_optimizers(self) -> Adam:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [p for p in self.parameters() if p.requires_grad]
-        return Adam(parameters, lr=self.experiment.training.learning_rate)
+        return build_optimizer(self.optimizer, parameters, self.learning_rate, self.settings)
 
     def on_train_epoch_end(self) -> None:
-        self.train_loss.reset()
-        self.train_accuracy.reset()
+        self._log_and_reset("train", self.train_loss, self.train_accuracy)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_and_reset("val")
+        self._log_and_reset("val", self.val_loss, self.val_accuracy)
 
     def on_test_epoch_end(self) -> None:
-        self._log_and_reset("test")
+        self._log_and_reset("test", self.val_loss, self.val_accuracy)
 
     def mean(self, metric: Any) -> Tensor:
         """A metric's mean so far, over every process: each of them must ask at the same time."""
@@ -116,11 +125,11 @@ class Classifier(pl.LightningModule):
             torch.distributed.all_reduce(sums)
         return sums[0] / sums[1]
 
-    def _log_and_reset(self, split: str) -> None:
-        self.log(f"{split}_loss", self.mean(self.val_loss))
-        self.log(f"{split}_accuracy", self.mean(self.val_accuracy))
-        self.val_loss.reset()
-        self.val_accuracy.reset()
+    def _log_and_reset(self, split: str, loss: Metric, accuracy: Metric) -> None:
+        self.log(f"{split}_loss", self.mean(loss), prog_bar=split != "test")
+        self.log(f"{split}_accuracy", self.mean(accuracy), prog_bar=split != "test")
+        loss.reset()
+        accuracy.reset()
 
     def _logits(self, images: Tensor) -> Tensor:
         return self.network.get_submodule("head")(images) if self.on_features else self.network(images)
@@ -128,6 +137,27 @@ class Classifier(pl.LightningModule):
     def _kernels(self) -> list[Tensor]:
         layers = (layer for layer in self.network.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
         return [layer.weight for layer in layers if layer.weight.requires_grad]
+
+
+def build_classifier(
+    experiment: Experiment,
+    classes: int,
+    class_weights: list[float] | None = None,
+    on_features: bool = False,
+    pretrained: bool = True,
+) -> Classifier:
+    """The configured model in a Classifier; pretrained: as in `build_model`."""
+    training = experiment.training
+    return Classifier(
+        build_model(experiment, classes, pretrained),
+        training.learning_rate,
+        training.optimizer,
+        training.optimizer_settings,
+        training.l2,
+        training.label_smoothing,
+        class_weights,
+        on_features,
+    )
 
 
 def _mean() -> Metric:

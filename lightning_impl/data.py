@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from experiment import randomness
-from experiment.config import Experiment
+from experiment.config import Augment, Experiment, Sampling
 from experiment.data.dataset import Dataset, Split
 from experiment.system import distributed
 from lightning_impl.augment import KerasAugment, build_augment
@@ -22,36 +22,51 @@ from lightning_impl.augment import KerasAugment, build_augment
 RESIDENT_SHARE = 0.5
 
 
-class Batches(TorchDataset):
-    """A split whose items are batches: (images, labels, (epoch, step, None)), or, where the images already
-    lie on the device, (their rows, labels, (epoch, step, the array they are rows of)). With several processes
-    this one's share of each, and its `ranks.Place` behind the rest."""
+class Batch(NamedTuple):
+    """A batch, or with several processes this one's part of it.
 
-    def __init__(self, split: Split, resident: int | None) -> None:
+    images: float (N, 3, S, S) in 0..255; as the loader gives them uint8 (N, S, S, 3), or, where all images
+    lie on the device, their rows (N,). epoch, step: counted from 0. first: the place of this part's
+    first image in the whole batch. total: images of the whole batch.
+    """
+
+    images: Tensor
+    labels: Tensor  # (N,) int64
+    epoch: int
+    step: int
+    first: int
+    total: int
+
+
+class Batches(TorchDataset):
+    """A split whose items are batches; their images are rows of its array where that is `resident`."""
+
+    def __init__(self, split: Split, resident: bool) -> None:
         self.split, self.resident = split, resident
 
-    def __getitem__(self, batch: tuple[int, int, np.ndarray]) -> tuple[Tensor, Tensor, tuple]:
+    def __getitem__(self, batch: tuple[int, int, np.ndarray]) -> Batch:
         epoch, step, positions = batch
-        place: tuple[int, ...] = ()
-        if distributed.world() > 1:
-            mine = distributed.share(len(positions))
-            place, positions = (mine.start, len(positions)), positions[mine]
-        if self.resident is None:
-            images, labels = self.split.batch(positions)
+        part = distributed.share(len(positions))
+        mine = positions[part]
+        if self.resident:
+            images, labels = self.split.indices[mine], self.split.labels[mine]
         else:
-            images, labels = self.split.indices[positions], self.split.labels[positions]
-        return torch.from_numpy(images), torch.from_numpy(labels), (epoch, step, self.resident, *place)
+            images, labels = self.split.batch(mine)
+        return Batch(
+            torch.from_numpy(images), torch.from_numpy(labels), epoch, step, part.start, len(positions)
+        )
 
 
 class EpochOrder(Sampler):
     """The positions of every batch of an epoch, in the order that both sides share; the last may be smaller.
 
-    Lightning calls `set_epoch`.
+    sampling: as in `randomness.training_order`; None: as the labels stand. Lightning calls `set_epoch`.
     """
 
-    def __init__(self, labels: np.ndarray, experiment: Experiment, training: bool) -> None:
-        self.labels, self.experiment, self.training, self.epoch = labels, experiment, training, 0
-        self.batch_size = experiment.training.batch_size
+    def __init__(self, labels: np.ndarray, batch_size: int, seed: int, sampling: Sampling | None) -> None:
+        self.labels, self.batch_size, self.seed = labels, batch_size, seed
+        self.sampling: Sampling | None = sampling
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -61,25 +76,35 @@ class EpochOrder(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
         order = np.arange(len(self.labels))
-        if self.training:
-            order = randomness.training_order(self.experiment, self.epoch, self.labels)
+        if self.sampling is not None:
+            order = randomness.training_order(self.seed, self.epoch, self.labels, self.sampling)
         for step in range(len(self)):
             yield self.epoch, step, order[step * self.batch_size : (step + 1) * self.batch_size]
 
 
 class DataModule(pl.LightningDataModule):
-    """The three splits of a data set. Batches are (float images (N, 3, S, S) in 0..255, labels (N,))."""
+    """The three splits of a data set in batches, the training split's augmented.
 
-    def __init__(self, dataset: Dataset, experiment: Experiment, device: torch.device, dtype: torch.dtype):
+    seed: of the order and of what is drawn to augment. device: a GPU, to keep the images there if they fit.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 64,
+        seed: int = 1,
+        augment: Augment | None = None,
+        sampling: Sampling = "shuffle",
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
-        self.dataset, self.experiment, self.dtype = dataset, experiment, dtype
-        self.augment = build_augment(experiment.augment)
-        self.resident: dict[int, Tensor] = {}
-        if device.type == "cuda":
-            self._keep_on(device)
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.sampling: Sampling = sampling
+        self.augment = None if augment is None else build_augment(augment)
+        self.resident = None if device is None else resident(dataset, device)
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.dataset.train, training=True)
+        return self._loader(self.dataset.train, self.sampling)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(self.dataset.validation)
@@ -90,48 +115,49 @@ class DataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         return self._loader(self.dataset.test)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple:
-        images, labels, (epoch, step, resident, *place) = batch
-        if resident is not None:
-            images = self.resident[resident][images]
-        images = to_float(images, self.dtype)
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        images = batch.images if self.resident is None else self.resident[batch.images]
+        batch = batch._replace(images=to_float(images, torch.get_default_dtype()))
         if self.trainer is not None and self.trainer.training:
-            images = self.augmented(images, epoch, step, tuple(place))
-        return (images, labels, tuple(place)) if place else (images, labels)
+            batch = batch._replace(images=self.augmented(batch))
+        return batch
 
-    def augmented(self, images: Tensor, epoch: int, step: int, place: tuple[int, ...] = ()) -> Tensor:
-        """The batch as it is trained on at this epoch and step, both counted from 0.
-
-        place: of several processes, that of `images` in the batch, as `ranks.Place`.
-        """
-        if self.augment is None:
+    def augmented(self, batch: Batch) -> Tensor:
+        """The images of a batch of floats as they are trained on at its epoch and step."""
+        images, augment = batch.images, self.augment
+        if augment is None:
             return images
-        if isinstance(self.augment, KerasAugment):
-            self.augment.generator = randomness.generator(self.experiment.seed, "augment", epoch, step)
-            self.augment.place = place
+        if isinstance(augment, KerasAugment):
+            augment.generator = randomness.generator(self.seed, "augment", batch.epoch, batch.step)
+            augment.place = (batch.first, batch.total)
         else:
-            torch.manual_seed(
-                randomness.derived_seed(self.experiment.seed, "augment", epoch, step, *place[:1])
-            )
-        return self.augment(images).contiguous(memory_format=torch.channels_last)
+            position = (batch.epoch, batch.step)
+            if len(images) < batch.total:  # every process draws for itself
+                position = (*position, batch.first)
+            torch.manual_seed(randomness.derived_seed(self.seed, "augment", *position))
+        return augment(images).contiguous(memory_format=torch.channels_last)
 
-    def _loader(self, split: Split, training: bool = False) -> DataLoader:
-        order = EpochOrder(split.labels, self.experiment, training)
-        resident = self._key(split) if self._key(split) in self.resident else None
-        return DataLoader(Batches(split, resident), batch_size=None, sampler=order)
+    def _loader(self, split: Split, sampling: Sampling | None = None) -> DataLoader:
+        order = EpochOrder(split.labels, self.batch_size, self.seed, sampling)
+        return DataLoader(Batches(split, self.resident is not None), batch_size=None, sampler=order)
 
-    def _keep_on(self, device: torch.device) -> None:
-        splits = (self.dataset.train, self.dataset.validation, self.dataset.test)
-        arrays = {self._key(split): split.images for split in splits}
-        free, _ = torch.cuda.mem_get_info(device)
-        if sum(array.nbytes for array in arrays.values()) <= RESIDENT_SHARE * free:
-            self.resident = {
-                key: torch.from_numpy(np.array(array)).to(device) for key, array in arrays.items()
-            }
 
-    @staticmethod
-    def _key(split: Split) -> int:
-        return id(split.images)  # splits share their images: one copy on the device serves them
+def build_data(experiment: Experiment, dataset: Dataset, device: torch.device | None = None) -> DataModule:
+    """The data module of an experiment."""
+    training = experiment.training
+    return DataModule(
+        dataset, training.batch_size, experiment.seed, experiment.augment, training.sampling, device
+    )
+
+
+def resident(dataset: Dataset, device: torch.device) -> Tensor | None:
+    """All images of a data set on a GPU, or None where that is none, or they would crowd it."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    if dataset.images.nbytes > RESIDENT_SHARE * free:
+        return None
+    return torch.from_numpy(np.array(dataset.images[:])).to(device)
 
 
 def to_float(images: Tensor, dtype: torch.dtype) -> Tensor:

@@ -29,7 +29,7 @@ class SharedDropout(nn.Module):
         self.rate = rate
         self.key = randomness.dropout_key(seed, name)
         self.first = 0  # row of the batch that this process has first
-        self.step = 0  # set at the start of every epoch, so that a resumed run goes on where it was
+        self.step = 0  # set before every batch, so that a resumed run goes on where it was
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.rate == 0:

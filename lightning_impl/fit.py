@@ -25,8 +25,8 @@ from experiment.tracking.tensorboard import Layers
 from experiment.training import lifecycle
 from experiment.training.lifecycle import Session
 from lightning_impl.callbacks import WholeFiles, build_callbacks
-from lightning_impl.classifier import Classifier
-from lightning_impl.data import DataModule, to_float
+from lightning_impl.classifier import Classifier, build_classifier
+from lightning_impl.data import Batch, DataModule, build_data, to_float
 from lightning_impl.keras_semantics import BatchNorm
 from lightning_impl.model import count_parameters
 from lightning_impl.precision import PRECISIONS, numerics, use_gpu
@@ -50,23 +50,22 @@ def fit(experiment: Experiment, resume: Path | None = None, checkpoint: str = "l
 def _train(session: Session) -> int:
     experiment, dataset, run = session.experiment, session.dataset, session.run
     device = torch.device("cuda", distributed.local_rank()) if use_gpu(experiment) else torch.device("cpu")
-    dtype = torch.get_default_dtype()
     on_features = features.usable(experiment)
-    classifier = Classifier(
-        experiment.model_dump(),
+    classifier = build_classifier(
+        experiment,
         len(dataset.class_names),
         session.class_weights,
         on_features,
         session.pretrained,
     )
     parameters = count_parameters(classifier.network)
-    data = DataModule(dataset, experiment, device, dtype)
+    data = build_data(experiment, dataset, device)
     # The weights first: features are made of them.
     checkpoint = restore(session, classifier) if session.resumed else None
     warm_start(session, classifier.network)
-    lifecycle.draw_samples(session, augmented_samples(data))
+    lifecycle.draw_samples(session, augmented_samples(session, data))
     if on_features:
-        data = DataModule(base_features(classifier, dataset, device), experiment, device, dtype)
+        data = build_data(experiment, base_features(classifier, dataset, experiment, device), device)
 
     if experiment.training.compile:
         classifier.network.compile()
@@ -74,7 +73,7 @@ def _train(session: Session) -> int:
     with lifecycle.recorder(session, describe(session, device)) as recorder:
         if not lifecycle.is_trained(session):
             trainer = build_trainer(experiment, build_callbacks(experiment, recorder), distributed.world())
-            synchronise(classifier)
+            synchronise(classifier, experiment.training.sync_batch_norm)
             trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     if distributed.rank() > 0:
         shutil.rmtree(run.directory, ignore_errors=True)
@@ -94,15 +93,15 @@ def _train(session: Session) -> int:
     [scores] = trainer.test(classifier, data, verbose=False)
     predictions = trainer.predict(classifier, data)
     probabilities = torch.cat(predictions).cpu().numpy()  # type: ignore[arg-type]
-    test_loss = scores["test_loss"]
-    return lifecycle.finish(session, recorder, probabilities, test_loss, parameters, layers(classifier))
+    graph = layers(classifier, experiment.data.image_size)
+    return lifecycle.finish(session, recorder, probabilities, scores["test_loss"], parameters, graph)
 
 
-def synchronise(classifier: Classifier) -> None:
-    """Let BatchNorm layers that are trained see the whole batch where it is spread over processes."""
+def synchronise(classifier: Classifier, wanted: bool) -> None:
+    """Let trained BatchNorm layers see the whole batch where it is spread over processes, if wanted."""
     for layer in classifier.modules():
         if isinstance(layer, BatchNorm):
-            layer.synchronised = distributed.world() > 1 and classifier.experiment.training.sync_batch_norm
+            layer.synchronised = wanted and distributed.world() > 1
 
 
 def check_shares(session: Session) -> None:
@@ -142,26 +141,29 @@ def build_trainer(experiment: Experiment, callbacks: list[Callback], processes: 
 
 
 @torch.no_grad()
-def layers(classifier: Classifier) -> Layers:
+def layers(classifier: Classifier, size: int) -> Layers:
     """Name, kind and inputs of every layer, in the order in which they run."""
-    size, network = classifier.experiment.data.image_size, classifier.network.eval()
+    network = classifier.network.eval()
     with Recording(network, aligned=True) as recording:
         network.forward(torch.zeros(1, 3, size, size, device=classifier.device))  # not what was compiled
     return [(seen.name, seen.kind, seen.inputs) for seen in recording.seen]
 
 
-def augmented_samples(data: DataModule) -> np.ndarray | None:
+def augmented_samples(session: Session, data: DataModule) -> np.ndarray | None:
     """`lifecycle.samples` augmented as in the first epoch: float (25, S, S, 3), or None."""
     if data.augment is None:
         return None
-    images, _ = lifecycle.samples(data.dataset, data.experiment)
+    images, labels = map(torch.from_numpy, lifecycle.samples(session.dataset, session.experiment))
+    images = to_float(images, torch.get_default_dtype())
     with torch.random.fork_rng():
-        augmented = data.augmented(to_float(torch.from_numpy(images), data.dtype), epoch=0, step=0)
+        augmented = data.augmented(Batch(images, labels, epoch=0, step=0, first=0, total=len(labels)))
     return augmented.permute(0, 2, 3, 1).numpy()
 
 
 @torch.inference_mode()
-def base_features(classifier: Classifier, dataset: Dataset, device: torch.device) -> Dataset:
+def base_features(
+    classifier: Classifier, dataset: Dataset, experiment: Experiment, device: torch.device
+) -> Dataset:
     """The data set with every image replaced by what the frozen base makes of it: (N, features)."""
     base = classifier.network.get_submodule("base").to(device).eval()
 
@@ -171,7 +173,7 @@ def base_features(classifier: Classifier, dataset: Dataset, device: torch.device
 
     weights = [parameter.numpy(force=True) for parameter in base.parameters()]
     base.train()
-    return features.replace_images(dataset, weights, compute, classifier.experiment, "lightning")
+    return features.replace_images(dataset, weights, compute, experiment, "lightning")
 
 
 def describe(session: Session, device: torch.device) -> dict[str, object]:

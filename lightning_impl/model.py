@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from experiment import randomness
+from experiment.backbones import BACKBONES
 from experiment.config import Experiment, Model
-from experiment.data.pretrained import MEAN_COLOUR, base_weights
+from experiment.data.pretrained import base_weights
 from lightning_impl.backbones import BASES
 from lightning_impl.dropout import Dropout, SharedDropout
 from lightning_impl.keras_semantics import BatchNorm, Flatten
@@ -25,10 +26,10 @@ def build_model(experiment: Experiment, classes: int, pretrained: bool = True) -
     pretrained: read the weights that a pretrained base starts from; off where others are loaded anyway.
     """
     size = experiment.data.image_size
-    build = cnn if experiment.model.name == "cnn" else transfer
+    build = cnn if experiment.model.backbone is None else transfer
     model = build(experiment.model, size, classes)
     initialise(model, experiment.seed, experiment.model.initial_biases)
-    if experiment.model.name != "cnn" and pretrained:
+    if experiment.model.backbone is not None and pretrained:
         load_base(model, experiment.model, experiment.data.cache)
     if experiment.training.dropout_masks == "shared":
         share_dropout(model, experiment.seed)
@@ -61,10 +62,20 @@ def cnn(config: Model, size: int, classes: int) -> nn.Module:
 
 def transfer(config: Model, size: int, classes: int) -> nn.Module:
     """A base's convolutions, frozen but for the last `fine_tune_blocks`, under a dense head."""
-    layers, features = BASES[config.name](size, config.fine_tune_blocks)
-    base = OrderedDict(flip=Flip(), preprocess=Normalization(mean=MEAN_COLOUR), **layers)
+    backbone = BACKBONES[config.name]
+    base: OrderedDict[str, nn.Module] = OrderedDict()
+    if backbone.preprocessing.bgr:
+        base["flip"] = Flip()
+    base["preprocess"] = Normalization(backbone.preprocessing.mean, backbone.preprocessing.deviation)
+    base.update(BASES[config.name](size))
+    trained = backbone.trained(config.fine_tune_blocks)
+    for name, layer in named_layers(nn.Sequential(base)).items():
+        layer.requires_grad_(name in trained)
+    if backbone.pooled:
+        base["pool"] = nn.AdaptiveAvgPool2d(1)
+    base["flatten"] = Flatten()
     head: OrderedDict[str, nn.Module] = OrderedDict()
-    head["dense"] = nn.Linear(features, config.dense_units)
+    head["dense"] = nn.Linear(backbone.features(size), config.dense_units)
     head["relu_dense"] = nn.ReLU()
     head["dropout_dense"] = Dropout(config.head_dropout)
     head["logits"] = nn.Linear(config.dense_units, classes)
@@ -90,52 +101,69 @@ class Flip(nn.Module):
 
 
 class Normalization(nn.Module):
-    """Keras's, with a variance of one: (N, C, H, W) minus a mean for each channel."""
+    """Keras's: (N, C, H, W) minus a mean for each channel, over a standard deviation for each."""
 
     mean: Tensor
+    deviation: Tensor
 
-    def __init__(self, mean: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
         super().__init__()
-        # float32 also where the model is float64: so Keras's keeps it.
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None], persistent=False)
+        # float32 also where the model is float64: so Keras's keeps them.
+        for name, values in (("mean", mean), ("deviation", deviation)):
+            array = torch.tensor(values, dtype=torch.float32)[:, None, None]
+            self.register_buffer(name, array, persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        return input - self.mean.to(input.dtype)
+        return (input - self.mean.to(input.dtype)) / self.deviation.to(input.dtype)
 
 
 def initialise(model: nn.Module, seed: int, biases: str) -> None:
-    """Draw every kernel and bias as the other side does."""
-    for path, layer in model.named_modules():
+    """Draw every kernel and bias as the other side does.
+
+    Raises ValueError for weights of a kind of layer that it has no draw for: they would keep torch's.
+    """
+    for name, layer in named_layers(model).items():
+        weights = tensors(layer)
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            name = path.rsplit(".", 1)[-1]
-            shape = keras_shape(layer)
-            set_weights(
-                layer,
-                randomness.kernel(seed, name, shape),
-                randomness.bias(seed, name, shape[-1], biases),
+            draws = [randomness.kernel(seed, name, keras_shape(layer))]
+            if (bias := layer.bias) is not None:
+                draws.append(randomness.bias(seed, name, bias.shape[0], biases))
+            set_weights(layer, *draws)
+        elif weights and not isinstance(layer, BatchNorm):  # which starts as ones and zeros
+            raise ValueError(
+                f"layer {name} of kind {type(layer).__name__}: nothing draws its {', '.join(weights)}"
             )
 
 
 def load_base(model: nn.Module, config: Model, cache: str) -> None:
     """Give a base the weights of a Keras file; `random` leaves the drawn ones."""
-    named = {path.rsplit(".", 1)[-1]: layer for path, layer in model.named_modules()}
+    named = named_layers(model)
     for name, arrays in base_weights(config.name, config.weights, cache).items():
         set_weights(named[name], *arrays)
 
 
-def keras_shape(layer: nn.Module) -> tuple[int, ...]:
-    """Shape of a layer's kernel in Keras's layout: (height, width, in, out) or (in, out)."""
-    if isinstance(layer, nn.Conv2d):
-        return (*layer.kernel_size, layer.in_channels, layer.out_channels)
-    assert isinstance(layer, nn.Linear)
-    return (layer.in_features, layer.out_features)
+def keras_shape(layer: nn.Conv2d | nn.Linear) -> tuple[int, ...]:
+    """Shape of a layer's kernel in Keras's layer, see `as_keras`."""
+    return tuple(as_keras(layer, layer.weight).shape)
+
+
+def as_keras(layer: nn.Module, tensor: Tensor) -> Tensor:
+    """One weight of a layer, or anything of its shape, seen as Keras's layer holds it.
+
+    A kernel is (height, width, in, out) or (in, out). A convolution with a group for each channel is Keras's
+    DepthwiseConv2D: (height, width, in, multiplier).
+    """
+    view = keras_view(layer, tensor)
+    if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 and tensor.dim() == 4:
+        return view.squeeze(2).unflatten(-1, (layer.in_channels, -1))
+    return view
 
 
 @torch.no_grad()
 def set_weights(layer: nn.Module, *arrays: np.ndarray) -> None:
     """Copy a kernel in Keras's layout and a bias, or a BatchNormalization's arrays, into a layer."""
     for tensor, values in zip(tensors(layer).values(), arrays, strict=True):
-        keras_view(layer, tensor).copy_(torch.from_numpy(np.asarray(values)))
+        as_keras(layer, tensor).copy_(torch.from_numpy(np.asarray(values)))
 
 
 def share_dropout(model: nn.Module, seed: int) -> None:
@@ -144,6 +172,15 @@ def share_dropout(model: nn.Module, seed: int) -> None:
         if isinstance(layer, nn.Dropout):
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, SharedDropout(layer.p, seed, name))
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every layer that has no layers in it by its own name, without those of what it stands in."""
+    return {
+        path.rsplit(".", 1)[-1]: layer
+        for path, layer in model.named_modules()
+        if not any(True for _ in layer.children())
+    }
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

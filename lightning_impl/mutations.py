@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from experiment import cli, randomness
 from experiment.protocols import trace as tracing
+from experiment.randomness import Parameters
 from lightning_impl import (
     augment,
     backbones,
@@ -35,10 +36,9 @@ from lightning_impl import (
     fit,
     keras_semantics,
     model,
+    optimizers,
 )
 from lightning_impl.trace.command import trace
-
-Parameters = dict[str, np.ndarray]
 
 
 class UnbiasedVariance(keras_semantics.BatchNorm):
@@ -55,6 +55,23 @@ class ExactBetas(keras_semantics.Adam):
     def _as_torch(self, group: dict[str, Any], t: int) -> tuple[float, float]:
         _, eps = super()._as_torch(group, t)
         return 1.0, eps
+
+
+class CoupledDecay(keras_semantics.AdamW):
+    """Adds the decay to the gradient, as torch's Adam does."""
+
+    def _step_group(self, group: dict[str, Any], *rest: Any) -> list[Tensor]:
+        return super()._step_group({**group, "decoupled_weight_decay": False}, *rest)
+
+
+class LrOutsideVelocity(keras_semantics.SGD):
+    """Multiplies the velocity by whatever the learning rate is, as torch's SGD does."""
+
+    def _in_units_of_lr(
+        self, group: dict[str, Any], lr: float, gradients: list[Tensor]
+    ) -> tuple[float, list[Tensor]]:
+        group["buffer_lr"] = lr
+        return lr, gradients
 
 
 class LatePlateau(keras_semantics.ReduceLROnPlateau):
@@ -116,7 +133,7 @@ def _no_last_batch() -> Any:
     original = data.EpochOrder.__len__
 
     def dropped(self: data.EpochOrder) -> int:
-        return len(self.labels) // self.batch_size if self.training else original(self)
+        return len(self.labels) // self.batch_size if self.sampling is not None else original(self)
 
     return patch.object(data.EpochOrder, "__len__", dropped)
 
@@ -153,9 +170,11 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
         model, "BatchNorm", partial(UnbiasedVariance, epsilon=1e-5, momentum=0.9)
     ),
     "stride_placement": lambda: patch.object(backbones, "Residual", StridesLater),
-    "adam_epsilon": lambda: patch.object(classifier, "Adam", EpsilonAfterCorrection),
-    "adam_beta_rounding": lambda: patch.object(classifier, "Adam", ExactBetas),
-    "adam_stock": lambda: patch.object(classifier, "Adam", torch.optim.Adam),
+    "adam_epsilon": lambda: patch.dict(optimizers.OPTIMIZERS, adam=EpsilonAfterCorrection),
+    "adam_beta_rounding": lambda: patch.dict(optimizers.OPTIMIZERS, adam=ExactBetas),
+    "adam_stock": lambda: patch.dict(optimizers.OPTIMIZERS, adam=torch.optim.Adam),
+    "adamw_coupled": lambda: patch.dict(optimizers.OPTIMIZERS, adamw=CoupledDecay),
+    "sgd_velocity": lambda: patch.dict(optimizers.OPTIMIZERS, sgd=LrOutsideVelocity),
     "flatten_order": lambda: patch.object(model, "Flatten", nn.Flatten),
     "initial_weights": lambda: patch.object(model, "initialise", lambda *_: torch.manual_seed(0)),
     "one_ulp": _nudged,  # no alignment: the smallest difference there is, for `parity sensitivity`
@@ -196,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     names, what, *rest = sys.argv[1:] if argv is None else argv
     if what == "train":
-        request = cli.train_request("lightning", rest)
+        with cli.refusing():
+            request = cli.train_request("lightning", rest)
         cli.use_device("lightning", request.experiment)
         with mutated(names.split(",")):
             return cli.guarded(lambda: fit.fit(request.experiment, request.resume, request.checkpoint))

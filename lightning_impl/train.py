@@ -13,7 +13,8 @@ from experiment.system import distributed
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    request = cli.train_request("lightning", argv)
+    with cli.refusing():
+        request = cli.train_request("lightning", argv)
     gpus = request.experiment.gpus or 0
     if gpus > 1 and distributed.world() == 1:
         return distributed.launch("lightning_impl.train", argv, gpus)

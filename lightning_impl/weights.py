@@ -13,16 +13,17 @@ from experiment.protocols.checkpoint import Arrays
 from experiment.training import warm_start as update
 from experiment.training.lifecycle import Session
 from lightning_impl import checkpoint
-from lightning_impl.layers.weight_layout import keras_view
 from lightning_impl.layers.weight_layout import tensors as canonical_tensors
+from lightning_impl.model import as_keras
 
 
 def weights(model: nn.Module) -> Arrays:
     """Every weight and moving statistic by `LAYER/NAME`, such as conv1/kernel or bn1/moving_mean.
 
-    Kernels are (height, width, in, out) or (in, out); dtypes are the model's.
+    Kernels are (height, width, in, out), of a depthwise convolution (height, width, in, multiplier), or
+    (in, out); dtypes are the model's.
     """
-    return {name: to_array(keras_view(*of)) for name, of in by_name(model).items()}
+    return {name: to_array(as_keras(*of)) for name, of in by_name(model).items()}
 
 
 def load(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
@@ -31,7 +32,7 @@ def load(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     if odd := sorted(own.keys() ^ arrays.keys()):
         raise RunError(f"the model and the arrays differ in {', '.join(odd)}")
     for name, of in own.items():
-        assign(keras_view(*of), arrays[name], name)
+        assign(as_keras(*of), arrays[name], name)
 
 
 def warm_start(session: Session, model: nn.Module) -> None:

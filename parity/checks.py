@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,15 @@ class Check:
     @property
     def passed(self) -> bool:
         return self.largest <= self.tolerance  # false for NaN, too
+
+
+class Subject(NamedTuple):
+    """What a rung compares, and where: a pair of models on a backend, in a precision, on a device."""
+
+    pair: str
+    backend: str
+    precision: str
+    device: str
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,15 @@ import numpy as np
 from rich.console import Console
 
 from experiment import cli
+from experiment.backbones import BACKBONES
+from experiment.errors import RunError
 from experiment.system import devices, processes
 from parity import COMMANDS
 from parity.exports import command as exports
 from parity.foreign import prove as prove_pair
+from parity.foreign.inputs import drawn, read
 from parity.foreign.verdict import show
-from parity.ladder import climb, mutations, whole_run
+from parity.ladder import climb, mutations, pairs, whole_run
 from parity.ladder.climb import COMBINATIONS, Findings, Place
 from parity.report.reporter import Record
 
@@ -38,7 +41,6 @@ one class the first is for Keras's, the second for torch's). rules.py imports no
 
 Layers of one kind whose weights have the same names and shapes are matched, and their settings compared.
 """
-PAIRS = ("cnn", "vgg16", "resnet50")
 BACKENDS = tuple(dict.fromkeys(backend for backend, _ in COMBINATIONS))
 
 
@@ -68,7 +70,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="of Keras (default: all that are installed; for your own pair tensorflow, in float64 alone)",
     )
     own = parser.add_argument_group("this project's models")
-    own.add_argument("--pairs", nargs="+", choices=PAIRS, default=PAIRS, help="which (default all)")
+    own.add_argument(
+        "--pairs", nargs="+", choices=pairs.MODELS, default=[*pairs.MODELS], help="which (default all)"
+    )
     own.add_argument("--quick", action="store_true", help="leave out whole runs and mutations")
     own.add_argument("--no-mutations", action="store_true", help="leave out the mutations")
     own.add_argument(
@@ -129,8 +133,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if bool(arguments.keras) != bool(arguments.torch):
         parser.error("a pair needs both --keras and --torch")
+    if arguments.keras and (problem := _file_fault(arguments.keras)):
+        parser.error(f"--keras {arguments.keras}: {problem}")
     if arguments.keras and not (arguments.input_shape or arguments.inputs):
         parser.error("give --input-shape (such as 32 32 3), or --inputs FILE.npy")
+    if arguments.torch and ":" not in arguments.torch:
+        parser.error(f"--torch {arguments.torch}: write package.module:function")
     if any("=" not in one for one in arguments.map):
         parser.error("--map takes TORCH_LAYER=KERAS_LAYER")
     if wrong := [rule for rule in arguments.layer if "=" not in rule or ":" not in rule.split("=")[1]]:
@@ -153,6 +161,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _file_fault(keras: str) -> str | None:
+    """Why --keras names nothing that can be built or read, with the way out; None where it may."""
+    path = Path(keras)
+    if path.suffix == ".keras":
+        return None if path.is_file() else "no such file"
+    if path.suffix in (".h5", ".hdf5"):
+        convert = f"import keras; keras.saving.load_model({keras!r}, compile=False).save('model.keras')"
+        return f'a file of Keras 2; convert it: python -c "{convert}"'
+    if (path / "saved_model.pb").is_file():
+        return "a SavedModel, which holds no Keras layers: save the model as model.keras where it was built"
+    return None if ":" in keras else "neither a .keras file nor package.module:function"
+
+
 def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """Climb the ladder and write results.json and report.html; returns 0 where every rung passed."""
     record, findings, mutated = Record(arguments.out, command), Findings(), None
@@ -162,7 +183,7 @@ def prove(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             with record.kept(findings):
                 mutated = own(arguments, place, findings, record)
         except processes.SideError as error:
-            cli.fail(str(error))
+            raise RunError(str(error)) from error
     return record.conclude(findings, mutated)
 
 
@@ -175,9 +196,9 @@ def own(
     climb.own_pairs(arguments.pairs, combinations, place, findings)
     outcomes = None
     if not arguments.quick and "tensorflow" not in arguments.backends:
-        climb.without_float64(list(_runs(arguments)), place, findings)
+        climb.without_float64(list(_runs(arguments, place.folder)), place, findings)
     elif not arguments.quick:
-        climb.whole_runs(_runs(arguments), place, findings)
+        climb.whole_runs(_runs(arguments, place.folder), place, findings)
         exports.own_pairs(arguments.pairs, place, findings)
         if not arguments.no_mutations:
             console.print("\nmutations: each alignment off in turn")
@@ -195,8 +216,9 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     findings = Findings()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        inputs = Path(folder) / "inputs.npz"
-        np.savez(inputs, **_inputs(arguments))  # type: ignore[arg-type]
+        inputs, own = Path(folder) / "inputs.npz", arguments.inputs
+        arrays = read(own) if own else drawn(arguments.input_shape, arguments.steps)
+        np.savez(inputs, **arrays)  # type: ignore[arg-type]
         options = {
             "inputs_file": str(inputs),
             "drawn": arguments.inputs is None,
@@ -228,32 +250,15 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     return verdict.exit_code
 
 
-def _inputs(arguments: argparse.Namespace) -> dict[str, np.ndarray]:
-    """The inputs by name, batch first."""
-    if arguments.inputs:
-        try:
-            loaded = np.load(arguments.inputs, allow_pickle=False)
-            arrays = {"input_0": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-        except (OSError, ValueError) as error:
-            cli.fail(f"--inputs {arguments.inputs}: cannot be read as arrays ({error})")
-        if len({len(array) if array.ndim else 0 for array in arrays.values()}) != 1:
-            cli.fail(f"--inputs {arguments.inputs}: all arrays need the same number of samples, batch first")
-        return arrays
-    random = np.random.default_rng(1)
-    count = 8 * arguments.steps
-    drawn = [random.uniform(size=(count, *shape)) for shape in arguments.input_shape]
-    # Rounded, so that they are the same numbers in either precision.
-    rounded = [values.astype(np.float32).astype(np.float64) for values in drawn]
-    return {f"input_{place}": values for place, values in enumerate(rounded)}
-
-
-def _runs(arguments: argparse.Namespace) -> dict[str, Sequence[str]]:
+def _runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Sequence[str]]:
     runs: dict[str, Sequence[str]] = {}
     if "cnn" in arguments.pairs:
         runs["cnn, digits"] = whole_run.CNN
+        runs |= {f"cnn, {name}": options for name, options in whole_run.OPTIMIZERS.items()}
         if arguments.root:
             data = ("--data.name=folder", f"--data.root={arguments.root}")
             runs[f"cnn, {arguments.root.name}"] = (*data, *whole_run.IMAGES)
-    if "vgg16" in arguments.pairs:
-        runs["vgg16's head, digits"] = whole_run.VGG16_HEAD
+    for name in (name for name in arguments.pairs if name in BACKBONES):
+        base = (f"--model.name={name}", f"--model.weights={pairs.weights(name, folder)}")
+        runs[f"{name}'s head, digits"] = (*base, *whole_run.HEAD)
     return runs

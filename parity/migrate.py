@@ -92,7 +92,11 @@ def migrate(arguments: argparse.Namespace) -> int:
         migration = Migration.read(graph)
         shutil.rmtree(out, ignore_errors=True)
         made.rename(out)
-        np.savez(Path(folder) / "inputs.npz", **inputs(migration.graph, arguments.steps, arguments.size))
+        np.savez(
+            Path(folder) / "inputs.npz",
+            allow_pickle=False,
+            **inputs(migration.graph, arguments.steps, arguments.size),
+        )
         print(
             f"{out}: model.py has {written['lines']} lines ({time.perf_counter() - started:.0f} s)",
             flush=True,
@@ -228,7 +232,8 @@ def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> N
     """Put the verdict into the package's README and beside the ladder's report."""
     folder = out / "parity"
     folder.mkdir(exist_ok=True)
-    (folder / "verdict.json").write_text(json.dumps(verdict["said"], indent=1))
+    said = {key: value for key, value in verdict["said"].items() if key != "report"}  # a path of this machine
+    (folder / "verdict.json").write_text(json.dumps(said, indent=1))
     rows = [
         f"| {rung['name']} | {rung['status']} | {_worst(rung)} |" for rung in verdict["said"].get("rungs", [])
     ]
@@ -259,7 +264,7 @@ def back(arguments: argparse.Namespace) -> int:
         graph = Path(folder) / "graph"
         read_graph(arguments.keras, None, graph)
         given, arrays = graph / "inputs.npz", graph / "arrays.npz"
-        np.savez(given, **_single(inputs(Migration.read(graph).graph, 2, arguments.size)))
+        np.savez(given, allow_pickle=False, **_single(inputs(Migration.read(graph).graph, 2, arguments.size)))
         request = {
             "graph": str(graph),
             "build": arguments.back,

@@ -14,7 +14,8 @@ import pytest
 from experiment import randomness
 from experiment.config import Augment, Data
 from experiment.data.dataset import load
-from experiment.protocols.augmentation import Parameters, Request
+from experiment.protocols.augmentation import Request
+from experiment.randomness import PARAMETERS, Parameters
 from experiment.system import processes
 from parity.checks import Check, table
 from parity.ladder import augmentation, photos, stock_augmentation
@@ -22,9 +23,11 @@ from parity.ladder.augmentation import SETTINGS, TRANSFORMS
 
 COUNT, SIZE = 64, 32
 PLACED = augmentation.placements(COUNT, SIZE)
-MOVING = {*PLACED} - {"flip"}
-SHIFTED = {"column shift", "row shift", "all together", "whole pixels"}
-ZOOMED = {"column zoom", "row zoom", "all together", "whole pixels"}
+MOVING = {*PLACED} - {"flip", "brightness"}
+ALL = {"all that places", "all together", "whole pixels", "whole pixels, brightness"}
+SHIFTED = {"column shift", "row shift", *ALL}
+BRIGHTENED = {"brightness", "all together", "whole pixels, brightness"}
+ZOOMED = {"column zoom", "row zoom", *ALL}
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def rung(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Rung:
     checks = augmentation.check(images, "tensorflow", "float64", "cpu", folder)
     with np.load(folder / "keras_answer.npz") as answered:
         reference, keras = (augmentation.split(answered[name], PLACED) for name in ("stock", "pixels"))
-        drawn = {name: answered[f"drawn_{name}"] for name in augmentation.PARAMETERS}
+        drawn = {name: answered[f"drawn_{name}"] for name in PARAMETERS}
     return Rung(folder, checks, reference, keras, drawn)
 
 
@@ -73,7 +76,7 @@ def rung(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Rung:
 
 def test_both_sides_augment_as_image_data_generator(rung: Rung, images: np.ndarray) -> None:
     assert all(check.passed for check in rung.checks), table(rung.checks)
-    assert len(rung.checks) == 3 * (len(TRANSFORMS) + 1)
+    assert len(rung.checks) == 3 * (len(TRANSFORMS) + 2)
     for transform, pixels in rung.reference.items():
         assert pixels.dtype == np.float64
         assert np.abs(pixels - images).mean() > 1, f"{transform} was to move something"
@@ -111,17 +114,26 @@ FAULTS: dict[str, tuple[Callable[[Parameters], Parameters], set[str]]] = {
     "shifts swapped": (lambda p: {**p, "tx": p["ty"], "ty": p["tx"]}, SHIFTED),
     "rotation the other way": (
         lambda p: {**p, "theta": -p["theta"]},
-        {"rotation", "all together", "whole pixels"},
+        {"rotation", *ALL},
     ),
-    "flip first": (mirrored, {"all together", "whole pixels"}),
-    "no flip": (lambda p: {**p, "flip": np.zeros_like(p["flip"])}, {"flip", "all together", "whole pixels"}),
+    "flip first": (mirrored, ALL),
+    "no flip": (lambda p: {**p, "flip": np.zeros_like(p["flip"])}, {"flip", *ALL}),
+    "darker": (lambda p: {**p, "brightness": p["brightness"] - 0.02}, BRIGHTENED),
+    "no brightness": (lambda p: {**p, "brightness": np.full(COUNT, np.nan)}, BRIGHTENED),
 }
 # Faults of the code itself: with both of torch's functions told that corners are aligned, it matters to what
 # is moved by pixels alone.
-CODE_FAULTS = {"zero fill": MOVING, "corners aligned": SHIFTED}
+CODE_FAULTS = {
+    "zero fill": MOVING,
+    "corners aligned": SHIFTED,
+    "levels rounded": {*BRIGHTENED, "brightness"},
+    "brightness first": {"all together"},
+}
 FAULTY_CODE = """
 import sys
+import torch
 from torch.nn import functional as F
+from lightning_impl import augment
 from lightning_impl.trace import augmented
 
 changed, unchanged, *outs = sys.argv[1:]
@@ -132,6 +144,19 @@ augmented.main([unchanged, outs[1], "--device=cpu"])
 F.grid_sample = lambda *given, **options: sample(*given, **{**options, "align_corners": True})
 F.affine_grid = lambda *given, **options: grid(*given, **{**options, "align_corners": True})
 augmented.main([unchanged, outs[2], "--device=cpu"])
+F.grid_sample, F.affine_grid = sample, grid
+floor = torch.floor
+torch.floor = torch.round
+augmented.main([unchanged, outs[3], "--device=cpu"])
+torch.floor = floor
+affine = augment.affine
+augment.STEPS["brightness"] = lambda images, factors: images
+def late(images, parameters):
+    factors = parameters.get("brightness")
+    images = images if factors is None else augment.brightness(images, factors)
+    return affine(images, augment.randomness.affine_matrices(parameters, images.shape[-1]))
+augment.augment = late
+augmented.main([unchanged, outs[4], "--device=cpu"])
 """
 
 
@@ -145,7 +170,7 @@ def faulty(rung: Rung, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     }
     changed, unchanged = rung.folder / "changed.npz", rung.folder / "lightning_request.npz"
     augmentation.request(images, "float64", placed).write(changed)
-    outs = [rung.folder / f"faulty{number}.npz" for number in range(3)]
+    outs = [rung.folder / f"faulty{number}.npz" for number in range(1 + len(CODE_FAULTS))]
     command = [sys.executable, "-c", FAULTY_CODE, *map(str, (changed, unchanged, *outs))]
     subprocess.run(command, check=True, env=processes.environment("cpu", "tensorflow"))
     pixels, *others = (np.load(out)["pixels"] for out in outs)
@@ -169,7 +194,7 @@ def test_a_fault_fails_in_its_transforms(
 def test_the_sampler_draws_as_image_data_generator(rung: Rung) -> None:
     checks = augmentation.check_draws(rung.folder)
     assert all(check.passed for check in checks), table(checks)
-    assert len(checks) == 10
+    assert len(checks) == 11
     # tx moves columns and comes from the height range, twice the width range here; so in Keras.
     assert np.abs(rung.drawn["tx"]).max() == pytest.approx(SETTINGS.height_shift * SIZE, rel=1e-3)
     assert np.abs(rung.drawn["ty"]).max() == pytest.approx(SETTINGS.width_shift * SIZE, rel=1e-3)
@@ -182,6 +207,7 @@ def test_the_sampler_draws_as_image_data_generator(rung: Rung) -> None:
         ({"rotation": 31.5}, {"draws of theta"}),
         ({"zoom": 0.35}, {"draws of zx", "draws of zy", "draws of zx / zy"}),
         ({"horizontal_flip": False}, {"flips (shared)"}),
+        ({"brightness": [0.4, 1.55]}, {"draws of brightness"}),
     ],
 )
 def test_another_distribution_fails(rung: Rung, changes: dict, meant: set[str]) -> None:

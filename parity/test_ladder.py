@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from experiment.backbones import BACKBONES
 from experiment.system import devices
 from parity.checks import table
 from parity.ladder import mutations
 from parity.ladder.climb import UNPROVEN, Findings, Place, own_pairs
 from parity.ladder.mutations import MUTATIONS, Outcome
+from parity.ladder.pairs import MODELS
 from parity.ladder.rungs import RUNGS
+
+
+def test_every_model_has_a_pair() -> None:
+    assert MODELS.keys() == {"cnn", *BACKBONES}
 
 
 def test_every_rung_of_the_cnn_holds_in_float64(tmp_path: Path) -> None:
@@ -39,7 +45,7 @@ def test_every_rung_of_the_cnn_holds_in_float32(tmp_path: Path, backend: str, pr
 
 @pytest.mark.skipif(not devices.count_gpus(), reason=UNPROVEN)
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-@pytest.mark.parametrize("pair", ["cnn", "vgg16", "resnet50"])
+@pytest.mark.parametrize("pair", MODELS)
 def test_every_rung_holds_on_cuda(tmp_path: Path, pair: str, backend: str) -> None:
     findings = Findings()
     own_pairs([pair], [(backend, "float32")], Place(tmp_path, "cuda", lambda _: None), findings)
@@ -48,7 +54,7 @@ def test_every_rung_holds_on_cuda(tmp_path: Path, pair: str, backend: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", ["vgg16", "resnet50"])
+@pytest.mark.parametrize("pair", BACKBONES)
 def test_every_rung_of_a_base_holds_in_float64(tmp_path: Path, pair: str) -> None:
     findings = Findings()
     own_pairs([pair], [("tensorflow", "float64")], Place(tmp_path, "cpu", lambda _: None), findings)
@@ -81,7 +87,7 @@ def test_a_callback_that_waits_one_epoch_more_is_caught_and_named(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", ["vgg16", "resnet50"])
+@pytest.mark.parametrize("pair", sorted({m.pair for m in MUTATIONS.values()} - {"cnn"}))
 def test_mutations_of_a_base_are_caught_and_named(tmp_path: Path, pair: str) -> None:
     names = [name for name, m in MUTATIONS.items() if m.pair == pair]
     found = list(mutations.on_traces(names, pair, tmp_path, "cpu"))

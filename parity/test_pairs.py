@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parity import assert_same
 from parity.__main__ import main
 
 PAIRS = str(Path(__file__).parents[1] / "tests")
@@ -25,8 +26,8 @@ def climb(out: Path, keras: str, torch: str, *inputs: str) -> tuple[int, dict[st
     code = main([*names, *inputs, "--out", str(out), "--steps", "4"])
     results = json.loads((out / "results.json").read_text())
     failed = {c["quantity"] for rung in results["rungs"] for c in rung["checks"] if not c["passed"]}
-    assert [rung["name"] for rung in results["rungs"]][:2] == ["structure", "forward"]
-    assert all(rung["checks"] for rung in results["rungs"])
+    assert [rung["name"] for rung in results["rungs"]][:3] == ["weights", "structure", "forward"]
+    assert all(rung["checks"] or rung["skipped"] for rung in results["rungs"])
     assert (out / "report.html").is_file()
     return code, results, failed
 
@@ -44,6 +45,48 @@ def climb_pair(out: Path, torch: str, keras: str = "build") -> tuple[int, dict[s
     else:
         inputs = ["--input-shape", *map(str, SHAPES[pair])]
     return climb(out, f"{pair}_keras:{keras}", f"{pair}_torch:{builder}", *inputs)
+
+
+def test_weights_that_were_loaded_wrongly_are_told_from_the_computation(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    names = ["--keras", "pairs.loaded_keras:build", "--torch", "pairs.loaded_torch:build_swapped"]
+    code = main(
+        [*names, "--input-shape", "8", "8", "3", "--out", str(tmp_path), "--steps", "2", "--format", "json"]
+    )
+    verdict = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert verdict["verdict"] == "failed"
+    assert verdict["weights"]["status"] == "failed"
+    assert verdict["weights"]["layer"] == "conv"
+    assert "height and width are swapped" in verdict["weights"]["cause"]
+    assert verdict["computation"]["status"] == "passed"
+    assert [rung["status"] for rung in verdict["rungs"]] == ["failed", *5 * ["passed"]]
+
+
+def test_a_users_own_test_fails_with_the_cause() -> None:
+    with pytest.raises(AssertionError, match=r"The computation differs at conv.*padded otherwise"):
+        assert_same(
+            "pairs.loaded_keras:build", "pairs.loaded_torch:build_padded", input_shape=(8, 8, 3), steps=2
+        )
+
+
+@pytest.mark.slow
+def test_a_users_own_test_passes_in_float32_too() -> None:
+    verdict = assert_same(
+        "pairs.loaded_keras:build",
+        "pairs.loaded_torch:build",
+        input_shape=(8, 8, 3),
+        steps=2,
+        backends=["tensorflow", "jax"],
+    )
+    assert (verdict.weights.status, verdict.computation.status) == ("passed", "passed")
+    assert [rung.precision for rung in verdict.rungs][-4:] == 4 * ["float32"]
+
+
+def test_what_cannot_be_compared_is_no_failed_assertion() -> None:
+    with pytest.raises(ValueError, match="there is no module nowhere"):
+        assert_same("pairs.loaded_keras:build", "nowhere:build", input_shape=(8, 8, 3))
 
 
 def test_a_residual_pair_is_the_same(tmp_path: Path) -> None:

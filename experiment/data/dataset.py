@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,18 @@ from experiment.config import Data
 from experiment.data import catalog
 from experiment.data.decoding import Reading, blank_images, kept
 from experiment.data.folder import Pool, read_folder, read_npz, refuse_twins
-from experiment.data.table import read_shards
+from experiment.data.images import Images
+from experiment.data.table import read_table
 from experiment.errors import DataError
+from experiment.published import PUBLISHED
 from experiment.randomness import generator
 from experiment.system.names import spelling
 
 __all__ = ["DataError", "Dataset", "Split", "load", "stratified"]
 
-DIGITS = [str(digit) for digit in range(10)]
-CLASSES = {
-    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
-    "mnist": DIGITS,
-    "fashion_mnist": [
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ],
-}
 TEST_SHARE = 0.2
 DARK = 16  # of 255: a set whose brightest value is not above it was scaled wrongly
-OWN = ("folder", "npz", "shards")  # the user's own images, which may change
+OWN = ("folder", "npz", "parquet")  # the user's own images, which may change
 SPLITS = ("train", "test", "validation")
 BATCH = 1024  # images hashed at once
 
@@ -44,7 +37,7 @@ BATCH = 1024  # images hashed at once
 class Split:
     """Some images of an array that several splits share."""
 
-    images: np.ndarray  # (M, H, W, 3) uint8, perhaps memory-mapped, or Shards
+    images: Images  # (M, H, W, 3) uint8, or features (M, F)
     labels: np.ndarray  # (N,) int64, in the order of this split
     indices: np.ndarray  # (N,) int64, the row of images for each position
 
@@ -73,6 +66,15 @@ class Dataset:
     digests: np.ndarray | None = None  # (M,) uint64, of each row of images that is used, 0 of the others
     folders: dict[str, object] = field(default_factory=dict)  # what was taken for which split
     own_validation: bool = False  # the data have a validation split: none was held out
+
+    def __post_init__(self) -> None:
+        if any(split.images is not self.train.images for split in (self.validation, self.test)):
+            raise ValueError("the splits of a data set are rows of one array of images")
+
+    @property
+    def images(self) -> Images:
+        """What all splits are rows of."""
+        return self.train.images
 
 
 @dataclass(frozen=True)
@@ -229,15 +231,15 @@ def _read(config: Data) -> tuple[str, Pool]:
             note = f"digits used in place of CIFAR-10: {str(error).splitlines()[0]}"
             print(f"WARNING: {note} (--data.name cifar10 to insist)", file=sys.stderr)
             return "digits", replace(_digits(size), note=note)
-    if config.name in ("folder", "npz", "shards"):
+    if config.name in OWN:
         if root is None:
             raise DataError(f"data.name {config.name} needs --data.root")
         reading = Reading(config.background, config.bits)
-        if config.name == "folder":
-            pool = read_folder(root, size, cache, config.max_unreadable, config.validation, reading)
-        else:
-            pool = _npz(root, cache, size) if config.name == "npz" else read_shards(root, size, reading)
-        return config.name, pool
+        if config.name == "npz":
+            return "npz", _npz(root, cache, size)
+        if config.name == "parquet":
+            return "parquet", read_table(root, size, cache, config.max_unreadable, reading)
+        return "folder", read_folder(root, size, cache, config.max_unreadable, config.validation, reading)
     return config.name, _published(config.name, places, cache, size)
 
 
@@ -282,7 +284,7 @@ def _content(pool: Pool, splits: list[np.ndarray], digests: np.ndarray) -> str:
     return content.hexdigest()
 
 
-def _digest(images: np.ndarray, rows: np.ndarray, digests: np.ndarray, content: Any = None) -> None:
+def _digest(images: Images, rows: np.ndarray, digests: np.ndarray, content: Any = None) -> None:
     """Put a digest of each of these rows into `digests`, and all their bytes into `content`."""
     for start in range(0, len(rows), BATCH):
         here = rows[start : start + BATCH]
@@ -293,7 +295,7 @@ def _digest(images: np.ndarray, rows: np.ndarray, digests: np.ndarray, content: 
         digests[here] = np.frombuffer(joined, "<u8")
 
 
-def _dark(images: np.ndarray, splits: dict[str, np.ndarray | None]) -> str | None:
+def _dark(images: Images, splits: dict[str, np.ndarray | None]) -> str | None:
     """Warning of a split that is all but black (divided once too often, or never scaled), or None."""
     dark = {}
     for name, rows in splits.items():
@@ -330,19 +332,23 @@ def _digits(size: int) -> Pool:
     grey = np.rint(sixteenths.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     images = np.empty((len(grey), size, size, 3), np.uint8)
     _resize(grey, images)
-    return Pool(tuple(DIGITS), images, labels.astype(np.int64), np.arange(len(grey)), None)
+    return Pool(tuple("0123456789"), images, labels.astype(np.int64), np.arange(len(grey)), None)
 
 
 def _published(name: str, places: list[Path], cache: Path, size: int) -> Pool:
-    checksums = catalog.IDX_CHECKSUMS.get(name, catalog.CIFAR10_CHECKSUM)
-    content = hashlib.sha256("".join(checksums).encode())
-    folder = catalog.unpacked_cifar10(places) if name == "cifar10" else None
-    if folder:
-        content = hashlib.sha256(b"".join((folder / n).read_bytes() for n in catalog.CIFAR10_BATCHES))
+    record = PUBLISHED[name]
+    content = hashlib.sha256("".join(record.files.values()).encode())
+    if own := catalog.unpacked(record, places):  # of no known checksum
+        content = hashlib.sha256(b"".join(path.read_bytes() for path in own))
 
-    def read() -> tuple[list[str], tuple[np.ndarray, ...]]:
-        arrays = catalog.read_cifar10(places) if name == "cifar10" else catalog.read_idx(name, places)
-        return CLASSES[name], arrays
+    def read() -> tuple[Sequence[str], tuple[np.ndarray, ...]]:
+        try:
+            return record.class_names, record.read(catalog.contents(name, record, places))
+        except ValueError as error:
+            where = own[0].parent if own else name
+            raise DataError(
+                f"{where}: not what was published ({error})\nreplace it, or use --data.name digits"
+            ) from error
 
     return _read_once(name, content.hexdigest(), cache, size, read)
 
@@ -360,7 +366,7 @@ def _read_once(
     content: str,
     cache: Path,
     size: int,
-    read: Callable[[], tuple[list[str], tuple[np.ndarray, ...]]],
+    read: Callable[[], tuple[Sequence[str], tuple[np.ndarray, ...]]],
 ) -> Pool:
     def build(out: Path) -> None:
         class_names, arrays = read()

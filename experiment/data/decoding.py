@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -22,19 +23,19 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from experiment.data.image_files import formats
 from experiment.errors import DataError
 from experiment.system import files
 from experiment.system.devices import count_cores
+from experiment.system.progress import Bar
 
 # Below this, starting processes takes longer than decoding in threads.
 PROCESSES_FROM = 2000
@@ -89,7 +90,7 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
             _sweep(entry.parent)
             with (
                 tempfile.TemporaryDirectory(dir=entry.parent, prefix=BUILDING) as temporary,
-                _in_use(Path(temporary)),
+                files.lock(Path(temporary)),
             ):
                 folder = Path(temporary) / key
                 folder.mkdir()
@@ -115,23 +116,13 @@ def kept(cache: Path, key: str, build: Callable[[Path], None]) -> dict[str, np.n
     return arrays
 
 
-@contextmanager
-def _in_use(folder: Path) -> Iterator[bool]:
-    """Lock a folder that is being built in; gives whether nobody else has."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield files.locked(descriptor, without=False)
-    finally:
-        os.close(descriptor)
-
-
 def _sweep(place: Path) -> None:
     """Remove what builds left that were killed: nobody has it in use, and nobody is about to."""
     for folder in place.glob(f"{BUILDING}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > 60:
-                with _in_use(folder) as free:
-                    if free:
+                with files.lock(folder, without=False) as free:
+                    if free is not None:
                         shutil.rmtree(folder)
 
 
@@ -175,22 +166,45 @@ def decode_files(files: list[Path], size: int, out: Path, reading: Reading) -> N
     are known, in `out`/reasons.npy (K,) text. Raises OSError where `out` is too small or not writable,
     DataError when a file brings a decoding process down.
     """
-    blank_images(out, len(files), size)
-    settings = {"array": str(out / "images.npy"), "background": reading.background, "bits": reading.bits}
+    chunks = [[str(path) for path in files[i : i + CHUNK]] for i in range(0, len(files), CHUNK)]
+    requests = [{"paths": paths, "place": f"between {paths[0]} and {paths[-1]}"} for paths in chunks]
+    _decode_all(requests, [len(paths) for paths in chunks], size, out, reading)
+
+
+def decode_table(
+    tables: Sequence[tuple[Path, Sequence[int]]], column: str, size: int, out: Path, reading: Reading
+) -> None:
+    """Decode a column of images of Parquet files, as `decode_files` does files.
+
+    tables: each file, with how many rows each of its row groups has, which are read one at a time.
+    """
+    groups = [(path, number, rows) for path, counts in tables for number, rows in enumerate(counts)]
     requests = [
-        {**settings, "start": i, "paths": [str(p) for p in files[i : i + CHUNK]]}
-        for i in range(0, len(files), CHUNK)
+        {"table": str(path), "group": number, "column": column, "place": f"in row group {number} of {path}"}
+        for path, number, _ in groups
     ]
+    _decode_all(requests, [rows for *_, rows in groups], size, out, reading)
+
+
+def _decode_all(
+    requests: list[dict[str, Any]], counts: Sequence[int], size: int, out: Path, reading: Reading
+) -> None:
+    """Answer requests for so many images each, in order."""
+    whole, start = sum(counts), 0
+    blank_images(out, whole, size)
+    settings = {"array": str(out / "images.npy"), "background": reading.background, "bits": reading.bits}
+    for request, count in zip(requests, counts, strict=True):
+        request |= {**settings, "start": start}
+        start += count
     failed: dict[int, str] = {}
     facts: list[Facts] = []
-    bar = tqdm(desc="decoding", total=len(files), unit="image", mininterval=0.5)
-    with bar, warnings.catch_warnings():
+    with Bar("decoding", whole, "images") as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's, on files that decode all the same
-        decode = _decode_in_threads if len(files) < PROCESSES_FROM else _decode_in_processes
-        for request, answer in zip(requests, decode(requests), strict=True):
+        decode = _decode_in_threads if whole < PROCESSES_FROM else _decode_in_processes
+        for answer in decode(requests):
             failed |= {int(row): reason for row, reason in answer["failed"].items()}
             facts += answer["facts"]
-            bar.update(len(request["paths"]))
+            bar.update(len(answer["facts"]))
     np.save(out / "unreadable.npy", np.array(list(failed), dtype=np.int64))
     np.save(out / "reasons.npy", np.array(list(failed.values()), dtype=np.str_))
     np.save(out / "facts.npy", np.array(facts, dtype=np.int64).reshape(-1, len(ORDINARY)))
@@ -222,8 +236,7 @@ def _decode_in_processes(requests: list[dict]) -> Iterator[dict]:
             pass
         finally:
             idle.put(worker)
-        first, last = request["paths"][0], request["paths"][-1]
-        raise DataError(f"a decoding process died between {first} and {last}\nremove the file that kills it")
+        raise DataError(f"a decoding process died {request['place']}\nremove the file that kills it")
 
     with ExitStack() as stack:
         for _ in range(count):
@@ -246,13 +259,14 @@ def _end(worker: subprocess.Popen) -> None:
 
 
 def _decode_chunk(request: dict) -> dict:
-    """Decode a chunk of files into rows of the array; back come all facts, and the rows that failed."""
+    """Decode a chunk of images into rows of the array; back come all facts, and the rows that failed."""
     images = np.load(request["array"], mmap_mode="r+")
     reading = Reading(request["background"], request["bits"])
     failed, facts = {}, []
-    for row, path in enumerate(request["paths"], start=request["start"]):
+    sources = request["paths"] if "paths" in request else _of_table(request)
+    for row, source in enumerate(sources, start=request["start"]):
         try:
-            picture = decode(path, images.shape[1], reading)
+            picture = decode(source, images.shape[1], reading)
         except Exception as error:  # decoders raise whatever a damaged file leads them into
             failed[row] = str(error) if isinstance(error, UnfitError) else ""
             facts.append(ORDINARY)
@@ -260,6 +274,16 @@ def _decode_chunk(request: dict) -> dict:
             images[row] = picture.pixels
             facts.append(picture.facts)
     return {"failed": failed, "facts": facts}
+
+
+def _of_table(request: dict[str, Any]) -> Iterator[io.BytesIO]:
+    """The files that a row group of a Parquet file holds, an empty one for none."""
+    import pyarrow.parquet as pq  # here: other data sets need none of it
+
+    with pq.ParquetFile(request["table"]) as table:
+        column = table.read_row_group(request["group"], [request["column"]]).column(0)
+        for value in column:
+            yield io.BytesIO((value.as_py() or {}).get("bytes") or b"")
 
 
 def decode(file: str | Path | IO[bytes], size: int, reading: Reading) -> Picture:

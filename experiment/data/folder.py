@@ -7,7 +7,7 @@ import os
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import PIL
 
 from experiment.data.decoding import CHUNK, DEFAULTS, Reading, decode_files, kept, remarks
 from experiment.data.image_files import count_beside, images_below, named_as_image, told
+from experiment.data.images import Images
 from experiment.data.layout import Layout, find, subfolders
 from experiment.errors import DataError
 from experiment.system.names import printable, spelling
@@ -29,7 +30,7 @@ class Pool:
     """All images of a data set, and which of them are for training and which for testing."""
 
     class_names: tuple[str, ...]
-    images: np.ndarray  # (M, H, W, 3) uint8
+    images: Images  # (M, H, W, 3) uint8
     labels: np.ndarray  # (M,) int64
     train: np.ndarray  # (N,) int64, rows of images
     test: np.ndarray | None = None  # the same; None: still to be divided off train
@@ -76,25 +77,10 @@ def read_folder(
     key = f"folder-{image_size}px-{choices}-{_content_digest(root, files)[:40]}"
     arrays = kept(cache, key, lambda out: decode_files(files, image_size, out, reading))
 
-    unreadable = arrays["unreadable"]
-    if len(unreadable):
-        names = [
-            f"{printable(str(files[row].relative_to(root)))}{f' ({reason})' if reason else ''}"
-            for row, reason in zip(unreadable[:10], arrays["reasons"], strict=False)
-        ]
-        more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-        message = f"{len(unreadable)} of {len(files)} image files in {root} are unreadable: " + ", ".join(
-            names
-        )
-        if len(unreadable) > max_unreadable * len(files):
-            raise DataError(f"{message}{more}\nrepair or remove them, or raise --data.max_unreadable")
-        print(f"skipped: {message}{more}", file=sys.stderr)
-        notes.append(f"{len(unreadable)} of {len(files)} files unreadable and skipped")
-    readable = np.setdiff1d(np.arange(len(files)), unreadable)
-    for said in remarks(arrays["facts"][readable], reading):
-        print(said, file=sys.stderr)
-        notes.append(said)
-    splits = {split: np.setdiff1d(numbered, unreadable) for split, numbered in rows.items()}
+    places = [printable(str(path.relative_to(root))) for path in files]
+    whole, more = readable(root, places, arrays, max_unreadable, reading)
+    notes += more
+    splits = {split: np.intersect1d(numbered, whole) for split, numbered in rows.items()}
     if missing := set(range(len(class_names))) - set(labels[splits["training"]].tolist()):
         raise DataError(
             f"{layout.training / class_names[min(missing)]} has no readable image: repair or remove it"
@@ -112,6 +98,39 @@ def read_folder(
         "; ".join(notes) or None,
         {**layout.folders, "ignored": layout.ignored} if layout.folders else {},
     )
+
+
+def readable(
+    root: Path,
+    places: Sequence[str],
+    arrays: Mapping[str, np.ndarray],
+    max_unreadable: float,
+    reading: Reading,
+) -> tuple[np.ndarray, list[str]]:
+    """The rows (N,) int64 of the images that could be read, and what is to be known of all, told on stderr.
+
+    places: where each image lies in `root`. arrays: what `decode_files` left. Raises DataError where more
+    than `max_unreadable` (a share) of them are unreadable.
+    """
+    notes, unreadable = [], arrays["unreadable"]
+    if len(unreadable):
+        names = [
+            f"{places[row]}{f' ({reason})' if reason else ''}"
+            for row, reason in zip(unreadable[:10], arrays["reasons"], strict=False)
+        ]
+        more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
+        message = (
+            f"{len(unreadable)} of {len(places)} image files in {root} are unreadable: {', '.join(names)}"
+        )
+        if len(unreadable) > max_unreadable * len(places):
+            raise DataError(f"{message}{more}\nrepair or remove them, or raise --data.max_unreadable")
+        print(f"skipped: {message}{more}", file=sys.stderr)
+        notes.append(f"{len(unreadable)} of {len(places)} files unreadable and skipped")
+    rows = np.setdiff1d(np.arange(len(places)), unreadable)
+    for said in remarks(arrays["facts"][rows], reading):
+        print(said, file=sys.stderr)
+        notes.append(said)
+    return rows, notes
 
 
 def _classes(

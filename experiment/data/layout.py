@@ -1,4 +1,4 @@
-"""Which folders of a data set are its classes, and which are its splits."""
+"""The layout of a data set's folders: its classes, and its splits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ IsImage = Callable[[str], bool]  # of a file's name
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the class folders of each split lie."""
+    """The places of the class folders of each split."""
 
     training: Path
     validation: Path | None
@@ -82,7 +82,7 @@ def _bare(word: str) -> str:
 
 
 def find(root: Path, validation: str, is_image: IsImage) -> Layout:
-    """How the folders below `root` are to be read.
+    """Find the classes and the splits among the folders below `root`.
 
     validation: `auto`, `split` or `test`, as `data.validation`: with the latter two, a validation folder is
     the test split where there is none, and ignored otherwise. Raises DataError where it cannot be told.
@@ -151,7 +151,7 @@ def _divided(
     splits: dict[str, str],
     is_image: IsImage,
 ) -> bool:
-    """Whether `place` holds splits, and not classes; raises DataError where it cannot be told.
+    """True where `place` holds splits, and not classes; raises DataError where it cannot be told.
 
     splits: of the folders that are named as splits and hold class folders, which split each names.
     """

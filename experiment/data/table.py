@@ -1,64 +1,53 @@
-"""A data set in pieces, for one that is larger than memory.
+"""A data set in Parquet files, as Hugging Face's `datasets` writes one of images.
 
-A folder of shards holds class_names.txt, a name a line, reading.json, how image files were read, and for each
-of train and test, and for validation where there is such a split, numbered from 00000,
-train-00000-images.npy, (N, S, S, 3) uint8, and train-00000-labels.npy, (N,) integers from 0. Training reads
-the rows of each batch where they lie (--data.name shards --data.root OUT): what grows in memory with their
-number is their labels, rows, order and digests, 32 bytes an image. Further options are those of train that
-choose data: --data.name cifar10.
+ROOT, or ROOT/data, holds train-00000-of-00003.parquet and so on, also for test and validation where there is
+such a split: a column of images, struct{bytes, path}, and one of labels, and what they are called in the
+schema's metadata, under "huggingface". The images are decoded once, into an array in the cache, of which
+training reads the rows of each batch where they lie: what grows in memory with their number is their labels,
+rows, order and digests, 32 bytes an image.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import errno
+import hashlib
+import io
 import json
+import os
+import re
 from collections.abc import Sequence
-from io import FileIO
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL
+from PIL import Image
 
-from experiment.data.decoding import DEFAULTS, Reading
-from experiment.data.folder import Pool
+from experiment.data.decoding import DEFAULTS, Reading, decode_table, kept
+from experiment.data.folder import Pool, readable
 from experiment.errors import DataError
 from experiment.system.files import replacing
-from experiment.system.names import printable
+from experiment.system.names import brief, printable
 
-OPEN = 256  # files at a time
+if TYPE_CHECKING:  # it takes a while to import, and no other data set needs it
+    import pyarrow as pa
+
 SPLITS = ("train", "test", "validation")
-READING = "reading.json"  # how image files were read
+GROUP = 256  # images of a row group, which is read at once
 
 
-class Shards:
-    """The images of several .npy files as one array (M, S, S, 3) uint8: only what is asked for is read.
+class Rows:
+    """An .npy file of images (M, S, S, 3) uint8 as an array: only the rows that are asked for are read.
 
     Not memory-mapped: pages that were looked at would count as the process's memory.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths, self.offsets, counts, shapes = list(paths), [], [], set()
-        for path in paths:
-            array = _mapped(path)
-            if (
-                array.dtype != np.uint8
-                or array.ndim != 4
-                or array.shape[3] != 3
-                or not array.flags.c_contiguous
-            ):
-                raise DataError(f"{path}: {array.dtype} {array.shape}, shards hold uint8 (N, S, S, 3)")
-            self.offsets.append(array.offset)
-            counts.append(len(array))
-            shapes.add(array.shape[1:])
-        if len(shapes) > 1:
-            raise DataError(f"{paths[0].parent}: the shards differ in their images' size: {sorted(shapes)}")
-        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.shape = (int(self.starts[-1]), *shapes.pop())
-        self.nbytes = int(np.prod(self.shape))
-        self._files: dict[int, FileIO] = {}
+    def __init__(self, images: np.ndarray, path: Path) -> None:
+        self.shape, self.nbytes, self.path = images.shape, images.nbytes, path
+        self._stride = self.nbytes // max(len(images), 1)
+        self._file = path.open("rb", buffering=0)
+        self._start = os.fstat(self._file.fileno()).st_size - self.nbytes
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -70,104 +59,166 @@ class Shards:
         if rows.ndim == 0:
             return self[rows[None]][0]
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        shards = np.searchsorted(self.starts, rows, side="right") - 1
         # Rows that lie one after another are read at once.
-        ends = [*(np.flatnonzero((np.diff(rows) != 1) | np.diff(shards).astype(bool)) + 1), len(rows)]
-        start = 0
-        for end in ends if len(rows) else []:
-            self._read(int(shards[start]), int(rows[start]), images[start:end])
-            start = end
+        ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)] if len(rows) else []
+        for start, end in zip([0, *ends], ends, strict=False):
+            self._read(int(rows[start]), images[start:end].reshape(-1).data)
         return images
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
 
-    def _read(self, shard: int, row: int, out: np.ndarray) -> None:
-        file = self._files.get(shard)
-        if file is None:
-            if len(self._files) == OPEN:
-                self._files.pop(next(iter(self._files))).close()
-            file = self._files[shard] = FileIO(self.paths[shard])
-        stride = self.nbytes // len(self)
-        file.seek(self.offsets[shard] + (row - int(self.starts[shard])) * stride)
-        wanted = memoryview(cast(Any, out.reshape(-1)))
-        while wanted:
-            if not (count := file.readinto(wanted)):
-                raise DataError(f"{self.paths[shard]}: ends early: write it again")
-            wanted = wanted[count:]
+    def _read(self, row: int, wanted: memoryview) -> None:
+        place = self._start + row * self._stride
+        while wanted:  # by place, since threads and forked processes share the file
+            if not (count := os.preadv(self._file.fileno(), [wanted], place)):
+                raise DataError(f"{self.path}: ends early: remove it")
+            wanted, place = wanted[count:], place + count
 
 
-def read_shards(root: Path, image_size: int, reading: Reading = DEFAULTS) -> Pool:
-    """The pool of a folder of shards; raises DataError where it is none, or of other images than wanted.
+def read_table(
+    root: Path, image_size: int, cache: Path, max_unreadable: float, reading: Reading = DEFAULTS
+) -> Pool:
+    """The pool of a folder of Parquet files.
 
-    reading: how a run reads image files later, which must be how the images of the shards were read.
+    Images of any mode and size become RGB, `image_size` pixels square, resized bilinearly without keeping
+    their aspect. Raises DataError: no training files, files that are missing or no such table, labels
+    that have no class, more than `max_unreadable` (a share) of the images unreadable.
     """
-    listing = root / "class_names.txt"
-    try:
-        if listing.exists() and not listing.is_file():
-            raise OSError(errno.EINVAL, "no regular file")  # a pipe would be waited for
-        text = listing.read_text("utf-8", "surrogateescape")
-    except OSError as error:
-        raise DataError(f"{root}: no folder of shards ({error.strerror}: class_names.txt)") from error
-    class_names = [printable(name) for name in text.removesuffix("\n").split("\n")]
-    if (root / READING).is_file():
-        try:
-            written = dataclasses.asdict(Reading(**json.loads((root / READING).read_text())))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{root / READING}: cannot be read ({error}): write the shards again") from error
-        for key, value in written.items():
-            if value != getattr(reading, key):
-                raise DataError(f"{root} was written with data.{key} {value}: --data.{key} '{value}'")
-    paths = {split: sorted(root.glob(f"{split}-*-images.npy")) for split in SPLITS}
-    if missing := [split for split in ("train", "test") if not paths[split]]:
-        raise DataError(
-            f"{root} has no {missing[0]}-00000-images.npy: write it with python -m experiment shards"
-        )
-    images = Shards([path for split in SPLITS for path in paths[split]])
-    if images.shape[1:3] != (image_size, image_size):
-        raise DataError(
-            f"{root} holds images of {images.shape[1]} pixels: --data.image_size {images.shape[1]}"
-        )
-    labels, counts = [], {}
+    paths = {split: _files(root, split) for split in SPLITS}
+    if not paths["train"]:
+        raise DataError(f"{root} has no train-*.parquet: write it with python -m experiment shards")
+    tables = [path for split in SPLITS for path in paths[split]]
+    content = hashlib.sha256(PIL.__version__.encode())
+    names, labels, image, counts = None, [], "", []
+    for path in tables:
+        image, label, known = _columns(path)
+        names = names or known
+        values, groups = _labels(path, label)
+        labels.append(values)
+        counts.append((path, groups))
+        with path.open("rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
+    class_names, numbers = _numbered(root, names, np.concatenate(labels))
+
+    choices = f"{reading.background.removeprefix('#')}-{reading.bits}bit"
+    key = f"parquet-{image_size}px-{choices}-{content.hexdigest()[:40]}"
+    arrays = kept(cache, key, lambda out: decode_table(counts, image, image_size, out, reading))
+    places = [f"{path.name} row {row}" for path, groups in counts for row in range(sum(groups))]
+    whole, notes = readable(root, places, arrays, max_unreadable, reading)
+    of_split = np.repeat([split_of(path) for path, _ in counts], [sum(groups) for _, groups in counts])
+    rows = {split: whole[of_split[whole] == split] for split in SPLITS}
     for split in SPLITS:
-        counts[split] = 0
-        for path in paths[split]:
-            of_shard = _mapped(path.with_name(path.name.replace("-images.npy", "-labels.npy")))
-            if of_shard.shape != (len(_mapped(path)),) or not np.issubdtype(of_shard.dtype, np.integer):
-                raise DataError(
-                    f"{path}: {len(_mapped(path))} images, but labels {of_shard.shape} {of_shard.dtype}"
-                )
-            labels.append(of_shard.astype(np.int64))
-            counts[split] += len(of_shard)
-    joined = np.concatenate(labels)
-    if joined.min() < 0 or joined.max() >= len(class_names):
-        raise DataError(f"{root}: labels reach {joined.max()}, class_names.txt has {len(class_names)} names")
-    ends = np.cumsum([counts[split] for split in SPLITS])
-    train, test, validation = np.split(np.arange(len(joined)), ends[:-1])
-    own = validation if len(validation) else None
-    return Pool(tuple(class_names), cast(np.ndarray, images), joined, train, test, own)
+        if paths[split] and not len(rows[split]):
+            raise DataError(f"{root}: no image of the {split} split can be read: repair or remove its files")
+    return Pool(
+        class_names,
+        Rows(arrays["images"], cache / "arrays" / key / "images.npy"),
+        numbers,
+        rows["train"],
+        rows["test"] if paths["test"] else None,
+        rows["validation"] if paths["validation"] else None,
+        "; ".join(notes) or None,
+    )
 
 
-class Writer:
-    """Writes shards of at most `size` images of one split into a folder."""
-
-    def __init__(self, root: Path, split: str, size: int) -> None:
-        self.root, self.split, self.size, self.number = root, split, size, 0
-
-    def add(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """One shard: uint8 (N, S, S, 3) and (N,) integers, N at most `size`."""
-        for kind, array in (("images", images), ("labels", labels)):
-            with replacing(self.root / f"{self.split}-{self.number:05}-{kind}.npy") as path:
-                np.save(path, array)
-        self.number += 1
+def split_of(path: Path) -> str:
+    """The split that a file's name begins with."""
+    return path.stem.split("-")[0]
 
 
-def _mapped(path: Path) -> np.memmap:
+def _files(root: Path, split: str) -> list[Path]:
+    """A split's files, in order; raises DataError where some of those that the names count are missing."""
+    found = [*root.glob(f"{split}-*.parquet"), *root.glob(f"{split}.parquet")]
+    found = sorted(found or [*root.glob(f"data/{split}-*.parquet"), *root.glob(f"data/{split}.parquet")])
+    for path in found:
+        if not path.is_file():  # a pipe would be waited for
+            raise DataError(f"{path}: cannot be read (no regular file)")
+        whole = re.search(r"-of-(\d+)", path.name)
+        if whole is not None and len(found) != int(whole[1]):
+            raise DataError(
+                f"{path.parent} holds {len(found)} of {int(whole[1])} files {split}-*: add the rest"
+            )
+    return found
+
+
+def _columns(path: Path) -> tuple[str, str, list[str] | None]:
+    """The columns of images and of labels, and the names of the classes, if the file tells them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("no regular file")  # a pipe would be waited for
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    assert isinstance(array, np.memmap)
-    return array
+        schema = pq.read_schema(path)
+        said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = said.get("info", {}).get("features", {})
+        kinds = {name: features.get(name, {}).get("_type") for name in schema.names}
+    except (OSError, ValueError, AttributeError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read ({brief(error)})") from error
+    images = [name for name in schema.names if kinds[name] == "Image"]
+    structs = [field for field in schema if pa.types.is_struct(field.type)]
+    images += [field.name for field in structs if field.type.get_field_index("bytes") >= 0]
+    labels = [name for name in schema.names if kinds[name] == "ClassLabel"]
+    labels += [name for name in ("label", "labels") if name in schema.names]
+    if not images or not labels:
+        lacking = "images (struct of bytes and path)" if not images else "labels"
+        raise DataError(f"{path}: no column of {lacking} among {', '.join(schema.names)}")
+    names = features.get(labels[0], {}).get("names")
+    return images[0], labels[0], [printable(str(name)) for name in names] if names else None
+
+
+def _labels(path: Path, column: str) -> tuple[np.ndarray, list[int]]:
+    """The labels of a file's rows, and how many rows each of its groups has."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            values = file.read([column]).column(0).combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read ({brief(error)})") from error
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
+    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if values.null_count or not (texts or pa.types.is_integer(kind)):
+        held = f"{kind}, {values.null_count} of {len(values)} null"
+        raise DataError(f"{path}: {column} holds {held}: give every row the number or the name of a class")
+    return values.to_numpy(zero_copy_only=False), groups
+
+
+def _numbered(root: Path, names: list[str] | None, labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The class names, and each label's number among them."""
+    if labels.dtype.kind in "OU":
+        found, numbers = np.unique(labels.astype(str), return_inverse=True)
+        return tuple(map(printable, found)), numbers.astype(np.int64)
+    names = names or [str(number) for number in range(int(labels.max(initial=-1)) + 1)]
+    if labels.min(initial=0) < 0 or labels.max(initial=-1) >= len(names):
+        raise DataError(f"{root}: labels from {labels.min()} to {labels.max()}, for {len(names)} classes")
+    return tuple(names), labels.astype(np.int64)
+
+
+def schema_of(class_names: Sequence[str]) -> pa.Schema:
+    """The schema of a table of images of these classes, with Hugging Face's metadata."""
+    import pyarrow as pa
+
+    features = {"image": {"_type": "Image"}, "label": {"names": list(class_names), "_type": "ClassLabel"}}
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.schema({"image": image, "label": pa.int64()}, metadata)
+
+
+def write_file(path: Path, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
+    """Write uint8 (N, S, S, 3) images, as PNG, and (N,) labels into one Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def encoded(image: np.ndarray) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+    rows = [{"bytes": encoded(image), "path": None} for image in images]
+    table = pa.table({"image": rows, "label": labels.astype(np.int64)}, schema_of(class_names))
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=GROUP, compression="none")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from experiment.config import Experiment
 from experiment.data.dataset import Dataset, Recorded, Split, load, stratified
+from experiment.data.images import Images
 from experiment.deploy.prediction import TrainedRun, framework_of
 from experiment.errors import RunError
 from experiment.randomness import generator
@@ -25,7 +26,7 @@ class Joined:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, arrays: Sequence[Any]) -> None:
+    def __init__(self, arrays: Sequence[Images]) -> None:
         self.arrays = list(arrays)
         self.starts = np.cumsum([0, *(len(array) for array in arrays)])
         self.shape = (int(self.starts[-1]), *arrays[0].shape[1:])
@@ -101,7 +102,7 @@ def merge(old: Dataset, new: Dataset, replay: float, seed: int) -> Dataset:
     known = {spelling(name): name for name in (*new.class_names, *old.class_names)}
     names = tuple(dict.fromkeys(known[spelling(name)] for name in (*old.class_names, *new.class_names)))
     numbers = np.array([names.index(known[spelling(name)]) for name in new.class_names])
-    images = cast(np.ndarray, Joined([old.train.images, new.train.images]))
+    images = Joined([old.images, new.images])
     splits = {}
     for name in ("train", "validation", "test"):
         before, added = getattr(old, name), getattr(new, name)
@@ -109,7 +110,7 @@ def merge(old: Dataset, new: Dataset, replay: float, seed: int) -> Dataset:
         kept = stratified(before.labels, round(share * len(before)), generator(seed, f"replay {name}"))
         labels = np.concatenate([before.labels[kept], numbers[added.labels]])
         splits[name] = Split(
-            images, labels, np.concatenate([before.indices[kept], added.indices + len(old.train.images)])
+            images, labels, np.concatenate([before.indices[kept], added.indices + len(old.images)])
         )
     content = hashlib.sha256(f"{old.sha256} {new.sha256} {replay!r}".encode()).hexdigest()
     note = "; ".join(filter(None, (old.note, new.note))) or None

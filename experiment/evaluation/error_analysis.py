@@ -1,4 +1,4 @@
-"""What a classifier gets wrong, how sure it is of it, and what its curves say of its fit."""
+"""Error analysis: calibration, mistakes, confused classes, and a verdict on the curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOW = 0.8  # training accuracy: a model at rest below it is too small, or too mu
 
 
 def calibration(y_true: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> dict[str, Any]:
-    """How far confidence is from accuracy.
+    """The calibration of a classifier: its confidence against its accuracy.
 
     y_true: (N,) integers; probabilities: (N, C), N at least 1. Returns plain values: `ece`, the expected
     calibration error, and for each of `bins` equal intervals of (0, 1] `count`, mean `confidence` and
@@ -62,7 +62,7 @@ def confused(matrix: np.ndarray, class_names: Sequence[str], count: int = 5) -> 
 
 
 def fit(history: Mapping[str, Sequence[float]]) -> str:
-    """What the curves say, in a sentence or two, with the configuration's keys that would help.
+    """A verdict on the learning curves, in a sentence or two, with the configuration's keys that would help.
 
     history: columns of history.csv, one value an epoch. Training accuracy is that of augmented images under
     dropout, so a gap to validation is, if anything, understated.

@@ -44,7 +44,7 @@ def calibration(path: str | Path, found: Mapping[str, Any], title: str) -> Path:
     filled, bins = count > 0, len(count)
     with page(path, (6.4, 6.6), title) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1)})
-        upper.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle="--", label="as sure as it is right")
+        upper.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle="--", label="perfect calibration")
         points = [np.array(found[name])[filled] for name in ("confidence", "accuracy")]
         upper.plot(*points, color=COLOURS[0], marker="o", linewidth=2, label="this model")
         upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
@@ -173,7 +173,8 @@ def confusion(path: str | Path, matrix: np.ndarray, class_names: Names, title: s
     """Draw a confusion matrix, coloured by the share of the true class, with each class's recall.
 
     `matrix`: (C, C) integers, row = true, column = predicted. Above 30 classes the numbers would be too
-    small to read and a colour bar stands in. Returns `path`. Raises ValueError when the shapes do not fit.
+    small to read and a colour bar stands in; above 100 every second class is named, or fewer. Returns `path`.
+    Raises ValueError when the shapes do not fit.
     """
     classes = len(class_names)
     if matrix.shape != (classes, classes):
@@ -192,10 +193,14 @@ def confusion(path: str | Path, matrix: np.ndarray, class_names: Names, title: s
         colours = axes.imshow(share, **look)
         axes.imshow(recall[:, None], extent=(left, right, classes - 0.5, -0.5), **look)
         axes.set_xlim(-0.5, right)
-        names = [shorten(str(name), 20) for name in class_names]
+        places = range(0, classes, -(-classes // 100))  # a thousand names would take 20 s, and be black
+        names = [shorten(str(class_names[i]), 20) for i in places]
         slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks([*range(classes), (left + right) / 2], [*names, "recall"], **slant)
-        axes.set_yticks(range(classes), names)
+        axes.set_xticks([*places, (left + right) / 2], [*names, "recall"], **slant)
+        axes.set_yticks(places, names)
+        shown = "test images; colour: share of the true class" if numbers else "share of the true class"
+        some = f", one class in {places.step} named" if places.step > 1 else ""
+        axes.set_title(f"{shown}{some}", loc="left", fontsize=11)
         axes.tick_params(length=0, labelsize=12 if numbers else 7)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted", ylabel="true")

@@ -23,20 +23,19 @@ def evaluate(y_true: np.ndarray, probabilities: np.ndarray, class_names: Sequenc
         raise ValueError(f"{len(class_names)} class names for {len(matrix)} columns of probabilities")
     if len(set(class_names)) != len(class_names):
         raise ValueError("class names must differ from one another")
-    hits, support, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    scores = {
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, support + predicted),
-        "support": support,
-    }
+    from sklearn.metrics import precision_recall_fscore_support  # here: --help needs none of it
+
+    y_pred, labels = np.asarray(probabilities).argmax(axis=1), range(len(matrix))
+    scores = precision_recall_fscore_support(y_true, y_pred, labels=labels, zero_division=0)
+    columns = zip(("precision", "recall", "f1", "support"), scores, strict=True)
+    table = {score: np.asarray(values).tolist() for score, values in columns}
     return {
-        "test_accuracy": float(hits.sum() / matrix.sum()),
+        "test_accuracy": float(np.trace(matrix) / matrix.sum()),
         "per_class": {
-            str(name): {score: values[i].item() for score, values in scores.items()}
+            str(name): {score: values[i] for score, values in table.items()}
             for i, name in enumerate(class_names)
         },
-        "macro_f1": float(scores["f1"].mean()),
+        "macro_f1": float(np.mean(table["f1"])),
     }
 
 
@@ -59,8 +58,9 @@ def confusion(y_true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         raise ValueError(f"y_true must lie in [0, {classes}): it spans {y_true.min()} to {y_true.max()}")
     if np.isnan(probabilities).any():
         raise ValueError("probabilities hold NaN: the training has diverged; try a lower learning rate")
-    cells = y_true.astype(np.int64) * classes + probabilities.argmax(axis=1)
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(y_true, probabilities.argmax(axis=1), labels=range(classes))
 
 
 def report(metrics: dict[str, Any], name_width: int = 24) -> str:
@@ -93,7 +93,3 @@ def shorten(name: str, width: int) -> str:
         return name
     tail = (width - 1) // 2
     return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
-
-
-def _ratio(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    return np.divide(counts, totals, out=np.zeros(len(counts)), where=totals > 0)

@@ -14,14 +14,12 @@ from experiment import cli
 from experiment.cli import Framework, PlainParser
 from experiment.config import Augment, Experiment
 from experiment.errors import DataError
+from experiment.randomness import GEOMETRY, PARAMETERS, Parameters
 from experiment.system import devices
 from experiment.system.files import replacing
 
-Parameters = dict[str, np.ndarray]
 Pixels = Callable[[np.ndarray, Parameters], np.ndarray]
 Draws = Callable[[Augment, int, int, int], Parameters]
-
-PARAMETERS = ("theta", "tx", "ty", "zx", "zy", "flip")
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,8 @@ class Request:
     """Images to augment under given parameters, and what a framework's own sampler is to draw.
 
     images: float32 or float64 (N, S, S, 3) in 0..255; their precision is the answer's. parameters: arrays
-    (N,), as `randomness.augmentation` returns them. draws: how many of the sampler's, under `settings`, from
-    `seed`.
+    (N,), as `randomness.augmentation` returns them, with NaN for what an image goes without. draws: how many
+    of the sampler's, under `settings`, from `seed`.
     """
 
     images: np.ndarray
@@ -42,7 +40,8 @@ class Request:
     def write(self, path: Path) -> None:
         settings = np.array(self.settings.model_dump_json())
         arrays = {"images": self.images, "settings": settings, "draws": self.draws, "seed": self.seed}
-        write(path, {**arrays, **self.parameters})
+        without = np.full(len(self.images), np.nan)
+        write(path, {**arrays, **dict.fromkeys(PARAMETERS, without), **self.parameters})
 
     @classmethod
     def read(cls, path: Path) -> Request:
@@ -84,7 +83,8 @@ def parse(framework: Framework, argv: Sequence[str] | None) -> argparse.Namespac
     if arguments.device == "cuda" and not devices.count_gpus():
         cli.fail("--device cuda: this machine shows no CUDA GPUs")
     gpus = None if arguments.device is None else int(arguments.device == "cuda")
-    cli.use_device(framework, Experiment(gpus=gpus, backend=getattr(arguments, "backend", None)))
+    with cli.refusing():
+        cli.use_device(framework, Experiment(gpus=gpus, backend=getattr(arguments, "backend", None)))
     return arguments
 
 
@@ -98,8 +98,8 @@ def run(arguments: argparse.Namespace, replay: Pixels, stock_pixels: Pixels, sto
     def command() -> int:
         request = Request.read(arguments.request)
         answer = {
-            "pixels": replay(request.images, request.parameters),
-            "stock": stock_pixels(request.images, request.parameters),
+            "pixels": _each(replay, request),
+            "stock": _each(stock_pixels, request),
         }
         if request.draws:
             size = request.images.shape[1]
@@ -112,6 +112,19 @@ def run(arguments: argparse.Namespace, replay: Pixels, stock_pixels: Pixels, sto
         return 0
 
     return cli.guarded(command)
+
+
+def _each(pixels: Pixels, request: Request) -> np.ndarray:
+    """Pixels of every image, each under the parameters that it has; NaN stands for one that it has not."""
+    without = {name: np.isnan(request.parameters[name]) for name in PARAMETERS if name not in GEOMETRY}
+    answer = np.empty_like(request.images)
+    patterns, rows = np.unique(np.stack([*without.values()], axis=1), axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        chosen = rows.ravel() == number
+        left_out = {name for name, out in zip(without, pattern, strict=True) if out}
+        parameters = {n: v[chosen] for n, v in request.parameters.items() if n not in left_out}
+        answer[chosen] = pixels(request.images[chosen], parameters)
+    return answer
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray | int]) -> None:

@@ -23,8 +23,9 @@ def main(framework: Framework, loops: Mapping[str, Loop], argv: Sequence[str] | 
     parser = cli.PlainParser(prog=f"{framework}_impl.bench.baselines", add_help=False, allow_abbrev=False)
     parser.add_argument("--mode", choices=list(loops), default=next(iter(loops)))
     chosen, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
-    request = cli.train_request(framework, rest)
-    cli.use_device(framework, request.experiment)
+    with cli.refusing():
+        request = cli.train_request(framework, rest)
+        cli.use_device(framework, request.experiment)
 
     def command() -> int:
         print(json.dumps(loops[chosen.mode](request.experiment)))

@@ -1,7 +1,8 @@
 """A run's checkpoints as plain arrays in Keras's layout: how a run goes from one framework to the other.
 
-One .npz a checkpoint. `best` holds `weights/LAYER/NAME`; `last` also what training goes on from: Adam's
-`momentums/LAYER/NAME` and `velocities/LAYER/NAME`, `iterations` (steps taken) and `learning_rate`.
+One .npz a checkpoint. `best` holds `weights/LAYER/NAME`; `last` also what training goes on from: the
+optimizer's slots as `SLOT/LAYER/NAME` (of `experiment.optimizers`), `iterations` (steps taken) and
+`learning_rate`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "AdamW": {"learning_rate": 1e-3, "epsilon": 1e-7, "weight_decay": 4e-3},
     "Adamax": {"learning_rate": 1e-3, "epsilon": 1e-7},
     "Nadam": {"learning_rate": 1e-3, "epsilon": 1e-7},
-    "SGD": {"learning_rate": 1e-2, "momentum": 0.0},
+    "SGD": {"learning_rate": 1e-2, "momentum": 0.0, "nesterov": False},
     "RMSprop": {"learning_rate": 1e-3, "rho": 0.9, "epsilon": 1e-7},
     "Adagrad": {"learning_rate": 1e-3, "initial_accumulator_value": 0.1, "epsilon": 1e-7},
     "Adadelta": {"learning_rate": 1e-3, "rho": 0.95, "epsilon": 1e-7},

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import Parameter
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,20 @@ class Request:
 
 
 def read(path: Path) -> Request:
-    """The request that a JSON file holds; raises SystemExit(2) for an impossible experiment."""
-    values = json.loads(path.read_text())
+    """The request that a JSON file holds; raises ConfigError for an impossible experiment."""
+    return request_of(json.loads(path.read_text()))
+
+
+def request_of(values: dict[str, Any]) -> Request:
+    """The request of these nested values; raises ConfigError for an impossible experiment."""
     return Request(**{**values, "experiment": cli.experiment_from(values["experiment"])})
+
+
+def in_precision(request: Request, precision: str) -> Request:
+    """The request with another precision."""
+    training = {**request.experiment.training.model_dump(), "precision": precision}
+    experiment = {**request.experiment.model_dump(), "training": training}
+    return replace(request, experiment=Experiment.model_validate(experiment))
 
 
 def run(
@@ -85,14 +96,13 @@ def run(
 ) -> int:
     """Read the request, trace, and write the record; returns the exit code of the command.
 
-    With --stay the process answers requests about the model instead, until its stdin ends.
+    With --stay in place of both the process answers requests about users' models, until its stdin ends.
     """
-    request, out = read(Path(argv[0])), Path(argv[1])
     if "--stay" in argv:
-        return conversation.serve(request.build or "", lambda: tracer(request), out)
+        return conversation.serve(lambda values: tracer(request_of(values)))
 
     def command() -> int:
-        write(out, *trace(request))
+        write(Path(argv[1]), *trace(read(Path(argv[0]))))
         return 0
 
     return cli.guarded(command)
@@ -222,9 +232,9 @@ def build(name: str) -> Any:
 
 def described(value: Any) -> str:
     """A value that is no model, in words."""
-    return (
-        f"the class {value.__name__}, not a model" if isinstance(value, type) else f"a {type(value).__name__}"
-    )
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not a model"
+    return f"an object of type {type(value).__name__}"
 
 
 def _required(function: Callable[..., Any]) -> list[str]:

@@ -20,6 +20,7 @@ from experiment.config import Experiment, Section
 from experiment.errors import RunError
 from experiment.system import files
 from experiment.system.files import WriteError, replacing
+from experiment.system.names import brief
 
 HISTORY = (
     "epoch",
@@ -49,12 +50,6 @@ KINDS = {
     "best_epoch": int,
     **dict.fromkeys(("test_accuracy", "test_loss", "macro_f1", "calibration.ece"), float),
 }
-
-
-def brief(error: BaseException) -> str:
-    """An exception's message in one line of at most 200 characters, or its kind where it has none."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= 200 else f"{said[:200]}..."
 
 
 class Facts(dict[str, Any]):
@@ -223,7 +218,7 @@ class Run:
 
     @property
     def unborn(self) -> bool:
-        """Whether the run was stopped before its first checkpoint: what there is of it can begin anew."""
+        """True where the run was stopped before its first checkpoint: what there is of it can begin anew."""
         path = self.directory / "history.csv"
         epochs = len(path.read_bytes().splitlines()) - 1 if path.is_file() else 0
         if self.finished or epochs > 1 or any((self.checkpoints / n).exists() for n in LAST):
@@ -233,7 +228,7 @@ class Run:
 
     @property
     def resumable(self) -> bool:
-        """Whether an epoch was finished, and its checkpoint at least begun."""
+        """True where an epoch was finished, and its checkpoint at least begun."""
         if not all((self.directory / name).is_file() for name in ("history.csv", "environment.json")):
             return False
         return self.checkpoints.is_dir() and any(not files.ours(p) for p in self.checkpoints.iterdir())
@@ -243,7 +238,7 @@ _claimed: list[tuple[Run, bool]] = []  # with whether this process made it
 
 
 def left_behind() -> str | None:
-    """How to go on with the run that this process was writing; a new one without an epoch is removed."""
+    """The way to go on with the run that this process writes; a new one without an epoch is removed."""
     run, made = _claimed[-1] if _claimed else (None, False)
     with suppress(RunError):  # results that are damaged are not whole
         if run is not None and run.finished and run.read_json("metrics.json")["status"] == "completed":
@@ -281,7 +276,7 @@ def _new(parent: Path, name: str) -> Path:
 
 
 def occupied(experiment: Experiment) -> str | None:
-    """Why `run.dir` cannot be written to, or None where it can."""
+    """The reason why `run.dir` cannot be written to, or None where it can."""
     if experiment.run.dir is None:
         return None
     directory = Path(experiment.run.dir)

@@ -1,4 +1,4 @@
-"""What accelerators this machine has, found without importing a framework."""
+"""The accelerators of this machine, found without importing a framework."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def count_cores() -> int:
 
 
 def wanted(gpus: int | None) -> int:
-    """How many GPUs to use: as configured, else all that are there."""
+    """The number of GPUs to use: as configured, else all that are there."""
     return count_gpus() if gpus is None else gpus
 
 

@@ -1,4 +1,4 @@
-"""Which of several processes this is, as torchrun tells each by its environment, and its share of a batch."""
+"""A process's place among several, as torchrun tells it by its environment, and its share of a batch."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from experiment.system.names import brief
+
 LARGEST = 2**20  # bytes; a list of 10,000 classes has a fifth of it
 DEEPEST = 32  # sections and lists in each other
 HANDED = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # what the shell has opened, as --config <(command)
@@ -127,9 +129,9 @@ def _measure(text: str | bytes) -> None:
 
 
 def _place(error: Exception) -> str:
-    """A parser's message, in a line of bearable length."""
+    """A parser's message, with the number of the line."""
     mark = getattr(error, "problem_mark", None)
     told = [part for name in ("context", "problem") if (part := getattr(error, name, None))]
-    said = f"line {mark.line + 1}: {', '.join(told)}" if mark is not None and told else str(error)
-    said = " ".join(said.split())
-    return said if len(said) <= 200 else f"{said[:200]}..."
+    return brief(
+        ValueError(f"line {mark.line + 1}: {', '.join(told)}") if mark is not None and told else error
+    )

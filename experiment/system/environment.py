@@ -1,4 +1,4 @@
-"""Where and with what a run is made: the machine, the versions, the code."""
+"""The environment of a run: the machine, the versions, the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvisio
 def environment(
     framework: str, device: str, threads: int, seed: int, data: dict[str, Any], **more: Any
 ) -> dict[str, Any]:
-    """Where and with what a run was made, as plain values for environment.json."""
+    """The environment of a run as plain values, for environment.json."""
     return {
         "framework": framework,
         "device": device,
@@ -60,7 +60,7 @@ def _cpu() -> str:
 
 
 def _gpu() -> str | None:
-    """What the driver says of the GPUs: name, driver, power limit, clocks now and at most."""
+    """The GPUs in the driver's words: name, driver, power limit, clocks now and at most."""
     facts = "name,driver_version,power.limit,clocks.sm,clocks.max.sm,clocks.mem"
     try:
         done = subprocess.run(

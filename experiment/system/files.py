@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -194,6 +195,24 @@ def locked(descriptor: int, without: bool = True) -> bool:
     except OSError:  # a file system without locks
         return without
     return True
+
+
+@contextmanager
+def lock(path: Path, without: bool = True, wait: str = "") -> Iterator[int | None]:
+    """The descriptor of a folder or a lock file that is held inside, or None where another process holds it.
+
+    without: whether it counts as held where there are no locks. wait: say this on stderr, and wait for it.
+    """
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        held = locked(descriptor, without)
+        if not held and wait and fcntl is not None:
+            print(wait, file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            held = True
+        yield descriptor if held else None
+    finally:
+        os.close(descriptor)
 
 
 def _is(descriptor: int, path: Path) -> bool:

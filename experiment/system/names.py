@@ -1,4 +1,4 @@
-"""Names of classes, files and runs: in writing that can go anywhere."""
+"""Names and messages in writing that can go anywhere."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def command_line(words: Sequence[str]) -> str:
 def spelling(name: str) -> str:
     """A class name in one way of writing: archives made on macOS write an accent as its own character."""
     return unicodedata.normalize("NFC", name)
+
+
+def brief(error: BaseException) -> str:
+    """An exception's message in one line of at most 200 characters, or its kind where it has none."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= 200 else f"{said[:200]}..."

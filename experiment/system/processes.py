@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# A Keras backend computes in float64 throughout, or it stands here with what it rounds.
-FLOAT64_BACKENDS = ("tensorflow",)
-
 
 class SideError(Exception):
     """One side's command failed; the message is what it said. refused: it was the user's mistake."""
@@ -39,7 +36,7 @@ def start(module: str, arguments: Sequence[str], device: str = "cpu", backend: s
 
 
 def failure(command: str, stderr: str, code: int) -> SideError:
-    """What a command that ended with `code` said: its error, or its last lines."""
+    """The failure of a command that ended with `code`: its error, or its last lines."""
     said = [line for line in stderr.splitlines() if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]
     message = "\n".join(said[said.index(errors[-1]) :]) if errors else "\n".join(said[-12:])
@@ -57,9 +54,7 @@ def environment(device: str, backend: str) -> dict[str, str]:
         "TF_DETERMINISTIC_OPS": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, (str(Path(__file__).parents[2]), values.get("PYTHONPATH")))
-        ),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys((str(Path(__file__).parents[2]), *_users_paths()))),
     }
 
 
@@ -78,6 +73,17 @@ def trace(side: str, folder: Path, request: Mapping[str, Any], device: str, back
 
 def write_request(path: Path, request: Mapping[str, Any], device: str) -> Path:
     """Write a trace's request for a device."""
-    experiment = {**request["experiment"], "gpus": 1 if device == "cuda" else 0}
-    path.write_text(json.dumps({**request, "experiment": experiment}, indent=2))
+    path.write_text(json.dumps(on_device(request, device), indent=2))
     return path
+
+
+def on_device(request: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """A trace's request with the device in its experiment."""
+    return {**request, "experiment": {**request["experiment"], "gpus": 1 if device == "cuda" else 0}}
+
+
+def _users_paths() -> list[str]:
+    """Where this process finds modules that are not installed, the working directory last."""
+    installed = (sys.prefix, sys.base_prefix)
+    paths = [os.path.abspath(path) for path in sys.path if os.path.isdir(path)]
+    return [path for path in paths if not path.startswith(installed)]

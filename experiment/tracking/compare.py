@@ -104,7 +104,7 @@ def _is_run(path: Path) -> bool:
 
 
 def facts(run: Run) -> dict[str, Any]:
-    """What a run is filtered and sorted by: its results, and its settings by dotted key."""
+    """The values that a run is filtered and sorted by: its results, and its settings by dotted key."""
     found: dict[str, Any] = {
         "status": "unfinished",
         **settings(cli.read_config(run.directory / "config.yaml")),

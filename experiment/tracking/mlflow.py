@@ -25,7 +25,7 @@ from experiment.config import Experiment
 from experiment.errors import RunError
 from experiment.runs.record import Run
 from experiment.system import distributed
-from experiment.system.names import printable
+from experiment.system.names import brief, printable
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
 RESULTS = ("test_accuracy", "test_loss", "macro_f1")
@@ -42,9 +42,9 @@ NEEDED = (
     "pillow",
     "pydantic",
     "pyyaml",
+    "rich",
     "scikit-learn",
     "tensorboard",
-    "tqdm",
 )
 FRAMEWORKS = {
     "keras": ("keras", "tensorflow-cpu", "tensorflow", "jax"),
@@ -86,7 +86,7 @@ def asking(experiment: Experiment) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise StoreError(f"mlflow.uri {experiment.mlflow.uri}: {_said(error)}") from error
+        raise StoreError(f"mlflow.uri {experiment.mlflow.uri}: {brief(error)}") from error
 
 
 def check(experiment: Experiment) -> None:
@@ -96,7 +96,7 @@ def check(experiment: Experiment) -> None:
     try:
         client(experiment).search_experiments(max_results=1)
     except Exception as error:  # stores and servers raise what they like
-        raise StoreError(f"mlflow.uri {experiment.mlflow.uri}: cannot be used ({_said(error)})") from error
+        raise StoreError(f"mlflow.uri {experiment.mlflow.uri}: cannot be used ({brief(error)})") from error
 
 
 def client(experiment: Experiment) -> Any:
@@ -286,7 +286,7 @@ class Tracker:
             action()
         except Exception as error:  # stores and servers raise what they like
             if not self._failed:
-                self._warn(f"{_said(error)}; the run record is whole without it")
+                self._warn(f"{brief(error)}; the run record is whole without it")
             self._failed, self._asleep = True, time.monotonic() + RETRY
             return False
         return True
@@ -298,11 +298,6 @@ class Tracker:
         """Close a run that nobody closed: its process ends by an error after the training."""
         if time.monotonic() >= self._asleep:
             self.end("FAILED")
-
-
-def _said(error: Exception) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= 200 else f"{said[:200]}..."
 
 
 def parameters(values: dict[str, Any]) -> dict[str, str]:

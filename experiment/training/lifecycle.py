@@ -1,4 +1,4 @@
-"""What both sides do before and after training, so that their run records are of one make."""
+"""The life of a run before and after training, the same on both sides, as are their run records."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Session:
 
     @property
     def pretrained(self) -> bool:
-        """Whether a base starts from its published weights: others are loaded otherwise, and none fetched."""
+        """True where a base starts from published weights: others are loaded otherwise, and none fetched."""
         return self.warm is None and not self.resumed
 
     def keep_epochs(self, count: int) -> None:
@@ -96,7 +96,7 @@ def class_weights(experiment: Experiment, dataset: Dataset) -> list[float] | Non
 
 
 def counts(dataset: Dataset) -> list[int]:
-    """How many training images each class has."""
+    """The number of training images of each class."""
     return np.bincount(dataset.train.labels, minlength=len(dataset.class_names)).tolist()
 
 
@@ -278,7 +278,7 @@ def recorder(session: Session, environment: dict[str, Any]) -> Recorder:
 
 
 def is_trained(session: Session) -> bool:
-    """Whether no epoch is left: the last of them, or that at which early stopping acts, is recorded."""
+    """True where no epoch is left: the last of them, or that at which early stopping acts, is recorded."""
     if not _is_over(session.experiment.training, session.rows):
         return False
     if distributed.rank() == 0:
@@ -288,7 +288,8 @@ def is_trained(session: Session) -> bool:
 
 def samples(dataset: Dataset, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """The first 25 images that training sees, and their labels: uint8 (25, S, S, 3), int64 (25,)."""
-    return dataset.train.batch(randomness.training_order(experiment, 0, dataset.train.labels)[:25])
+    labels, sampling = dataset.train.labels, experiment.training.sampling
+    return dataset.train.batch(randomness.training_order(experiment.seed, 0, labels, sampling)[:25])
 
 
 def draw_samples(session: Session, augmented: np.ndarray | None) -> None:
@@ -303,7 +304,7 @@ def draw_samples(session: Session, augmented: np.ndarray | None) -> None:
 
 @contextmanager
 def checking(session: Session) -> Iterator[None]:
-    """What is refused inside leaves no run record behind."""
+    """Remove the run record where something inside raises RunError."""
     try:
         yield
     except RunError:

@@ -1,4 +1,4 @@
-"""What is seen and written while a model trains: progress bar, history, TensorBoard, signals, bad losses."""
+"""Recorder of a training run: progress bar, history, TensorBoard, signals, losses that are not finite."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-from tqdm import tqdm
-
 from experiment.config import Experiment
 from experiment.errors import RunError
 from experiment.runs.record import Run, brief
 from experiment.system import distributed, signals
 from experiment.system.files import replacing
+from experiment.system.progress import Bar
 from experiment.tracking import mlflow
 from experiment.tracking.tensorboard import EventWriter
 
@@ -66,18 +65,12 @@ class Recorder:
         self.status, self.message = "completed", ""
         self.step_losses = self._earlier_steps() if experiment.run.record_steps else None
         self.stopping = 0
+        self._bar: Bar | None = None
         self._listener = signals.Listener(self._stop)
 
     def __enter__(self) -> Recorder:
         self._tensorboard = EventWriter(self.run.directory / "tensorboard", len(self.rows) + 1)
         self.tracker = mlflow.start(self.run, self.experiment, self.rows)
-        self._bar = tqdm(
-            total=self.images,
-            unit=" images",
-            leave=False,
-            disable=True if distributed.rank() else None,
-            unit_scale=True,
-        )
         self.listen()
         return self
 
@@ -85,7 +78,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self._listener.stop()
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         self._tensorboard.close()
         if self.stopping and (error is None or isinstance(error, SystemExit)):
             # There was no step after the one in hand, or Lightning saw the signal first.
@@ -120,8 +114,8 @@ class Recorder:
         if self.stopping and distributed.world() == 1:  # several processes stop together, after a step
             raise Interrupted(self._interrupted(f"after epoch {epoch}"))
         self._epoch, self._step, self._seen, self._total = epoch, 0, 0, 0.0
-        self._bar.reset(self.images)
-        self._bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
+        description, shown = f"epoch {epoch + 1}/{self.epochs}", distributed.rank() == 0
+        self._bar = Bar(description, self.images, "images", shown=shown)
         self._started = self._ended = self._read = time.perf_counter()
 
     def step(self, images: int, means: Callable[[], tuple[float, float]]) -> None:
@@ -135,17 +129,20 @@ class Recorder:
         now = time.perf_counter()
         # Several processes read together, at the end, or each at every step.
         due = now - self._read > REFRESH and distributed.world() == 1
+        text = None
         if last or self.step_losses is not None or due:
             loss, accuracy = means()
+            if last or due:
+                text = f"loss {loss:.4f}, accuracy {accuracy:.4f}"
             self._read = self._ended = time.perf_counter()
-            self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.4f}", refresh=False)
             self._record_step(loss, images)
             if not math.isfinite(loss):
                 raise NonFiniteLoss(
                     f"the loss became {loss} in epoch {self._epoch + 1}, step {self._step}: try a smaller "
                     "training.learning_rate, or training.precision float32"
                 )
-        self._bar.update(images)
+        assert self._bar is not None
+        self._bar.update(images, text)
         if self.stopping:
             raise Interrupted(self._interrupted(f"in epoch {self._epoch + 1}, step {self._step}"))
 
@@ -168,7 +165,8 @@ class Recorder:
         self._tensorboard.scalars(row["epoch"], {tag: row[key] for tag, key in TAGS.items()})
         if self.tracker is not None:
             self.tracker.epoch(row)
-        self._bar.clear()
+        if self._bar is not None:
+            self._bar.close()
         print(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from tqdm import tqdm
-
 from experiment import cli
 from experiment.cli import Framework
 from experiment.errors import RunError
 from experiment.system import devices
 from experiment.system.names import command_line
+from experiment.system.progress import Bar
 from experiment.system.signals import Stopped
 from experiment.tuning.search_space import check, read_search
 from experiment.tuning.study import POLL, Work, fill, open_storage
@@ -55,7 +54,8 @@ def main(framework: Framework, argv: Sequence[str] | None = None) -> int:
     own = "--resume, --run.dir and --run.overwrite are set for each trial: leave them out"
     if any(option.split("=")[0] in ("--resume", "--run.dir", "--run.overwrite") for option in options):
         parser.error(own)
-    base = cli.train_request(framework, options).experiment
+    with cli.refusing():
+        base = cli.train_request(framework, options).experiment
     if base.run.dir is not None or base.run.overwrite:  # by --config, or --run with both
         parser.error(own)
     out = given.out or Path("runs") / f"tune-{framework}"
@@ -86,15 +86,14 @@ def run(work: Work, command: str) -> int:
     try:
         for thread in threads:
             thread.start()
-        with tqdm(total=len(study.trials), initial=len(finished), unit="trial", disable=None) as bar:
+        with Bar("trials", len(study.trials), "trials", len(finished)) as bar:
             while True:
                 alive = any(thread.is_alive() for thread in threads)
                 for trial in study.get_trials(deepcopy=False):
                     if trial.state.is_finished() and trial.number not in finished:
                         finished.add(trial.number)
+                        bar.say(line(trial, work))
                         bar.update()
-                        tqdm.write(line(trial, work))
-                        sys.stdout.flush()
                 if not alive:
                     break
                 time.sleep(POLL)

@@ -1,118 +1,62 @@
-"""The figures of a search, in the style of a run's."""
+"""The figures of a search: Optuna's own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiment.evaluation.figures import COLOURS, GREY, INK, page
+from experiment.system.files import replacing
 
-Trials = Sequence[Any]  # Optuna's FrozenTrial
-BLUE, ORANGE = COLOURS[:2]
-LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+if TYPE_CHECKING:
+    from optuna import Study
 
-
-def history(path: Path, trials: Trials, monitor: str, direction: str) -> None:
-    """Each trial's value, the best so far, and where stopped trials ended."""
-    done = [t for t in trials if t.state.name == "COMPLETE"]
-    stopped = [t for t in trials if t.state.name == "PRUNED" and t.intermediate_values]
-    best = (np.minimum if direction == "minimize" else np.maximum).accumulate([t.value for t in done])
-    with page(path, (7.5, 4.2), "Trials, as they came") as figure:
-        axes = figure.add_subplot()
-        axes.grid()
-        last = [t.intermediate_values[max(t.intermediate_values)] for t in stopped]
-        axes.plot([t.number for t in stopped], last, "x", color=GREY, label="stopped")
-        axes.plot([t.number for t in done], [t.value for t in done], "o", color=BLUE, label="completed")
-        axes.step([t.number for t in done], best, where="post", color=ORANGE, label="best so far")
-        axes.set(xlabel="trial", ylabel=monitor)
-        axes.locator_params(axis="x", integer=True)
-        figure.legend(loc="outside lower center", ncols=3)
+# Name of a figure, Optuna's function, and the size of the figure in inches.
+FIGURES = {
+    "history": ("plot_optimization_history", (7.5, 4.5)),
+    "curves": ("plot_intermediate_values", (7.5, 4.5)),
+    "slice": ("plot_slice", None),
+    "parallel": ("plot_parallel_coordinate", (11.0, 5.0)),
+    "importance": ("plot_param_importances", (7.5, 4.0)),
+}
 
 
-def slices(path: Path, done: Trials, keys: Sequence[str], monitor: str) -> None:
-    """The value of each completed trial over each key."""
-    columns = min(3, len(keys))
-    rows = -(-len(keys) // columns)
-    with page(path, (3.6 * columns + 0.6, 3.2 * rows + 0.6), "Values by key") as figure:
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-        for axes, key in zip(panels, keys, strict=False):
-            places, ticks, log = _axis(done, key)
-            axes.scatter(places, [t.value for t in done], color=BLUE, s=28, alpha=0.8, linewidths=0)
-            axes.set_title(key, fontsize=11)
-            axes.grid()
-            if log:
-                axes.set_xscale("log")
-                axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-                axes.xaxis.set_minor_formatter("")
-            if ticks:
-                axes.set_xticks(range(len(ticks)), ticks, fontsize=10)
-                axes.set_xlim(-0.5, len(ticks) - 0.5)
-        for axes in panels[len(keys) :]:
-            axes.set_axis_off()
-        for axes in panels[::columns]:
-            axes.set_ylabel(monitor)
+def draw(study: Study, out: Path, monitor: str) -> list[str]:
+    """Draw a study with completed trials into `out`, a PNG for each of FIGURES; returns their names.
 
+    monitor: what its trials are judged by. A figure that these trials do not admit is left out: that of
+    importances where every trial ended alike, say.
+    """
+    import matplotlib
 
-def parallel(path: Path, done: Trials, keys: Sequence[str], monitor: str) -> None:
-    """A line a completed trial through its value of every key, the better the darker, on scales of 0 to 1."""
-    from matplotlib import colormaps
+    matplotlib.use("agg")  # Optuna draws by pyplot, which would look for a window
+    import optuna
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as plots
 
-    columns = [(monitor, [t.value for t in done], [], False)]
-    columns += [(key, *_axis(done, key)) for key in keys]
-    scaled = np.stack([_scaled(values, ticks, log) for _, values, ticks, log in columns], 1)
-    order = np.argsort(np.argsort(_signed(scaled[:, 0], monitor)))
-    shade = order / max(len(done) - 1, 1)
-    with page(path, (1.9 * len(columns) + 1.0, 4.6), "Completed trials, the better the darker") as figure:
-        axes = figure.add_subplot()
-        for i in np.argsort(shade):
-            colour = colormaps["Blues"](0.15 + 0.8 * shade[i])
-            axes.plot(scaled[i], color=colour, linewidth=1 + 1.5 * shade[i])
-        for place, (_, values, ticks, _log) in enumerate(columns):
-            axes.axvline(place, color=INK, linewidth=0.8)
-            if ticks:
-                ends = [(i / max(len(ticks) - 1, 1), tick) for i, tick in enumerate(ticks)]
-            else:
-                ends = [(0.0, f"{min(values):.3g}"), (1.0, f"{max(values):.3g}")]
-            for height, text in ends:
-                axes.text(place + 0.04, height, text, fontsize=9, va="center", bbox=LABEL)
-        axes.set_xticks(range(len(columns)), [name.replace(".", ".\n") for name, *_ in columns], fontsize=10)
-        axes.set_yticks([])
-        axes.spines[["left", "bottom"]].set_visible(False)
-        axes.tick_params(length=0)
-        axes.margins(x=0.06)
-
-
-def importance(path: Path, shares: Mapping[str, float], monitor: str) -> None:
-    """Each key's share of the variance, largest on top."""
-    with page(path, (7.5, 1.2 + 0.45 * len(shares)), f"What {monitor} depends on") as figure:
-        axes = figure.add_subplot()
-        bars = axes.barh(list(shares)[::-1], list(shares.values())[::-1], color=BLUE)
-        axes.bar_label(bars, [f"{share:.0%}" for share in list(shares.values())[::-1]], padding=4)
-        axes.set_xlim(0, 1.12 * max(shares.values()))
-        axes.set_xlabel("share of the variance (fANOVA)")
-        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-
-
-def _axis(done: Trials, key: str) -> tuple[list[Any], list[str], bool]:
-    """Places of the trials on a key's axis, names of the places where they are choices, and if it is log."""
-    values = [t.params[key] for t in done]
-    domain: Any = done[0].distributions[key]
-    if hasattr(domain, "choices"):
-        return [domain.choices.index(v) for v in values], [str(c) for c in domain.choices], False
-    return values, [], domain.log
-
-
-def _scaled(values: Sequence[Any], ticks: Sequence[str], log: bool) -> np.ndarray:
-    numbers = np.asarray(values, float)
-    if ticks:
-        return numbers / max(len(ticks) - 1, 1)
-    numbers = np.log(numbers) if log else numbers
-    spread = np.ptp(numbers)
-    return (numbers - numbers.min()) / spread if spread else np.full(len(numbers), 0.5)
-
-
-def _signed(values: np.ndarray, monitor: str) -> np.ndarray:
-    return -values if monitor == "val_loss" else values
+    names = []
+    for name, (function, size) in FIGURES.items():
+        options: dict[str, Any] = {} if name == "curves" else {"target_name": monitor}
+        if name == "importance":
+            options["evaluator"] = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        with matplotlib.rc_context(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that these functions are experimental, and no two trials differ
+            try:
+                axes = np.ravel(getattr(plots, function)(study, **options))
+            except (RuntimeError, ValueError):
+                pyplot.close("all")
+                continue
+            if name == "curves":
+                axes[0].get_legend().remove()  # a line for each trial
+                axes[0].set(xlabel="epoch", ylabel=monitor)
+            for panel in axes:
+                panel.xaxis.set_minor_formatter("")
+            figure = axes[0].figure
+            figure.set_size_inches(size or (4.0 * len(axes), 4.0))
+            with replacing(out / f"{name}.png") as path:
+                figure.savefig(path, format="png", dpi=130, bbox_inches="tight", facecolor="white")
+            pyplot.close(figure)
+        names.append(name)
+    return names

@@ -1,20 +1,19 @@
-"""What is left of a search: a table of its trials, the best configuration, and figures."""
+"""The report of a search: a table of its trials, the best configuration, and figures."""
 
 from __future__ import annotations
 
 import csv
 import shutil
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiment.runs.record import Run
+from experiment.system import markdown
 from experiment.system.environment import environment_line
 from experiment.system.files import replacing
 from experiment.tuning import figures
 
 if TYPE_CHECKING:
-    from optuna import Study
     from optuna.trial import FrozenTrial
 
     from experiment.tuning.study import Work
@@ -63,12 +62,7 @@ def write(work: Work, command: str) -> Path | None:
     if best.finished:  # on another machine it lies there
         with replacing(out / "best.yaml") as path:
             shutil.copyfile(best.directory / "config.yaml", path)
-    shares = importances(study) if len(done) > 2 else {}
-    figures.history(out / "history.png", trials, monitor, work.direction)
-    figures.slices(out / "slice.png", done, keys, monitor)
-    figures.parallel(out / "parallel.png", done, keys, monitor)
-    if shares:
-        figures.importance(out / "importance.png", shares, monitor)
+    names = figures.draw(study, out, monitor)
     count = {
         state: sum(trial.state.name == state for trial in trials) for state in ("PRUNED", "FAIL", "WAITING")
     }
@@ -82,12 +76,9 @@ def write(work: Work, command: str) -> Path | None:
         "epochs in all.",
         *([_tested(best)] if best.finished else []),
         "",
-        f"| trial | {monitor} | epochs | {' | '.join(keys)} |",
-        "|---" * (len(keys) + 3) + "|",
-        *(_row(trial, keys) for trial in ranked[:SHOWN]),
+        markdown.table(["trial", monitor, "epochs", *keys], (_row(trial, keys) for trial in ranked[:SHOWN])),
         "",
-        *(f"![{name}]({name}.png)\n" for name in ("history", "slice", "parallel")),
-        *(["![importance](importance.png)\n"] if shares else []),
+        *(f"![{name}]({name}.png)\n" for name in names),
         f"`{command}`",
         "",
         environment_line(best.read_json("environment.json")) if best.finished else "",
@@ -102,30 +93,13 @@ def _tested(best: Run) -> str:
     return f"Chosen on validation images; test accuracy of that run, on others: {accuracy:.4f}."
 
 
-def importances(study: Study) -> dict[str, float]:
-    """Each key's share in the variance of the completed trials' values, largest first; or nothing.
-
-    Functional ANOVA over a random forest: Hutter, Hoos and Leyton-Brown, ICML 2014, as Optuna has it.
-    """
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return optuna.importance.get_param_importances(
-                study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
-            )
-        except (RuntimeError, ValueError):  # every trial ended alike, or no key was varied
-            return {}
-
-
 def _score(trial: FrozenTrial) -> float:
     assert trial.value is not None
     return trial.value
 
 
 def _value(trial: FrozenTrial) -> Any:
-    """What a trial reached: its value, or of a stopped one the last that it reported."""
+    """A trial's value, or of a stopped one the last that it reported."""
     if trial.values:
         return trial.values[0]
     steps = trial.intermediate_values
@@ -145,9 +119,9 @@ def _values(trial: FrozenTrial) -> str:
     return "  ".join(f"{key.split('.')[-1]} {_short(value)}" for key, value in trial.params.items())
 
 
-def _row(trial: FrozenTrial, keys: list[str]) -> str:
-    values = " | ".join(_short(trial.params[key]) for key in keys)
-    return f"| {trial.number} | {_score(trial):.4f} | {trial.user_attrs['epochs']} | {values} |"
+def _row(trial: FrozenTrial, keys: list[str]) -> list[object]:
+    values = (_short(trial.params[key]) for key in keys)
+    return [trial.number, f"{_score(trial):.4f}", trial.user_attrs["epochs"], *values]
 
 
 def _short(value: Any) -> str:

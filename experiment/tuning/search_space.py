@@ -1,4 +1,4 @@
-"""What a search varies: ranges and choices of configuration keys, and how the next values are proposed."""
+"""Search space: ranges and choices of configuration keys, and how the next values are proposed."""
 
 from __future__ import annotations
 
@@ -125,11 +125,11 @@ class Search(Section):
         return [dict(zip(self.space, cell, strict=True)) for cell in itertools.product(*values)]
 
     def queue(self) -> list[dict[str, Any]]:
-        """What each trial is fixed to beforehand: a grid's cells, else nothing."""
+        """The values that each trial is fixed to beforehand: a grid's cells, else none."""
         return self.cells() if self.sampler == "grid" else [{}] * self.trials
 
     def sampled_by(self, number: int) -> BaseSampler:
-        """What proposes trial `number`: seeded by it, so that neither a restart nor other workers matter."""
+        """The sampler of trial `number`, seeded by it, so that neither a restart nor other workers matter."""
         from optuna import samplers
 
         seed = derived_seed(self.seed, f"trial {number}")
@@ -140,7 +140,7 @@ class Search(Section):
         return samplers.RandomSampler(seed=seed)
 
     def pruned_by(self, epochs: int) -> BasePruner:
-        """What stops trials of so many epochs."""
+        """The pruner of trials of so many epochs."""
         from optuna import pruners
 
         if self.pruning == "median":
@@ -202,7 +202,7 @@ def value_at(base: Experiment, key: str) -> Any:
 
 
 def _resolved(base: Experiment, key: str, value: Any) -> Any:
-    """What the configuration makes of a choice: "0.1" and 0.1 are one learning rate."""
+    """A choice as the configuration reads it: "0.1" and 0.1 are one learning rate."""
     try:
         return value_at(configured(base, {key: value}), key)
     except RunError:  # alone; with other keys it may well do

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from experiment.cli import Framework
 from experiment.config import Experiment
 from experiment.errors import RunError
+from experiment.system.names import brief
 from experiment.tuning.search_space import Search
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def open_storage(where: str) -> BaseStorage:
             return optuna.storages.RDBStorage(where.replace("postgresql://", "postgresql+psycopg://", 1))
         except Exception as error:  # drivers raise what they like
             if attempt == ATTEMPTS - 1 or "already exists" not in str(error):
-                said = " ".join(str(error).split())[:200]
-                raise RunError(f"--storage {where}: cannot be opened ({said})") from error
+                raise RunError(f"--storage {where}: cannot be opened ({brief(error)})") from error
             time.sleep(1)  # another worker is just making the tables
     raise AssertionError("unreachable")
 

@@ -1,4 +1,4 @@
-"""What `tune` does, the same on both sides: searches the configuration, each trial a run of `train`.
+"""Search worker: claims queued trials and runs each as a `train` process.
 
 The study lies in a journal file or an SQL database, and its trials are queued in it beforehand, so that
 workers, in one process or on several machines, take each of them once. A trial is its worker's while its lock
@@ -7,15 +7,12 @@ file is held, by the worker or by the `train` that it started: when both are gon
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +22,7 @@ from experiment.config import Experiment
 from experiment.errors import RunError
 from experiment.runs.record import Run
 from experiment.system import devices
-from experiment.system.files import replacing
+from experiment.system.files import lock, replacing
 from experiment.tuning.search_space import configured
 from experiment.tuning.study import POLL, Work
 
@@ -35,22 +32,6 @@ if TYPE_CHECKING:
 
 HOST = socket.gethostname()
 UNCLAIMED = 60.0  # seconds after which a running trial of nobody's is taken over
-
-
-@contextmanager
-def held(path: Path) -> Iterator[int | None]:
-    """The descriptor of a lock file that is held inside, or None where another holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield None
-        else:
-            yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def worker(work: Work, place: int) -> None:
@@ -72,16 +53,18 @@ def _one(work: Work, study: Study, place: int) -> bool:
     open_trials = study.get_trials(deepcopy=False, states=states)
     mine = [t for t in open_trials if t.state == TrialState.WAITING or abandoned(t)]
     for frozen in sorted(mine, key=lambda t: (t.state == TrialState.WAITING, t.number)):
-        with held(work.directory(frozen.number).with_suffix(".lock")) as lock:
-            if lock is not None and (trial := _claimed(work, study, frozen.number)) is not None:
-                _run(work, study, trial, lock, place)
+        path = work.directory(frozen.number).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock(path, without=False) as held:
+            if held is not None and (trial := _claimed(work, study, frozen.number)) is not None:
+                _run(work, study, trial, held, place)
                 return True
     time.sleep(POLL)
     return bool(mine)  # what another worker holds may be left behind
 
 
 def abandoned(trial: FrozenTrial) -> bool:
-    """Whether a running trial would be this machine's to go on with, if nobody holds its lock."""
+    """True for a running trial that is this machine's to go on with, if nobody holds its lock."""
     if "host" in trial.user_attrs:
         return trial.user_attrs["host"] == HOST
     return trial.datetime_start is not None and time.time() - trial.datetime_start.timestamp() > UNCLAIMED
@@ -108,7 +91,7 @@ def _claimed(work: Work, study: Study, number: int) -> Trial | None:
     return optuna.trial.Trial(study, trial_id)
 
 
-def _run(work: Work, study: Study, trial: Trial, lock: int, place: int) -> None:
+def _run(work: Work, study: Study, trial: Trial, held: int, place: int) -> None:
     """Train a trial's run, or what is left of it, and tell the study how it ended."""
     from optuna.trial import TrialState
 
@@ -128,7 +111,7 @@ def _run(work: Work, study: Study, trial: Trial, lock: int, place: int) -> None:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is passed on below, once
-                pass_fds=(lock,),
+                pass_fds=(held,),
                 env=os.environ | share(place, work),
             )
         code, pruned = _watched(work, run, trial, process, experiment.training.epochs)
@@ -150,7 +133,7 @@ def _run(work: Work, study: Study, trial: Trial, lock: int, place: int) -> None:
 
 
 def ended(run: Run) -> bool:
-    """Whether a run came to an end that is not to be resumed from."""
+    """True for a run that came to an end that is not to be resumed from."""
     return run.finished and run.read_json("metrics.json")["status"] != "interrupted"
 
 
@@ -204,7 +187,7 @@ def _arguments(run: Run, experiment: Experiment) -> list[str]:
 
 
 def _last(log: Path) -> str:
-    """What a `train` said last: its error, if it said one."""
+    """The last words of a `train`: its error, if it said one."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return errors[-1] if errors else " ".join(lines[-2:])

@@ -38,7 +38,9 @@ def bare(experiment: Experiment) -> dict[str, Any]:
         train = dataset.train
         size = experiment.training.batch_size
         for epoch in range(experiment.training.epochs):
-            order = randomness.training_order(experiment, epoch, train.labels)
+            order = randomness.training_order(
+                experiment.seed, epoch, train.labels, experiment.training.sampling
+            )
             started = time.perf_counter()
             for start in range(0, len(order), size):
                 images, labels = train.batch(order[start : start + size])
@@ -85,20 +87,20 @@ def read(experiment: Experiment) -> dict[str, Any]:
 
     from experiment.data.dataset import load
     from keras_impl.augment import KerasAugment
-    from keras_impl.data import DataModule
+    from keras_impl.data import build_data
     from keras_impl.precision import numerics
 
     seconds: list[float] = []
     with numerics(experiment):
-        data = DataModule(load(experiment.data, experiment.seed), experiment).train
+        data = build_data(experiment, load(experiment.data, experiment.seed)).train
         augment = functools.partial(KerasAugment(), training=True)
         for data.epoch in range(experiment.training.epochs):
             started = time.perf_counter()
             for step in range(len(data)):
                 inputs, _ = data[step]
                 if isinstance(inputs, dict):
-                    tensors = [keras.ops.convert_to_tensor(inputs[name]) for name in ("images", "matrices")]
-                    inputs = augment(*tensors)
+                    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+                    inputs = augment(tensors.pop("images"), tensors)
             keras.ops.convert_to_numpy(inputs)  # waits for the device
             seconds.append(time.perf_counter() - started)
     return {"images": len(data.split), "seconds": seconds}
@@ -129,12 +131,19 @@ def _work(experiment: Experiment) -> tuple[Any, Dataset, np.ndarray]:
     import keras
 
     from experiment.data.dataset import load
-    from keras_impl.classifier import compile_model
+    from keras_impl.classifier import compile_model, use_xla
     from keras_impl.model import build_model
 
-    dataset = load(experiment.data, experiment.seed)
+    dataset, training = load(experiment.data, experiment.seed), experiment.training
     model = build_model(experiment, len(dataset.class_names))
-    compile_model(model, experiment)
+    compile_model(
+        model,
+        training.learning_rate,
+        training.optimizer,
+        training.optimizer_settings,
+        training.label_smoothing,
+        use_xla(experiment),
+    )
     return model, dataset, np.eye(len(dataset.class_names), dtype=keras.config.floatx())
 
 

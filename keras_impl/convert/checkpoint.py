@@ -16,9 +16,10 @@ from experiment.system.files import replacing
 from experiment.training.lifecycle import Session
 from experiment.training.recorder import Recorder
 from keras_impl.callbacks import build_callbacks, learning_rate
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import Classifier, build_classifier
+from keras_impl.data import build_data
 from keras_impl.model import count_parameters
+from keras_impl.optimizers import slots
 from keras_impl.weights import assign, by_name, load, to_array, weights
 
 
@@ -49,7 +50,7 @@ def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[st
         assign(variable, checkpoints["last"][name], name)
     # The learning rate is made from the record again: Keras keeps it in the precision of the run, and the
     # other side does not.
-    batches = DataModule(session.dataset, session.experiment).train
+    batches = build_data(session.experiment, session.dataset).train
     classifier.trained.optimizer.learning_rate = learning_rate(session.experiment, len(session.rows) - 1)
     callbacks = build_callbacks(session.experiment, recorder, classifier, batches)
     keras.callbacks.CallbackList(callbacks, model=classifier.trained).on_train_begin()
@@ -61,7 +62,7 @@ def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, 
     classifier = _classifier(trained.experiment, len(trained.class_names), on_features=False)
     name = "best.keras" if trained.experiment.training.use_best else "last.keras"
     _load_weights(classifier.model, trained, name)
-    test = DataModule(dataset, trained.experiment).test
+    test = build_data(trained.experiment, dataset).test
     scores = classifier.trained.evaluate(test, verbose="0", return_dict=True)
     probabilities = np.asarray(classifier.trained.predict(test, verbose="0"))
     return probabilities, float(scores["loss"]), count_parameters(classifier.model)
@@ -69,20 +70,17 @@ def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, 
 
 def _classifier(experiment: Experiment, classes: int, on_features: bool | None = None) -> Classifier:
     on_features = features.usable(experiment) if on_features is None else on_features
-    return Classifier(experiment, classes, on_features, pretrained=False)
+    return build_classifier(experiment, classes, on_features, pretrained=False)
 
 
 def _progress(classifier: Classifier) -> dict[str, keras.Variable]:
-    """What Adam keeps, by the names of the exchange."""
+    """What the optimizer keeps, by the names of converted checkpoints."""
     optimizer = classifier.trained.optimizer
     names = {id(variable): name for name, variable in by_name(classifier.model).items()}
     progress = {"iterations": optimizer.iterations, "learning_rate": optimizer.learning_rate}
-    for kind in ("momentum", "velocity"):
-        # They stand in the order of the weights that they belong to.
-        moments = [variable for variable in optimizer.variables if variable.name.endswith(f"_{kind}")]
-        for weight, moment in zip(classifier.trained.trainable_variables, moments, strict=True):
-            plural = {"momentum": "momentums", "velocity": "velocities"}[kind]
-            progress[f"{plural}/{names[id(weight)]}"] = moment
+    for slot, variables in slots(optimizer).items():
+        for weight, variable in zip(classifier.trained.trainable_variables, variables, strict=True):
+            progress[f"{slot}/{names[id(weight)]}"] = variable
     return progress
 
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiment import randomness
 from experiment.config import Augment, Experiment
 from experiment.errors import DataError
 from experiment.protocols import augmentation
-from experiment.protocols.augmentation import Parameters
+from experiment.randomness import GEOMETRY, PARAMETERS, Parameters
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +27,7 @@ def replay(images: np.ndarray, parameters: Parameters) -> np.ndarray:
     """
     import keras
 
-    from keras_impl.augment import KerasAugment
+    from keras_impl.augment import KerasAugment, as_inputs
     from keras_impl.precision import numerics
 
     backend = keras.backend.backend()
@@ -36,13 +35,17 @@ def replay(images: np.ndarray, parameters: Parameters) -> np.ndarray:
         raise DataError(f"Keras on {backend} computes float64 in part in float32: use --backend tensorflow")
     with numerics(Experiment.model_validate({"training": {"precision": images.dtype.name}})):
         floats = keras.config.floatx()
-        matrices = randomness.affine_matrices(parameters, images.shape[1]).astype(floats)
-        augmented = KerasAugment(dtype=floats)(images, matrices, training=True)
+        inputs = as_inputs(parameters, images.shape[1])
+        augmented = KerasAugment(dtype=floats)(images, inputs, training=True)
         return keras.ops.convert_to_numpy(augmented)
 
 
 def stock_pixels(images: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """The images (N, S, S, 3) as ImageDataGenerator.apply_transform leaves them, in their own precision."""
+    """The images (N, S, S, 3) as ImageDataGenerator.apply_transform leaves them, in their own precision.
+
+    But for the brightness, which gets pixels in float32, ImageDataGenerator's default: in float64 an affine
+    map's 255 is 255 + 3e-14 at times, which it takes for an image on another scale and stretches.
+    """
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1, dtype=images.dtype.name)
@@ -51,6 +54,8 @@ def stock_pixels(images: np.ndarray, parameters: Parameters) -> np.ndarray:
         transform = {name: float(parameters[name][i]) for name in ("theta", "tx", "ty", "zx", "zy")}
         flip = bool(parameters["flip"][i])
         pixels[i] = generator.apply_transform(image, {**transform, "flip_horizontal": flip})
+        if others := {name: float(v[i]) for name, v in parameters.items() if name not in GEOMETRY}:
+            pixels[i] = generator.apply_transform(pixels[i].astype(np.float32), others)
     return pixels
 
 
@@ -59,10 +64,9 @@ def stock_draws(settings: Augment, count: int, size: int, seed: int) -> Paramete
     generator = stock_generator(settings)
     np.random.seed(seed)  # noqa: NPY002  ImageDataGenerator draws from numpy's global generator
     drawn = [generator.get_random_transform((size, size, 3)) for _ in range(count)]
-    found = {
-        name: np.array([one[name] for one in drawn], float) for name in ("theta", "tx", "ty", "zx", "zy")
-    }
-    return {**found, "flip": np.array([one["flip_horizontal"] for one in drawn], bool)}
+    drawn = [{**one, "flip": one["flip_horizontal"]} for one in drawn]
+    names = [name for name in PARAMETERS if drawn[0][name] is not None]
+    return {name: np.array([one[name] for one in drawn]) for name in names}
 
 
 def stock_generator(settings: Augment):
@@ -75,6 +79,7 @@ def stock_generator(settings: Augment):
         height_shift_range=settings.height_shift,
         zoom_range=settings.zoom,
         horizontal_flip=settings.horizontal_flip,
+        brightness_range=settings.brightness,
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
 from keras_impl.layers import weight_layout
+from keras_impl.optimizers import slots
 from keras_impl.precision import numerics
 from keras_impl.trace.recorder import named_leaves, without_record
 from keras_impl.trace.signature import arrays_of
@@ -49,9 +50,10 @@ class Tracer:
         """Every array of the trace; the weights stay Keras's own."""
         return numbers(self.subject)
 
-    def rebuild(self) -> Arrays:
-        """The weights of the model built anew under another seed."""
-        return weights("own", users_model(self.request, seed=self.request.experiment.seed + 1))
+    def rebuild(self, seed: int, precision: str) -> Arrays:
+        """The weights of the model built anew under a seed, in a precision."""
+        with numerics(tracing.in_precision(self.request, precision).experiment):
+            return weights("own", users_model(self.request, seed))
 
 
 def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
@@ -142,9 +144,8 @@ def _numbers(subject: Subject) -> Arrays:
         losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
         if step == 0:
             arrays |= tracing.changed(weights("step", subject.model), arrays)
-            optimizer = trained.optimizer
-            for name, attribute in (("momentums", "_momentums"), ("velocities", "_velocities")):
-                arrays |= of_trained(name, subject, getattr(optimizer, attribute, []))
+            for slot, variables in slots(trained.optimizer).items():
+                arrays |= of_trained(slot, subject, variables)
     arrays["losses"] = np.array(losses, dtype=float)
     return arrays | tracing.changed(weights("final", subject.model), arrays)
 
@@ -167,8 +168,8 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
             function = jax.value_and_grad(trained.compute_loss_and_updates, has_aux=True)
             owned = (trained.trainable_variables, trained.non_trainable_variables, trained.metrics_variables)
             states = [[v.value for v in variables] for variables in owned]
-            adam = [v.value for v in trained.optimizer.variables]
-            (loss, _), gradients = function(*states, x, y, shares, training=True, optimizer_variables=adam)
+            kept = [v.value for v in trained.optimizer.variables]
+            (loss, _), gradients = function(*states, x, y, shares, training=True, optimizer_variables=kept)
             return loss, gradients
         case _:
             outputs = trained(x, training=True)

@@ -17,8 +17,8 @@ from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from experiment.training.lifecycle import class_weights
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import build_classifier
+from keras_impl.data import build_data
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
 from keras_impl.trace.losses import Loss, loss_of
@@ -75,8 +75,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     experiment = request.experiment
     dataset = load_data(experiment.data, experiment.seed)
     weights = class_weights(experiment, dataset)
-    classifier = Classifier(experiment, len(dataset.class_names))
-    data = DataModule(dataset, experiment)
+    classifier = build_classifier(experiment, len(dataset.class_names))
+    data = build_data(experiment, dataset)
     batches, arrays, plain = [], {}, None
     floatx = keras.config.floatx()
     for epoch in range(2):
@@ -94,8 +94,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
     if experiment.augment.kind == "none":
         arrays["data/augmented"] = plain
     else:
-        x = batches[0][0]
-        augmented = classifier.trained.get_layer("augment")(x["images"], x["matrices"], training=True)
+        inputs = dict(batches[0][0])
+        augmented = classifier.trained.get_layer("augment")(inputs.pop("images"), inputs, training=True)
         arrays["data/augmented"] = keras.ops.convert_to_numpy(augmented)
     return subject, arrays
 
@@ -201,6 +201,7 @@ def _repeatable(model: keras.Model) -> Iterator[None]:
 def users_model(request: Request, seed: int) -> keras.Model:
     """The model that `package.module:function` builds, or that a .keras file holds; raises TraceError."""
     name = request.build or ""
+    keras.utils.clear_session(free_memory=False)  # layers are named as in a process of their own
     keras.utils.set_random_seed(seed)
     if name.endswith(".keras"):
         return _from_file(name)

@@ -3,7 +3,7 @@ compare.
 
 loop: PyTorch alone, without augmentation, metrics or record: batches, forward, backward, stock Adam.
 barebones: the same step in Lightning's Trainer(barebones=True). compute: loop, on one batch again and again.
-captured: the step, augmentation and Keras's Adam in it, as one CUDA graph. input: `train`'s batches,
+graphs: loop, compiled into CUDA graphs (torch.compile's reduce-overhead). input: `train`'s batches,
 augmented, and no model. phases: both, as `train` has them, each part of a step timed. ceilings: what the
 hardware gives at best. Takes the options of `train`.
 """
@@ -22,12 +22,12 @@ from experiment.protocols import benchmark
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    modes = {"loop": loop, "barebones": barebones, "compute": compute, "captured": captured}
+    modes = {"loop": loop, "barebones": barebones, "compute": compute, "graphs": graphs}
     return benchmark.main("lightning", modes | {"input": read, "phases": phases, "ceilings": ceilings}, argv)
 
 
-def loop(experiment: Experiment, again: bool = False) -> dict[str, Any]:
-    """again: on the epoch's first batch alone."""
+def loop(experiment: Experiment, again: bool = False, compiled: str | None = None) -> dict[str, Any]:
+    """again: on the epoch's first batch alone. compiled: a mode of torch.compile."""
     from torch.nn import functional as F
 
     from lightning_impl.bench.setup import Work
@@ -35,7 +35,7 @@ def loop(experiment: Experiment, again: bool = False) -> dict[str, Any]:
 
     work, seconds = Work(experiment), []
     with numerics(experiment):
-        model = work.model()
+        model = work.model(compiled)
         optimizer = work.optimizer(model)
         for epoch in range(experiment.training.epochs):
             batches = work.batches(epoch)
@@ -57,10 +57,8 @@ def compute(experiment: Experiment) -> dict[str, Any]:
     return loop(experiment, again=True)
 
 
-def captured(experiment: Experiment) -> dict[str, Any]:
-    from lightning_impl.bench import cuda_graph
-
-    return cuda_graph.captured(experiment)
+def graphs(experiment: Experiment) -> dict[str, Any]:
+    return loop(experiment, compiled="reduce-overhead")
 
 
 def ceilings(experiment: Experiment) -> dict[str, Any]:
@@ -86,14 +84,14 @@ def read(experiment: Experiment) -> dict[str, Any]:
 
 def phases(experiment: Experiment) -> dict[str, Any]:
     from lightning_impl.bench.setup import Loader, Work
-    from lightning_impl.classifier import Classifier
+    from lightning_impl.classifier import build_classifier
     from lightning_impl.precision import numerics
 
     work, seconds = Work(experiment), []
     parts = dict.fromkeys(("input", "forward", "backward", "optimizer"), 0.0)
     with numerics(experiment):
         loader = Loader(work)
-        classifier: Any = Classifier(experiment.model_dump(), work.classes, None, work.on_features)
+        classifier: Any = build_classifier(experiment, work.classes, None, work.on_features)
         classifier = classifier.to(work.device).train()
         optimizer = classifier.configure_optimizers()
         for epoch in range(experiment.training.epochs):

@@ -1,4 +1,4 @@
-"""What the hardware gives at best: the rate of a large matrix product and of a large copy."""
+"""Ceilings of the hardware: the rate of a large matrix product and of a large copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bare loops share: the batches of `train`, its model, stock Adam, and a clock."""
+"""Benchmark setup: the batches of `train`, its model, stock Adam, and a clock."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from experiment import randomness
 from experiment.config import Experiment
 from experiment.data import features
 from experiment.data.dataset import load
-from lightning_impl.classifier import Classifier
-from lightning_impl.data import DataModule, to_float
+from lightning_impl.classifier import build_classifier
+from lightning_impl.data import Batch, build_data, to_float
 from lightning_impl.fit import base_features
 from lightning_impl.model import build_model
 from lightning_impl.precision import use_gpu
@@ -29,16 +29,17 @@ class Work:
         self.classes = len(self.dataset.class_names)
         self.on_features = features.usable(experiment)
         if self.on_features:
-            classifier = Classifier(experiment.model_dump(), self.classes, None, True)
-            self.dataset = base_features(classifier, self.dataset, self.device)
+            classifier = build_classifier(experiment, self.classes, on_features=True)
+            self.dataset = base_features(classifier, self.dataset, experiment, self.device)
 
-    def model(self) -> Any:
+    def model(self, compiled: str | None = None) -> Any:
+        """The model, to be trained; compiled: torch.compile's mode, whatever the configuration says."""
         model = build_model(self.experiment, self.classes)
         if self.on_features:
             model = model.get_submodule("head")
         model = model.to(self.device).to(memory_format=torch.channels_last).train()
-        if self.experiment.training.compile:
-            model.compile()
+        if compiled or self.experiment.training.compile:
+            model.compile(mode=compiled)
         return model
 
     def optimizer(self, model: Any) -> Any:
@@ -46,13 +47,14 @@ class Work:
         return torch.optim.Adam(trained, lr=self.experiment.training.learning_rate)
 
     def autocast(self) -> Any:
-        """What mixed precision needs around the forward pass."""
+        """The context of mixed precision around the forward pass."""
         mixed = self.experiment.training.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 
     def batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        train, size = self.dataset.train, self.experiment.training.batch_size
-        order = randomness.training_order(self.experiment, epoch, train.labels)
+        train, training = self.dataset.train, self.experiment.training
+        order = randomness.training_order(self.experiment.seed, epoch, train.labels, training.sampling)
+        size = training.batch_size
         for start in range(0, len(order), size):
             images, labels = train.batch(order[start : start + size])
             images = to_float(torch.from_numpy(images).to(self.device), torch.get_default_dtype())
@@ -69,15 +71,13 @@ class Loader:
     """The batches of `train`, augmented, on the device."""
 
     def __init__(self, work: Work) -> None:
-        self.data = DataModule(work.dataset, work.experiment, work.device, torch.get_default_dtype())
+        self.data = build_data(work.experiment, work.dataset, work.device)
         self.batches: Any = self.data.train_dataloader()
         self.device = work.device
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+    def epoch(self, epoch: int) -> Iterator[Batch]:
         self.batches.sampler.set_epoch(epoch)
-        for images, labels, (_, step, resident) in self.batches:
-            images = images.to(self.device)
-            if resident is not None:
-                images = self.data.resident[resident][images]
-            images = self.data.augmented(to_float(images, self.data.dtype), epoch, step)
-            yield images, labels.to(self.device)
+        for batch in self.batches:
+            moved = batch._replace(images=batch.images.to(self.device), labels=batch.labels.to(self.device))
+            plain = self.data.on_after_batch_transfer(moved, 0)
+            yield plain._replace(images=self.data.augmented(plain))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,56 +15,60 @@ from experiment.data import features
 from experiment.data.dataset import Dataset
 from experiment.deploy.prediction import TrainedRun
 from experiment.errors import RunError
+from experiment.optimizers import SLOTS
 from experiment.protocols.checkpoint import Arrays
 from experiment.runs.record import brief
 from experiment.training.lifecycle import Session
 from experiment.training.recorder import Recorder
 from lightning_impl.callbacks import LearningRateScheduler, build_callbacks
 from lightning_impl.checkpoint import load as load_checkpoint
-from lightning_impl.classifier import Classifier
-from lightning_impl.data import DataModule
+from lightning_impl.classifier import Classifier, build_classifier
+from lightning_impl.data import build_data
 from lightning_impl.fit import build_trainer
 from lightning_impl.keras_semantics import ReduceLROnPlateau
-from lightning_impl.layers.weight_layout import keras_view
-from lightning_impl.model import count_parameters
+from lightning_impl.model import as_keras, count_parameters
+from lightning_impl.optimizers import restore_slots, slots
 from lightning_impl.precision import use_gpu
 from lightning_impl.weights import assign, by_name, load, to_array, weights
-
-MOMENTS = {"momentums": "exp_avg", "velocities": "exp_avg_sq"}
 
 
 def read_checkpoints(trained: TrainedRun) -> dict[str, Arrays]:
     """The run's best and last checkpoint, as `experiment.protocols.checkpoint` has them; RunError for a
     damaged file."""
-    classifier = Classifier(trained.experiment.model_dump(), len(trained.class_names), pretrained=False)
+    classifier = build_classifier(trained.experiment, len(trained.class_names), pretrained=False)
     _load_state(classifier, trained, "best.ckpt")
     best = weights(classifier.network)
-    optimizer_state = _load_state(classifier, trained, "last.ckpt")["optimizer_states"][0]
+    state = _load_state(classifier, trained, "last.ckpt")
     last = weights(classifier.network)
     optimizer = classifier.configure_optimizers()
-    optimizer.load_state_dict(optimizer_state)
+    optimizer.load_state_dict(state["optimizer_states"][0])
     return {
         "best": {f"weights/{name}": array for name, array in best.items()},
         "last": {f"weights/{name}": array for name, array in last.items()}
         | {
-            "iterations": np.array(optimizer.iterations),
+            "iterations": np.array(state["global_step"]),
             "learning_rate": np.array(optimizer.param_groups[0]["lr"]),
         }
-        | {name: to_array(moment) for name, moment in _moments(classifier, optimizer).items()},
+        | {
+            f"{slot}/{name}": to_array(as_keras(layer, values[parameter]))
+            for slot, values in slots(optimizer).items()
+            for name, (layer, parameter) in by_name(classifier.network).items()
+            if parameter in values
+        },
     }
 
 
 def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[str, Arrays]) -> None:
     """Write the files that `fit` would have left, from what `read_checkpoints` of either side found."""
     experiment, dataset = session.experiment, session.dataset
-    classifier = Classifier(
-        experiment.model_dump(),
+    classifier = build_classifier(
+        experiment,
         len(dataset.class_names),
         session.class_weights,
         features.usable(experiment),
         pretrained=False,
     )
-    data = DataModule(dataset, experiment, torch.device("cpu"), torch.get_default_dtype())
+    data = build_data(experiment, dataset)
     callbacks = build_callbacks(experiment, recorder)
     trainer = build_trainer(experiment, [*callbacks, _Retrace(recorder, checkpoints, callbacks)])
     trainer.fit(classifier, data)
@@ -73,7 +78,7 @@ def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, 
     """Probabilities (N, classes) on the test split, the loss on it, and the numbers of parameters."""
     classifier = load_checkpoint(trained)
     device = torch.device("cuda" if use_gpu(trained.experiment) else "cpu")
-    data = DataModule(dataset, trained.experiment, device, torch.get_default_dtype())
+    data = build_data(trained.experiment, dataset, device)
     trainer = build_trainer(trained.experiment, [])
     [scores] = trainer.test(classifier, data, verbose=False)
     batches: Any = trainer.predict(classifier, data)
@@ -99,7 +104,7 @@ class _Retrace(Callback):
             for callback in self.counting:
                 callback.on_train_epoch_start(trainer, pl_module)
             if row is rows[-1]:
-                _load_moments(pl_module, trainer.optimizers[0], self.checkpoints["last"])
+                _load_slots(pl_module, trainer.optimizers[0], self.checkpoints["last"])
             for callback in self.counting:
                 callback.on_train_epoch_end(trainer, pl_module)
             if row is self.recorder.best_row:
@@ -117,8 +122,8 @@ def _advance(trainer: pl.Trainer, epoch: int) -> None:
         _fill(count, epoch + 1)
         count.completed = epoch  # until the hooks of its end are done
     trained = fit.epoch_loop.batch_progress
-    adam = fit.epoch_loop.automatic_optimization.optim_progress.optimizer
-    for progress in (trained, adam.step, adam.zero_grad):
+    steps_taken = fit.epoch_loop.automatic_optimization.optim_progress.optimizer
+    for progress in (trained, steps_taken.step, steps_taken.zero_grad):
         _fill(progress.total, steps * (epoch + 1))
         _fill(progress.current, steps)
     fit.epoch_loop._batches_that_stepped = trained.total.completed
@@ -133,28 +138,15 @@ def _fill(count: Any, number: int) -> None:
         setattr(count, name, number)
 
 
-def _load_moments(classifier: Classifier, optimizer: Any, last: Arrays) -> None:
-    [group] = optimizer.param_groups
-    for parameter in group["params"]:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # of nothing: torch makes its state
-    optimizer.zero_grad()
-    state = optimizer.state_dict()
-    for of_parameter in state["state"].values():
-        of_parameter["step"].fill_(int(last["iterations"]))
-    optimizer.load_state_dict(state)
-    for name, moment in _moments(classifier, optimizer).items():
-        assign(moment, last[name], name)
-
-
-def _moments(classifier: Classifier, optimizer: Any) -> dict[str, Tensor]:
-    """What Adam keeps of each weight, by the names of the exchange and in Keras's layout."""
-    return {
-        f"{kind}/{name}": keras_view(layer, optimizer.state[tensor][key])
-        for kind, key in MOMENTS.items()
-        for name, (layer, tensor) in by_name(classifier.network).items()
-        if tensor in optimizer.state
-    }
+def _load_slots(classifier: Classifier, optimizer: torch.optim.Optimizer, last: Arrays) -> None:
+    owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    values: dict[str, dict[Tensor, Tensor]] = defaultdict(dict)
+    for slot in SLOTS:
+        for name, (layer, parameter) in by_name(classifier.network).items():
+            if parameter in owned and (key := f"{slot}/{name}") in last:
+                values[slot][parameter] = torch.empty_like(parameter)
+                assign(as_keras(layer, values[slot][parameter]), last[key], key)
+    restore_slots(optimizer, values, int(last["iterations"]))
 
 
 def _weights(checkpoint: Arrays) -> Arrays:

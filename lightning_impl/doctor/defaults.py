@@ -50,8 +50,12 @@ ARGUMENTS: dict[type | tuple[type, ...], Rule] = {
     torch.optim.Adadelta: ("Adadelta", {**RATE, "rho": "rho", "eps": "epsilon"}),
     EarlyStopping: ("EarlyStopping", {"patience": "patience"}),
 }
-MATCHED = (keras_semantics.BatchNorm, keras_semantics.Adam)
+MATCHED = (keras_semantics.BatchNorm, keras_semantics.Adam, keras_semantics.SGD)
 SEMANTICS = "lightning_impl.keras_semantics"
+ADAM = (
+    "epsilon is added after the bias correction",
+    "beside sqrt(v), before it; on TensorFlow the betas are rounded to float32",
+)
 # What no argument changes: torch's way, Keras's, the way out.
 ALWAYS: dict[type | tuple[type, ...], tuple[str, str, str]] = {
     BATCH_NORMS: (
@@ -69,11 +73,8 @@ ALWAYS: dict[type | tuple[type, ...], tuple[str, str, str]] = {
         "Glorot uniform kernel, orthogonal recurrent kernel, zero biases",
         "copy Keras's weights",
     ),
-    torch.optim.Adam: (
-        "epsilon is added after the bias correction",
-        "beside sqrt(v), before it; on TensorFlow the betas are rounded to float32",
-        f"{SEMANTICS}.Adam",
-    ),
+    torch.optim.AdamW: (*ADAM, f"{SEMANTICS}.AdamW"),
+    torch.optim.Adam: (*ADAM, f"{SEMANTICS}.Adam"),
     torch.optim.NAdam: (
         "the momentum's schedule is 0.96 ** (0.004 t)",
         "0.96 ** t",
@@ -159,7 +160,7 @@ def _of_optimizer(optimizer: Any, where: str) -> Iterator[Finding]:
             where,
             "the learning rate multiplies the velocity",
             "it is taken up in the velocity: after a change the two differ for some steps",
-            "a constant learning rate, or subclass SGD",
+            f"a constant learning rate, or {SEMANTICS}.SGD",
         )
         if group["dampening"]:
             yield Finding(where, f"dampening {group['dampening']:g}", "none", "dampening=0")

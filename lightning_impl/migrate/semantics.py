@@ -8,7 +8,9 @@ from pathlib import Path
 
 ROOM = Path(__file__).parents[1]
 FILES = (
-    "keras_semantics.py",
+    "keras_semantics/layers.py",
+    "keras_semantics/optimizers.py",
+    "keras_semantics/callbacks.py",
     "semantics/layers.py",
     "semantics/recurrent.py",
     "semantics/augmentation.py",

@@ -29,7 +29,7 @@ OTHERS = {
 }
 OPTIMIZERS = {
     "Adam": "Adam",
-    "AdamW": "Adam",
+    "AdamW": "AdamW",
     **{name: name for name in ("SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion")},
 }
 ARGUMENTS = {
@@ -127,8 +127,13 @@ class _Writer:
             lines.append("from torch.nn import functional as F")
         if "LambdaLR" in text:
             lines.append("from torch.optim.lr_scheduler import LambdaLR")
-        if "torchmetrics." in text:
-            lines.append("import torchmetrics")
+        used = [
+            n
+            for n in ("Metric", "MetricCollection", "classification", "regression")
+            if re.search(rf"\b{n}\b", text)
+        ]
+        if self.metrics:
+            lines.append(f"from torchmetrics import {', '.join(used)}")
         self.out.pieces = sorted(set(self.out.pieces))
         if self.out.pieces:
             lines += ["", f"from .keras_semantics import {', '.join(self.out.pieces)}"]
@@ -227,16 +232,16 @@ class _Writer:
         text = None
         if short in ("accuracy", "acc", "categoricalaccuracy", "sparsecategoricalaccuracy", "binaryaccuracy"):
             micro = ', average="micro"' if task != "Binary" else ""
-            text = f"torchmetrics.classification.{task}Accuracy({count}{micro})"
+            text = f"classification.{task}Accuracy({count}{micro})"
         elif "topk" in short:
             k = settings.get("k", 5)
-            text = f'torchmetrics.classification.MulticlassAccuracy({count}, top_k={k}, average="micro")'
+            text = f'classification.MulticlassAccuracy({count}, top_k={k}, average="micro")'
         elif short in ("auc", "precision", "recall"):
             which = {"auc": "AUROC", "precision": "Precision", "recall": "Recall"}[short]
-            text = f"torchmetrics.classification.{task}{which}({count})"
+            text = f"classification.{task}{which}({count})"
         elif short in ("mse", "meansquarederror", "mae", "meanabsoluteerror", "rootmeansquarederror"):
             which = "MeanAbsoluteError" if "abs" in short or short == "mae" else "MeanSquaredError"
-            text = f"torchmetrics.{which}({'squared=False' if 'root' in short else ''})"
+            text = f"regression.{which}({'squared=False' if 'root' in short else ''})"
         if text is None:
             self.out.notes.append(f"the metric {kind} is not translated")
             return
@@ -257,11 +262,9 @@ class _Writer:
         lines += ["        super().__init__()", "        self.network = build_network(weights)"]
         if self.metrics:
             entries = ", ".join(f'"{name}": {text}' for name, (text, _) in self.metrics.items())
-            lines.append(f"        metrics: dict[str, nn.Module] = {{{entries}}}")
-            lines.append("        self.train_metrics = nn.ModuleDict(metrics)")
-            lines.append(
-                "        self.val_metrics = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})"
-            )
+            lines.append(f"        metrics: dict[str, Metric] = {{{entries}}}")
+            lines.append("        self.train_metrics = MetricCollection(dict(metrics))")
+            lines.append("        self.val_metrics = self.train_metrics.clone()")
         return "\n".join(lines)
 
     def forward_and_loss(self, losses: list[str], penalty: str) -> str:
@@ -380,7 +383,9 @@ class _Writer:
         if "beta_1" in settings:
             args.append(f"betas=({_number(settings['beta_1'])}, {_number(settings['beta_2'])})")
         for key, argument in ARGUMENTS.items():
-            if (value := settings.get(key)) not in (None, False, 0.0):
+            always = name == "AdamW" and key == "weight_decay"  # whose default is not zero
+            value = settings.get(key)
+            if always or value not in (None, False, 0.0):
                 args.append(f"{argument}={_literal(_number(value))}")
         lines.append(
             "        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]"

@@ -272,7 +272,7 @@ class MultiHeadAttention(nn.Module):
             self.register_parameter(f"{name}_kernel", _drawn(given, heads, size))
             self.register_parameter(f"{name}_bias", _zeros(heads, size) if bias else None)
         self.output_kernel = _drawn(heads, width, outputs)
-        self.register_parameter("output_bias", _zeros(outputs) if bias else None)
+        self.output_bias = _zeros(outputs) if bias else None
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         q, k, v = (self._heads(x, n) for x, n in ((query, "query"), (key, "key"), (value, "value")))

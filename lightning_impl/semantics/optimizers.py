@@ -47,31 +47,6 @@ def _held(state: dict[str, Tensor], name: str, like: Tensor, value: float = 0.0)
     return state[name]
 
 
-class SGD(_KerasOptimizer):
-    """Keras's SGD: the learning rate is part of the velocity, torch's multiplies it afterwards."""
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float = 1e-2,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
-
-    def update(
-        self, weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
-    ) -> None:
-        lr, momentum = group["lr"], group["momentum"]
-        if not momentum:
-            weight.sub_(lr * gradient)
-            return
-        velocity = _held(state, "momentums", weight)
-        velocity.mul_(momentum).sub_(lr * gradient)
-        weight.add_(momentum * velocity - lr * gradient if group["nesterov"] else velocity)
-
-
 class RMSprop(_KerasOptimizer):
     """Keras's RMSprop: epsilon stands inside the root, torch's outside."""
 

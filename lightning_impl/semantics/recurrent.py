@@ -114,8 +114,9 @@ class GRU(nn.Module):
         return (given, last) if self.state else given
 
     def _reset_before(self, input: Tensor) -> Tensor:
-        projected = F.linear(input, self.gru.weight_ih_l0, self.gru.bias_ih_l0 if self.gru.bias else None)
-        kernels = self.gru.weight_hh_l0.chunk(3)
+        weights = dict(self.gru.named_parameters())
+        projected = F.linear(input, weights["weight_ih_l0"], weights.get("bias_ih_l0"))
+        kernels = weights["weight_hh_l0"].chunk(3)
         state, outputs = input.new_zeros(input.shape[0], self.gru.hidden_size), []
         for step in projected.unbind(1):
             r, z, n = step.chunk(3, dim=-1)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiment import randomness
 from experiment.config import Augment, Experiment
 from experiment.protocols import augmentation
 from experiment.protocols.augmentation import Parameters
+from experiment.randomness import GEOMETRY
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def replay(images: np.ndarray, parameters: Parameters) -> np.ndarray:
     """The images (N, S, S, 3) as this side's training augments them under the parameters."""
     import torch
 
-    from lightning_impl.augment import affine
+    from lightning_impl.augment import augment
     from lightning_impl.data import to_float
     from lightning_impl.precision import numerics, use_gpu
 
@@ -32,7 +32,7 @@ def replay(images: np.ndarray, parameters: Parameters) -> np.ndarray:
     with numerics(experiment):
         device = torch.device("cuda" if use_gpu(experiment) else "cpu")
         batch = to_float(torch.from_numpy(images).to(device), torch.get_default_dtype())
-        augmented = affine(batch, randomness.affine_matrices(parameters, images.shape[1]))
+        augmented = augment(batch, parameters)
     return augmented.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
@@ -67,7 +67,7 @@ def stock_draws(settings: Augment, count: int, size: int, seed: int) -> Paramete
             flipped = bool(torch.rand(1) < flip.p)
             rows.append((drawn["angle"], *drawn["translate"], drawn["scale"], drawn["scale"], flipped))
     columns = np.array(rows, dtype=float).T
-    found = dict(zip(augmentation.PARAMETERS, columns, strict=True))
+    found = dict(zip(GEOMETRY, columns, strict=True))
     return {**found, "flip": found["flip"].astype(bool)}
 
 

@@ -23,6 +23,7 @@ from experiment.protocols import trace as tracing
 from experiment.protocols.trace import Arrays, Request
 from lightning_impl.layers import weight_layout
 from lightning_impl.layers.layer_type import Weight, Weights
+from lightning_impl.optimizers import slots
 from lightning_impl.precision import numerics
 from lightning_impl.trace.target import Subject, hand_over, own, users
 
@@ -50,11 +51,13 @@ class Tracer:
         hand_over(self.subject, self.request, handover["weights"], handover["layers"])
         return numbers(self.subject)
 
-    def rebuild(self) -> Arrays:
-        """The weights of the model built anew under another seed."""
-        anew = users(self.request, seed=self.request.experiment.seed + 1)
-        describe(anew)  # finds which features a flattening put in torch's order
-        return weights("own", anew)
+    def rebuild(self, seed: int, precision: str) -> Arrays:
+        """The weights of the model built anew under a seed, in a precision."""
+        request = tracing.in_precision(self.request, precision)
+        with numerics(request.experiment):
+            anew = users(request, seed)
+            describe(anew)  # finds which features a flattening put in torch's order
+            return weights("own", anew)
 
 
 def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
@@ -176,8 +179,8 @@ def _numbers(subject: Subject) -> Arrays:
         losses.append(loss.item())
         if step == 0:
             arrays |= tracing.changed(weights("step", subject), arrays)
-            arrays |= of_trained("momentums", subject, lambda p: optimizer.state[p].get("exp_avg"))
-            arrays |= of_trained("velocities", subject, lambda p: optimizer.state[p].get("exp_avg_sq"))
+            for slot, values in slots(optimizer).items():
+                arrays |= of_trained(slot, subject, values.get)
     arrays["losses"] = np.array(losses)
     arrays["notes"] = np.array(subject.notes, dtype=str)  # those of training, too
     return arrays | tracing.changed(weights("final", subject), arrays)

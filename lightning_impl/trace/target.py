@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,10 +24,10 @@ from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from experiment.training.lifecycle import class_weights
-from lightning_impl.classifier import Classifier
-from lightning_impl.data import DataModule
+from lightning_impl.classifier import build_classifier
+from lightning_impl.data import Batch, build_data
 from lightning_impl.dropout import SharedDropout
-from lightning_impl.keras_semantics import Adam
+from lightning_impl.keras_semantics import SGD, Adam
 from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
@@ -100,7 +101,7 @@ class Subject:
 
     def repeatable(self) -> AbstractContextManager[None]:
         """Until it is left, training draws nothing that the other side does not draw, too."""
-        return nullcontext() if self.dropout else without_dropout(self.model)
+        return nullcontext() if self.dropout else _repeatable(self.model)
 
     def set_step(self, index: int) -> None:
         """Dropout masks shared between the sides are those of this step from here on."""
@@ -109,28 +110,35 @@ class Subject:
                 module.step = index
 
 
+@contextmanager
+def _repeatable(model: nn.Module) -> Iterator[None]:
+    # A user's Keras model keeps SGD's momentum in all its digits: so does `keras_semantics.SGD`.
+    with without_dropout(model), patch.object(SGD, "rounded", staticmethod(float)):
+        yield
+
+
 def own(request: Request) -> tuple[Subject, Arrays]:
     """This project's model on its real data, and what the data module made of the first two epochs."""
     experiment = request.experiment
     device = torch.device("cuda" if use_gpu(experiment) else "cpu")
     dataset = load_data(experiment.data, experiment.seed)
     weights = class_weights(experiment, dataset)
-    classifier = Classifier(experiment.model_dump(), len(dataset.class_names), weights).to(device)
-    data = DataModule(dataset, experiment, device, torch.get_default_dtype())
+    classifier = build_classifier(experiment, len(dataset.class_names), weights).to(device)
+    data = build_data(experiment, dataset, device)
     batches: list[tuple[Tensor, Tensor]] = []
     arrays: Arrays = {}
     loader: Any = data.train_dataloader()
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
-        plain = [data.on_after_batch_transfer(batch, 0) for batch in loader]
+        plain: list[Batch] = [data.on_after_batch_transfer(batch, 0) for batch in loader]
         arrays |= trace.epoch(
-            epoch, [(images.movedim(1, -1).numpy(force=True), labels.numpy()) for images, labels in plain]
+            epoch, [(batch.images.movedim(1, -1).numpy(force=True), batch.labels.numpy()) for batch in plain]
         )
-        for step, (images, labels) in enumerate(plain):
+        for batch in plain:
             if len(batches) < max(request.steps, 1):
-                batches.append((data.augmented(images, epoch, step).to(device), labels.to(device)))
+                batches.append((data.augmented(batch).to(device), batch.labels.to(device)))
     loader.sampler.set_epoch(0)
-    first = data.on_after_batch_transfer(next(iter(loader)), 0)[0].to(device)
+    first = data.on_after_batch_transfer(next(iter(loader)), 0).images.to(device)
     arrays["data/augmented"] = batches[0][0].movedim(1, -1).numpy(force=True)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -55,9 +55,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from experiment import cli
+from experiment.errors import ConfigError
 from experiment.runs.record import Run
 from experiment.system.files import replacing
 from experiment.system.names import command_line
@@ -105,14 +104,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out.is_file():
         cli.fail(f"--out {arguments.out} is a file: name a directory")
     command = f"python -m parity accuracy {command_line(argv)}".rstrip()
-    options = _train_options(options, arguments.gpus, arguments.backend)
-    wanted = jobs(arguments.out, dict.fromkeys(SIDES, options), arguments.seeds, baseline)
+    with cli.refusing():
+        options = _train_options(options, arguments.gpus, arguments.backend)
+        wanted = jobs(arguments.out, dict.fromkeys(SIDES, options), arguments.seeds, baseline)
 
     def work() -> int:
         try:
             train_all(wanted)
             results = judge(wanted, arguments.out, arguments.margin, arguments.alpha, command)
-        except (RuntimeError, Unfit) as error:
+        except Unfit as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         return _say(results, arguments.out)
@@ -164,17 +164,19 @@ def _earlier(path: Path, results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _say(results: dict[str, Any], out: Path) -> int:
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(report.table(results))
-    console.print(f"\n{results['statement']}", *(f"- {note}" for note in results["notes"]), sep="\n")
-    console.print(out / "accuracy.md")
+    print(
+        f"\n{results['statement']}",
+        *(f"- {note}" for note in results["notes"]),
+        out / "accuracy.md",
+        sep="\n",
+    )
     return 0 if results["verdict"] == "equivalent" else 1
 
 
 def _train_options(options: list[str], gpus: str | None, backend: str | None) -> list[str]:
     for option in options:
         if (reason := RESERVED.get(option.split("=")[0])) is not None:
-            cli.fail(f"{option.split('=')[0]} cannot be given: {reason}")
+            raise ConfigError(f"{option.split('=')[0]} cannot be given: {reason}")
     if not any(option.split("=")[0] in ("--config", "--data.name") for option in options):
         options = [*DIGITS, *options]
     for name, value in (("--gpus", gpus), ("--backend", backend)):
@@ -195,7 +197,3 @@ def _share(text: str) -> float:
     if not 0 < (value := float(text)) < 0.5:
         raise argparse.ArgumentTypeError(f"{text}: must lie between 0 and 0.5")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

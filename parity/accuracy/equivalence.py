@@ -80,7 +80,7 @@ def paired(first: Sequence[float], second: Sequence[float], margin: float, alpha
     if len(x) != len(y):
         raise ValueError(f"pairs are wanted: {len(x)} numbers and {len(y)}")
     differences = y - x
-    error = float(differences.std(ddof=1)) / math.sqrt(len(x))
+    error = float(stats.sem(differences))
     return Equivalence(float(differences.mean()), error, len(x) - 1, margin, alpha)
 
 
@@ -91,11 +91,9 @@ def welch(first: Sequence[float], second: Sequence[float], margin: float, alpha:
     where a sample has fewer than two numbers, or one is not finite.
     """
     x, y = _samples(first, second)
-    a, b = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
-    degrees = len(x) + len(y) - 2.0
-    if a + b > 0:
-        degrees = (a + b) ** 2 / (a**2 / (len(x) - 1) + b**2 / (len(y) - 1))
-    return Equivalence(float(y.mean() - x.mean()), math.sqrt(a + b), float(degrees), margin, alpha)
+    error = math.hypot(stats.sem(x), stats.sem(y))
+    degrees = stats.ttest_ind(x, y, equal_var=False).df if error else len(x) + len(y) - 2.0
+    return Equivalence(float(y.mean() - x.mean()), error, float(degrees), margin, alpha)
 
 
 def power(
@@ -139,7 +137,7 @@ def needed_pairs(sd: float, margin: float, alpha: float, target: float = 0.8) ->
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How two classifiers' top-1 answers to the same images differ."""
+    """Disagreement of two classifiers' top-1 answers to the same images."""
 
     images: int
     differing: int  # answers that differ, both wrong among them

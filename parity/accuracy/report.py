@@ -1,12 +1,10 @@
-"""The results of parity/accuracy/command.py in words: a sentence, Markdown, a table for the terminal."""
+"""The results of parity/accuracy/command.py in words: a sentence, and Markdown."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
+from experiment.system.markdown import table
 from parity.accuracy.results import TARGET_POWER
 
 WHY = {
@@ -29,7 +27,7 @@ def statement(results: dict[str, Any]) -> str:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the verdict, a sentence each."""
+    """Remarks that a reader must know beside the verdict, a sentence each."""
     found, margin = [], results["margin"]
     claim, *baseline = results["comparisons"]
     if claim["power"] < TARGET_POWER:
@@ -77,7 +75,7 @@ def markdown(results: dict[str, Any]) -> str:
         "\n".join(f"- {note}" for note in results["notes"]),
         _setup(results),
         "## Two one-sided t-tests",
-        _table(
+        table(
             ("", "difference", "sd", f"{_confidence(results)} interval", "p", "power", "seeds for 0.8", ""),
             [*map(_test_row, results["comparisons"]), _independent_row(results["independent"])],
         ),
@@ -85,13 +83,13 @@ def markdown(results: dict[str, Any]) -> str:
         "tests'. Power is the probability of showing equivalence where the true difference is zero and the "
         "sd is as found.",
         "## Images that two runs answer differently",
-        _table(
+        table(
             ("", "share", "smallest, largest", "right on one alone: first, second", "McNemar"),
             [_image_row(one, results["alpha"]) for one in results["comparisons"]],
         ),
         _disagreement(results),
         "## Every seed",
-        _table(
+        table(
             ("seed", "Keras", "Lightning", "points apart", "Keras, shared masks", "Lightning, shared masks"),
             _seed_rows(results),
         ),
@@ -99,20 +97,6 @@ def markdown(results: dict[str, Any]) -> str:
         _environment(results),
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
-
-
-def table(results: dict[str, Any]) -> Table:
-    """The tests as a table for the terminal."""
-    title = f"test accuracy over {len(results['seeds'])} seeds, in points"
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    drawn.add_column("", no_wrap=True)
-    for heading in ("mean", f"{_confidence(results)} interval", "p", "disagree"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
-    drawn.add_column("")
-    for one in results["comparisons"]:
-        name, difference, _, interval, p, *_, verdict = _test_row(one)
-        drawn.add_row(name, difference, interval, p, f"{one['disagreement']['mean']:.2%}", verdict)
-    return drawn
 
 
 def _setup(results: dict[str, Any]) -> str:
@@ -203,10 +187,6 @@ def _environment(results: dict[str, Any]) -> str:
         f"Lightning ({lightning['device']}); {results['utc']}; {versions}. The data set's sha256 is "
         f"{keras['data']['sha256'][:16]}...."
     )
-
-
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, ("---",) * len(headings), *rows))
 
 
 def _confidence(results: dict[str, Any]) -> str:

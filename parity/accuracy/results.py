@@ -1,4 +1,4 @@
-"""What run records over seeds say of accuracy, as the plain values that parity/accuracy/command.py
+"""Accuracy over seeds, from run records, as the plain values that parity/accuracy/command.py
 documents."""
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Unfit(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run answered on the test images."""
+    """A run's answers on the test images."""
 
     y_true: np.ndarray  # (N,) integers
     answers: np.ndarray  # (N,) integers, top-1

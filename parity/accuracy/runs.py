@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from experiment import cli
 from experiment.config import Experiment
+from experiment.errors import ConfigError
 from experiment.runs.record import Run
+from experiment.system.processes import SideError
+from experiment.system.progress import Bar
 from parity.ladder.whole_run import SIDES
 
 MASKS = ("own", "shared")
@@ -40,7 +40,7 @@ class Job:
 
 
 def jobs(out: Path, options: Mapping[str, Sequence[str]], seeds: int, baseline: int) -> list[Job]:
-    """The runs that a comparison needs; raises SystemExit(2) for options that `train` would refuse.
+    """The runs that a comparison needs; raises ConfigError for options that `train` would refuse.
 
     options: of each side's train. baseline: the number of seeds that also run with shared masks.
     """
@@ -58,35 +58,34 @@ def jobs(out: Path, options: Mapping[str, Sequence[str]], seeds: int, baseline: 
     for job in wanted:
         config = job.directory / "config.yaml"
         if config.is_file() and not _same(cli.read_config(config), job.experiment):
-            cli.fail(f"{job.directory} was trained with other options: name another --out, or repeat those")
+            raise ConfigError(
+                f"{job.directory} was trained with other options: name another --out, or repeat those"
+            )
     return wanted
 
 
 def train_all(wanted: Sequence[Job]) -> None:
-    """Train the jobs that are not finished, with progress; raises RuntimeError where one fails."""
+    """Train the jobs that are not finished, with progress; raises SideError where one fails."""
     left = [job for job in wanted if not job.finished]
-    console = Console(highlight=False)
     if len(left) < len(wanted):
-        console.print(f"{len(wanted) - len(left)} of {len(wanted)} runs are finished already")
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(left))
+        print(f"{len(wanted) - len(left)} of {len(wanted)} runs are finished already")
+    with Bar("training", len(left), "runs") as bar:
         for number, job in enumerate(left, 1):
-            progress.update(task, description=str(job))
+            bar.update(0, str(job))
             metrics = train(job).read_json("metrics.json")
-            console.print(f"{number:>3}/{len(left)}  {job}: test accuracy {metrics['test_accuracy']:.4f}")
-            progress.advance(task)
+            bar.say(f"{number:>3}/{len(left)}  {job}: test accuracy {metrics['test_accuracy']:.4f}")
+            bar.update()
 
 
 def train(job: Job) -> Run:
-    """Run one `train` command; raises RuntimeError, with what it said, where it fails."""
+    """Run one `train` command; raises SideError, with what it said, where it fails."""
     command = [sys.executable, "-m", f"{job.side}_impl.train", *job.options, "--seed", str(job.seed)]
     command += ["--training.dropout_masks", job.masks, "--run.dir", str(job.directory)]
     command += ["--run.overwrite", "true"]  # what an interruption left
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-4:])
-        raise RuntimeError(f"{job}: training failed (exit code {done.returncode})\n{said}")
+        raise SideError(f"{job}: training failed (exit code {done.returncode})\n{said}")
     return Run(job.directory)
 
 

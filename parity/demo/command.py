@@ -10,7 +10,6 @@ import argparse
 import base64
 import io
 import ipaddress
-import sys
 import tempfile
 import threading
 import warnings
@@ -63,18 +62,15 @@ def demo(arguments: argparse.Namespace) -> int:
     """Serve until interrupted; raises RunError for runs that cannot be shown together."""
     try:
         from waitress.server import create_server
-    except ImportError:
-        cli.fail("the demo needs flask and waitress: pip install flask waitress")
+    except ImportError as error:
+        raise RunError("the demo needs flask and waitress: pip install flask waitress") from error
     runs: dict[Framework, Path] = {side: getattr(arguments, side) for side in SIDES}
     names = {side: TrainedRun.open(path, side).class_names for side, path in runs.items()}
     if names["keras"] != names["lightning"]:
         raise RunError(f"{runs['keras']} and {runs['lightning']} do not tell the same classes apart")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-demo-")))
-        try:
-            models = [stack.enter_context(Served(side, path, folder)) for side, path in runs.items()]
-        except processes.SideError as error:
-            raise RunError(str(error)) from error
+        models = [stack.enter_context(Served(side, path, folder)) for side, path in runs.items()]
         try:
             server = create_server(
                 build_app(models, arguments.host, arguments.max_megabytes),
@@ -186,7 +182,7 @@ def build_app(models: Sequence[Served], host: str = "127.0.0.1", megabytes: floa
 
 
 def answer(models: Sequence[Served], images: Sequence[np.ndarray]) -> dict[str, Any]:
-    """What every model says of an image, as each of them reads it: (S, S, 3) uint8."""
+    """The answer of every model to an image, as each of them reads it: (S, S, 3) uint8."""
     found = [model.classify(image) for model, image in zip(models, images, strict=True)]
     every = np.concatenate(found)
     return {
@@ -218,7 +214,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

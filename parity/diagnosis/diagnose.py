@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.checks import Check
+from parity.diagnosis import settings
+from parity.diagnosis.forward_causes import of_forward
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.diagnosis.replay import replayed
 from parity.diagnosis.step_causes import of_gradients, of_one_step
@@ -43,20 +45,21 @@ def diagnose(rung: str, checks: Sequence[Check], pair: Pair) -> Diagnosis | None
 def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     named = [check for check in failed if check.where]
     where = "; ".join(f"{c.quantity}: {c.where}" for c in named[:3]) + ("; ..." if len(named) > 3 else "")
-    settings = {
-        "momentum": "BatchNorm's momentum differs (Keras's 0.99 is torch's 0.01)",
-        "epsilon": "a normalisation's epsilon differs (Keras's 1e-3, torch's 1e-5)",
-        "rate": "a dropout rate differs",
-        "negative_slope": "LeakyReLU's slope differs (Keras's 0.3, torch's 0.01)",
-        "strides": "strides differ",
-        "dilation": "dilation differs",
-        "groups": "groups differ",
-        "pool_size": "pool sizes differ",
-        "approximate": "one GELU is exact, the other approximated by tanh",
-        "takes its input": "the layers act in another order",
-    }
-    causes = [cause for word, cause in settings.items() if any(word in check.where for check in named)]
-    return Explanation("; ".join(causes) or "the two models have other layers", where)
+    causes: dict[str, str] = {}
+    for check in named:
+        if check.quantity not in pair.names:
+            continue
+        keras, torch = pair.keras.layer(check.quantity), pair.torch.layer(pair.names[check.quantity])
+        if (found := settings.explain(keras["settings"], torch["settings"], keras["kind"])) is not None:
+            causes[found.cause] = found.change
+        elif keras["kind"] != torch["kind"]:
+            causes[f"a layer of another kind, {torch['kind']} for Keras's {keras['kind']}"] = ""
+        elif keras["trainable"] != torch["trainable"]:
+            causes["a layer is frozen on one side alone"] = "freeze it, or let it train, on both sides"
+    if any("takes its input" in check.where for check in named):
+        causes.setdefault("the layers act in another order", "apply them in Keras's order")
+    words = "; ".join(causes) or "the two models have other layers"
+    return Explanation(words, where, "; ".join(filter(None, causes.values())))
 
 
 def _initial_weights(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
@@ -119,72 +122,12 @@ def _augmentation(first: Check, failed: Sequence[Check], pair: Pair) -> Explanat
     return None
 
 
-def _forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
-    layer, _, mode = first.quantity.rstrip(")").partition(" (")
-    if layer not in pair.names:
-        return Explanation(
-            "the models' outputs differ though every layer agrees",
-            "logits on one side, probabilities on the other?",
-        )
-    found = pair.both(mode, layer)
-    assert found is not None
-    keras, torch = found
-    facts = pair.keras.layer(layer)
-    if keras.shape != torch.shape:
-        return Explanation("the output has another shape", first.where)
-    if mode == "train" and facts["kind"] == "Dropout":
-        return Explanation(
-            "dropout drops other elements", f"{layer} is the first to part, and in training alone"
-        )
-    if facts["kind"] == "Flatten" and np.allclose(np.sort(keras, axis=1), np.sort(torch, axis=1), rtol=1e-6):
-        return Explanation(
-            "the flattening runs in another order (channel first for channel last)",
-            "the same values, reordered",
-        )
-    if facts["kind"].startswith(("Conv", "MaxPooling", "AveragePooling")):
-        return _padding(layer, pair)
-    if facts["kind"] == "BatchNormalization" and mode == "eval":
-        variance = pair.keras[f"initial/{layer}/moving_variance"]
-        ratio = ratio_of(keras, torch)
-        if ratio is not None and np.ptp(variance) == 0:
-            other = (variance[0] + 1e-3) / ratio**2 - variance[0]
-            return Explanation(
-                "BatchNorm's epsilon differs",
-                f"outputs {ratio:.8f} times Keras's: epsilon {other:.3g} for 0.001",
-            )
-    return _moved(pair)
-
-
-def _moved(pair: Pair) -> Explanation | None:
-    """A kind of layer without weights that both sides have, and have no counterpart for."""
-    theirs = {pair.keras.layer(name)["kind"]: name for name in pair.matching.unmatched_keras}
-    for name in pair.matching.unmatched_torch:
-        if (kind := pair.torch.layer(name)["kind"]) in theirs:
-            return Explanation(
-                f"{kind} acts at another place",
-                f"torch's {name} has no counterpart, nor has {theirs[kind]}",
-            )
-    return None
-
-
-def _padding(layer: str, pair: Pair) -> Explanation | None:
-    ours = pair.torch.layer(pair.names[layer])["settings"].get("padding")
-    theirs = pair.keras.layer(layer)["settings"].get("padding")
-    if ours is not None and theirs is not None and ours != theirs:
-        what = "pooling" if "Pooling" in pair.keras.layer(layer)["kind"] else "convolution"
-        return Explanation(
-            f"the {what} is padded otherwise (Keras's `same` adds the odd pixel behind)",
-            f"{layer} adds {ours} pixels for Keras's {theirs}",
-        )
-    return None
-
-
 EXPLANATIONS: dict[str, Callable[[Check, Sequence[Check], Pair], Explanation | None]] = {
     "structure": _structure,
     "initial weights": _initial_weights,
     "preprocessing": _preprocessing,
     "augmentation": _augmentation,
-    "forward": _forward,
+    "forward": of_forward,
     "loss and gradients": of_gradients,
     "one step": of_one_step,
 }

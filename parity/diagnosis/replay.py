@@ -9,11 +9,10 @@ import numpy as np
 from scipy import ndimage
 
 from experiment import randomness
+from experiment.randomness import Parameters
 
 if TYPE_CHECKING:
     from parity.traces.pair import Pair
-
-Parameters = dict[str, np.ndarray]
 
 CHANGES: dict[str, Callable[[Parameters], Parameters]] = {
     "the zoom runs the other way (factors above 1 zoom in)": lambda p: {"zx": 1 / p["zx"], "zy": 1 / p["zy"]},
@@ -31,19 +30,40 @@ def replayed(pair: Pair) -> Iterator[tuple[str, np.ndarray]]:
     size, augment = images.shape[1], pair.experiment.augment
     random = randomness.generator(pair.experiment.seed, "augment", 0, 0)
     drawn = randomness.augmentation(random, len(images), augment, size)
+    factors = drawn.get("brightness")
     for cause, change in CHANGES.items():
-        yield cause, resample(images, randomness.affine_matrices({**drawn, **change(drawn)}, size))
+        placed = resample(images, randomness.affine_matrices({**drawn, **change(drawn)}, size))
+        yield cause, brightened(placed, factors)
+    if factors is not None:
+        placed = resample(images, randomness.affine_matrices(drawn, size))
+        yield "the brightness is not shifted", placed
+        yield (
+            "the brightness is shifted before the affine map, not after",
+            resample(brightened(images, factors), randomness.affine_matrices(drawn, size)),
+        )
     unflipped = randomness.affine_matrices({**drawn, "flip": np.zeros_like(drawn["flip"])}, size)
     flipped = images.copy()
     flipped[drawn["flip"]] = flipped[drawn["flip"], :, ::-1]
-    yield "images are flipped before the affine map, not after", resample(flipped, unflipped)
+    yield (
+        "images are flipped before the affine map, not after",
+        brightened(resample(flipped, unflipped), factors),
+    )
     matrices = randomness.affine_matrices(drawn, size)
     yield (
         "what lies outside is filled with zeros (Keras repeats the edge)",
-        resample(images, matrices, zeros=True),
+        brightened(resample(images, matrices, zeros=True), factors),
     )
-    yield "pixels are taken from the nearest one, not interpolated", resample(images, matrices, order=0)
+    nearest = resample(images, matrices, order=0)
+    yield "pixels are taken from the nearest one, not interpolated", brightened(nearest, factors)
     yield "images are not augmented", images
+
+
+def brightened(images: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
+    """Images (N, S, S, C) times a factor each, in whole levels, as ImageDataGenerator has them."""
+    if factors is None:
+        return images
+    levels = np.floor(images.astype(np.float32)) * factors.astype(np.float32)[:, None, None, None]
+    return np.floor(np.clip(levels, 0, 255)).astype(images.dtype)
 
 
 def resample(images: np.ndarray, matrices: np.ndarray, order: int = 1, zeros: bool = False) -> np.ndarray:

@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from experiment import cli
+from experiment.backbones import BACKBONES
 from experiment.cli import Framework
 from experiment.deploy.export import BATCHES, QUANTIZATIONS
 from experiment.deploy.model_worker import Worker
@@ -25,8 +27,9 @@ from experiment.system import processes
 from experiment.system.files import replacing
 from experiment.system.names import command_line, printable
 from parity import convert
-from parity.checks import Rung
+from parity.checks import Subject
 from parity.exports.comparison import BATCH, Model, Predicted, check, markdown, summary
+from parity.ladder import pairs
 from parity.ladder.climb import Findings, Place
 from parity.report import reporter
 from parity.report.results import Exports
@@ -35,7 +38,6 @@ SIDES: dict[Framework, tuple[str, str]] = {"keras": ("Keras", "TFLite"), "lightn
 TRANSFER = (
     "--data.name=digits",
     "--data.limit=200",
-    "--model.weights=random",
     "--augment.kind=none",
     "--training.epochs=2",
 )
@@ -50,8 +52,7 @@ DIGITS = {
         "--training.epochs=20",
         "--training.schedule.kind=cosine",  # at rest: an int8 file then turns few images over
     ),
-    "vgg16": ("--model.name=vgg16", *TRANSFER),
-    "resnet50": ("--model.name=resnet50", *TRANSFER),
+    **{name: (f"--model.name={name}", *TRANSFER) for name in BACKBONES},
 }
 
 
@@ -75,12 +76,9 @@ def _command(runs: Sequence[Path], out: Path, quantizations: Sequence[str], argv
     record = reporter.Record(out, ["python", "-m", "parity", "exports", *argv])
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         place = Place(Path(folder), "cpu", record.show)
-        try:
-            with record.kept(findings):
-                for directory in runs:
-                    rung(directory, printable(directory.resolve().name), quantizations, place, findings)
-        except processes.SideError as error:
-            cli.fail(str(error))
+        with record.kept(findings):
+            for directory in runs:
+                rung(directory, printable(directory.resolve().name), quantizations, place, findings)
     with replacing(out / "exports.md") as path:
         tables = [markdown(Exports.model_validate(found)) for found in findings.exports]
         path.write_text(f"Made with `{command_line(record.command)}`.\n\n" + "\n".join(tables))
@@ -101,7 +99,6 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     images = folder / "images.npy"
     np.save(images, test.batch(np.arange(len(test)))[0])
     predicted = predict(models, images)
-    checks = check(models, predicted, test.labels)
     what = f"{config.model.name}, {config.data.name}, {len(test)} test images"
     found = summary(name, what, models, predicted, test.labels)
     findings.exports.append(found.model_dump())
@@ -110,11 +107,9 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
         facts = one.read_json("environment.json")
         places = ("converted_from", "experiment")  # of this machine
         findings.environment.setdefault(side, {k: v for k, v in facts.items() if k not in places})
-    found_rung = Rung(
-        "export", name, "tensorflow", "float32", "cpu", checks, what, time.perf_counter() - started
-    )
-    findings.rungs.append(found_rung)
-    place.watch(found_rung)
+    subject = Subject(name, "tensorflow", "float32", "cpu")
+    compare = partial(check, models, predicted, test.labels)
+    findings.decide("export", compare, subject, what, time.perf_counter() - started, place.watch)
 
 
 def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
@@ -122,9 +117,11 @@ def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
     for name in names:
         directory = place.folder / "exports" / f"{name}-trained"
         options = [*DIGITS[name], f"--data.cache={place.folder / 'cache'}", f"--run.dir={directory}"]
+        if name in BACKBONES:
+            options.append(f"--model.weights={pairs.weights(name, place.folder)}")
         processes.start("lightning_impl.train", [*options, "--gpus=0"])
-        # With weights that were only drawn, a base's accuracy says nothing of a quantisation.
-        quantizations = QUANTIZATIONS if name == "cnn" else ()
+        # With made-up weights, a base's accuracy says nothing of a quantisation.
+        quantizations = QUANTIZATIONS if name not in BACKBONES else ()
         rung(directory, f"{name}, digits", quantizations, place, findings)
 
 
@@ -164,7 +161,3 @@ def predict(models: Iterable[Model], images: Path) -> Predicted:
             with Worker(model.side, model.path, plain=True) as worker:
                 found[model.name, "plain"] = worker.predict(images, BATCH)
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

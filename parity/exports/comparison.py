@@ -1,4 +1,4 @@
-"""What must hold between the ways to run one model's weights, and the matrix of their differences."""
+"""Checks between the ways to run one model's weights, and the matrix of their differences."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from experiment.deploy.export import BATCHES, MAX_LOSS, TOLERANCE
+from experiment.system.markdown import table
 from parity.checks import Check, compare
-from parity.ladder.tolerances import PLAIN
+from parity.ladder.tolerances import bound
 from parity.report.formatting import mebibytes, number, percent
 from parity.report.results import ExportedModel, Exports
 
@@ -41,7 +42,7 @@ Predicted = dict[tuple[str, str], np.ndarray]  # by model, and the way it was ru
 
 
 def check(models: Sequence[Model], predicted: Predicted, labels: np.ndarray) -> list[Check]:
-    """What must hold between the models; labels (N,) are the true ones."""
+    """The checks of the models against one another; labels (N,) are the true ones."""
     checks = []
     exact = [model for model in models if not model.quantize]
     for one, other in combinations(exact, 2):
@@ -58,7 +59,9 @@ def check(models: Sequence[Model], predicted: Predicted, labels: np.ndarray) -> 
         if model.exported:
             what = f"{model.name} without {SHORTCUTS[model.runtime]}"
             plain = predicted[model.name, "plain"]
-            checks.append(compare(what, _of(predicted, model), plain, PLAIN[model.quantize]))
+            checks.append(
+                compare(what, _of(predicted, model), plain, bound("export", model.quantize or "none"))
+            )
     for model in models:
         if model.quantize:
             [whole] = [m for m in models if m.runtime == model.runtime and not m.quantize]
@@ -110,20 +113,27 @@ def _first(apart: np.ndarray) -> str:
 def markdown(found: Exports) -> str:
     """The models, and their largest differences, as two tables."""
     names = [model.name for model in found.models]
-    lines = [
-        f"## {found.name}: {found.what}",
+    heads = [
         "",
-        f"| | MiB | accuracy | {names[0]}'s class | largest difference from {names[0]} | mean | cosine |",
-        "|---|---|---|---|---|---|---|",
+        "MiB",
+        "accuracy",
+        f"{names[0]}'s class",
+        f"largest difference from {names[0]}",
+        "mean",
+        "cosine",
     ]
-    for i, model in enumerate(found.models):
-        lines.append(
-            f"| {model.name} | {mebibytes(model.bytes)} | {percent(model.accuracy)} "
-            f"| {percent(found.agreement[0][i])} | {number(found.largest[0][i])} "
-            f"| {number(found.mean[0][i])} | {found.cosine[0][i]:.9f} |"
+    rows = [
+        (
+            model.name,
+            mebibytes(model.bytes),
+            percent(model.accuracy),
+            percent(found.agreement[0][i]),
+            number(found.largest[0][i]),
+            number(found.mean[0][i]),
+            f"{found.cosine[0][i]:.9f}",
         )
-    lines += ["", "Largest difference of a probability:", "", f"| | {' | '.join(names)} |"]
-    lines.append("|---" * (len(names) + 1) + "|")
-    for name, row in zip(names, found.largest, strict=True):
-        lines.append(f"| {name} | {' | '.join(map(number, row))} |")
-    return "\n".join(lines) + "\n"
+        for i, model in enumerate(found.models)
+    ]
+    apart = [(name, *map(number, row)) for name, row in zip(names, found.largest, strict=True)]
+    parts = (f"## {found.name}: {found.what}", table(heads, rows), "Largest difference of a probability:")
+    return "\n\n".join([*parts, table(["", *names], apart)]) + "\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from experiment import cli
 from experiment.system.processes import SideError
-from parity.checks import Rung
+from parity.checks import Rung, Subject
 from parity.foreign import rounding
 from parity.foreign import weights as as_they_are
-from parity.foreign.sides import Side
+from parity.foreign.sides import Side, Sides
 from parity.foreign.verdict import Answer, Verdict
 from parity.ladder import climb
 from parity.ladder.climb import Findings, Place
@@ -56,38 +56,28 @@ class Request:
 
 
 def prove(
-    request: Request, folder: Path, findings: Findings, say: Callable[[str], None] = lambda text: None
+    request: Request,
+    folder: Path,
+    findings: Findings,
+    say: Callable[[str], None] = lambda text: None,
+    sides: Sides | None = None,
 ) -> Verdict:
     """Compare the pair and keep what was found in `findings`; files go to `folder`.
 
-    say: told what goes on. A pair that cannot be compared gives a verdict that is refused.
+    say: told what goes on. sides: processes that are there already, and stay. A pair that cannot be compared
+    gives a verdict that is refused.
     """
+    if sides is None:
+        with Sides(folder, request.device) as own:
+            return prove(request, folder, findings, say, own)
     started = time.perf_counter()
     try:
-        with ExitStack() as stack:
-            say("starting both frameworks")
-            keras = stack.enter_context(_side("keras", request, folder))
-            torch = stack.enter_context(_side("torch", request, folder))
-            verdict, pair = _compare(request, keras, torch, findings, say)
-            keras.close()
-            torch.close()
-            if request.singles:
-                verdict = _in_float32(request, pair, keras.out, folder, findings, verdict, say)
+        verdict, pair = _in_float64(request, sides, folder, findings, say)
+        if request.singles:
+            verdict = _in_float32(request, pair, sides, folder, findings, verdict, say)
     except (SideError, MatchError) as error:
         verdict = refused(str(error))
     return replace(verdict, seconds=time.perf_counter() - started)
-
-
-def _side(
-    name: str,
-    request: Request,
-    folder: Path,
-    precision: str = "float64",
-    backend: str = "tensorflow",
-    weights: str | None = None,
-) -> Side:
-    asked = {**request.of_side(name, precision), "weights": weights}
-    return Side(name, folder / f"{name}-{backend}-{precision}", asked, request.device, backend)
 
 
 def refused(why: str) -> Verdict:
@@ -95,12 +85,14 @@ def refused(why: str) -> Verdict:
     return Verdict(Answer("not compared"), Answer("not compared"), refused=why)
 
 
-def _compare(
-    request: Request, keras: Side, torch: Side, findings: Findings, say: Callable[[str], None]
+def _in_float64(
+    request: Request, sides: Sides, folder: Path, findings: Findings, say: Callable[[str], None]
 ) -> tuple[Verdict, Pair]:
-    say("building both models")
-    torch.ask("describe")
-    keras.get("describe")
+    keras, torch = sides.keras, sides.torch
+    say("starting both frameworks and building the models")
+    torch.describe(request.of_side("torch", "float64"), folder / "torch-float64")
+    keras.describe(request.of_side("keras", "float64"), folder / "keras-float64")
+    keras.answer()
     keras.ask("trace")
     torch.answer()
     experiment = cli.experiment_from(request.of_side("keras", "float64")["experiment"])
@@ -124,40 +116,35 @@ def _unseen(rung: Rung) -> None:
 def _in_float32(
     request: Request,
     pair: Pair,
-    reference: Path,
+    sides: Sides,
     folder: Path,
     findings: Findings,
     verdict: Verdict,
     say: Callable[[str], None],
 ) -> Verdict:
     """The verdict with both sides in float32 as well, from the reference's weights, on each asked backend."""
-    handover = {"weights": str(reference / "weights.npz"), "layers": pair.matching.weighted}
-    with ExitStack() as stack:
-        torch = stack.enter_context(_side("torch", request, folder, "float32"))
-        torch.ask("describe")
-        for backend in request.singles:
-            started = time.perf_counter()
-            say(f"tracing in float32, Keras on {backend}")
-            started_from = str(handover["weights"])
-            keras = stack.enter_context(_side("keras", request, folder, "float32", backend, started_from))
-            keras.ask("describe")
-            if backend == request.singles[0]:
-                torch.answer()
-                torch.get("trace", **handover)
-            keras.answer()
-            keras.get("trace")
-            keras.close()
-            rungs = rounding.compare(pair, Trace(keras.out), Trace(torch.out))
-            took = (time.perf_counter() - started) / len(rungs)
-            findings.rungs += [
-                Rung(name, request.name, backend, "float32", request.device, checks, "", took)
-                for name, checks in rungs.items()
-            ]
-            failure = rounding.explain(rungs)
-            if failure is not None and verdict.computation.status == "passed":
-                rung, layer, cause = failure
-                answer = Answer("failed", f"{rung} ({backend} float32)", layer, pair.names.get(layer), *cause)
-                verdict = replace(verdict, computation=answer)
+    weights = str(folder / "keras-float64" / "weights.npz")
+    torch = folder / "torch-float32"
+    sides.torch.describe(request.of_side("torch", "float32"), torch)
+    sides.torch.answer()
+    sides.torch.get("trace", weights=weights, layers=pair.matching.weighted)
+    for backend in request.singles:
+        started = time.perf_counter()
+        say(f"tracing in float32, Keras on {backend}")
+        keras, asked = sides.keras_on(backend), {**request.of_side("keras", "float32"), "weights": weights}
+        keras.describe(asked, folder / f"keras-{backend}-float32")
+        keras.answer()
+        keras.get("trace")
+        rungs = rounding.compare(pair, Trace(keras.out), Trace(torch))
+        took = (time.perf_counter() - started) / len(rungs)
+        subject = Subject(request.name, backend, "float32", request.device)
+        for name, checks in rungs.items():
+            findings.decide(name, partial(list, checks), subject, before=took)
+        failure = rounding.explain(rungs)
+        if failure is not None and verdict.computation.status == "passed":
+            rung, layer, cause = failure
+            answer = Answer("failed", f"{rung} ({backend} float32)", layer, pair.names.get(layer), *cause)
+            verdict = replace(verdict, computation=answer)
     return replace(verdict, rungs=findings.rungs)
 
 
@@ -184,49 +171,49 @@ def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: F
         for weight, array in weights.items():
             if pair.alike(theirs[layer][weight], array):
                 weights[weight] = array.reshape(theirs[layer][weight].shape)
-    compared = as_they_are.compare(theirs, ours, kinds, pair.flattened_shapes())
+    flattened = pair.flattened_shapes()
+    compared = as_they_are.compare(theirs, ours, kinds, flattened)
 
-    def rung(note: str, skipped: bool = False) -> Rung:
-        took = time.perf_counter() - started
-        return Rung(
-            "weights",
-            request.name,
-            "tensorflow",
-            "as built",
-            request.device,
-            compared.checks,
-            note,
-            took,
-            skipped,
-        )
+    subject = Subject(request.name, "tensorflow", "as built", request.device)
+
+    def decide(note: str) -> None:
+        findings.decide("weights", lambda: compared.checks, subject, note, time.perf_counter() - started)
 
     if not compared.checks:
         return Answer("passed", evidence="Neither model has any.")
+    drawn = None
+    if not compared.related:
+        # A builder that seeds its own draws draws other numbers in float64 than it does for its user.
+        keras.get("rebuild", seed=1, precision="float32")
+        theirs = {layer: as_built(keras.out / "rebuilt.npz", layer) for layer in named}
+        compared = as_they_are.compare(theirs, ours, kinds, flattened)
+        drawn = None if compared.related else _drawn(keras, torch, theirs, ours)
     if compared.same:
-        findings.rungs.append(rung("the two models hold the same weights"))
+        decide("the two models hold the same weights")
         return Answer("passed")
-    if not compared.related and (whose := _drawn(keras, torch, theirs, ours)):
-        told = f"{whose}; Keras's were carried over to torch for the other rungs."
-        findings.rungs.append(rung(told, skipped=True))
+    if drawn is not None:
+        told = f"{drawn}; Keras's were carried over to torch for the other rungs."
+        findings.skip("weights", subject, told)
         return Answer("independent", evidence=told)
-    findings.rungs.append(rung("compared before Keras's were carried over"))
+    decide("compared before Keras's were carried over")
     cause = compared.cause
     assert cause is not None
     evidence = f"{cause.evidence}. Keras's weights were carried over to torch for the other rungs."
-    return Answer(
-        "failed", "weights", compared.layer, named[compared.layer], cause.cause, evidence, cause.change
-    )
+    torch_layer = named[compared.layer]
+    return Answer("failed", "weights", compared.layer, torch_layer, cause.cause, evidence, cause.change)
 
 
 def _drawn(keras: Side, torch: Side, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
     """Whose weights are drawn at random, in words, or None where both models come with loaded ones."""
-    for side, built in ((torch, ours), (keras, theirs)):
-        names = {name for weights in built.values() for name in weights}
-        side.get("rebuild")
-        if names and _differ(side.out / "weights.npz", side.out / "rebuilt.npz"):
-            return f"{side.name}'s are drawn anew whenever the model is built"
-    if as_they_are.looks_initialised(ours):
-        return "torch's are as its layers draw them"
+    torch.get("rebuild", seed=2, precision="float64")
+    if _differ(torch.out / "weights.npz", torch.out / "rebuilt.npz"):
+        return "torch's are drawn anew whenever the model is built"
+    keras.get("rebuild", seed=2, precision="float64")
+    if _differ(keras.out / "weights.npz", keras.out / "rebuilt.npz"):
+        return "Keras's are drawn anew whenever the model is built"
+    for side, built in (("torch", ours), ("Keras", theirs)):
+        if as_they_are.look_initialised(built):
+            return f"{side}'s are as its layers draw them"
     return None
 
 

@@ -100,16 +100,19 @@ COMPUTATION = {
 }
 
 
+def text(verdict: Verdict) -> list[str]:
+    """The verdict, its two answers and the notes as lines of plain text."""
+    answers = [*told(verdict.weights, WEIGHTS), *told(verdict.computation, COMPUTATION)]
+    notes = [f"- {note}" for note in verdict.notes]
+    return [f"{verdict.status.upper()} in {duration(verdict.seconds)}", *answers, *notes]
+
+
 def show(verdict: Verdict, console: Console) -> None:
     """Print the verdict first, then the causes, then a table of the rungs."""
     style = "green" if verdict.status == "passed" else "red bold"
-    console.print(f"{verdict.status.upper()} in {duration(verdict.seconds)}", style=style, highlight=False)
-    for answer, words in ((verdict.weights, WEIGHTS), (verdict.computation, COMPUTATION)):
-        for line in told(answer, words):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for note in verdict.notes:
-        console.print(f"- {note}", style="dim", highlight=False, markup=False, soft_wrap=True)
-    console.print()
+    first, *lines = text(verdict)
+    console.print(first, style=style, highlight=False)
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True, end="\n\n")
     for rung in verdict.rungs:
         setup = f"{rung.backend} {rung.precision}"
         console.print(f"{rung.name:<20}{setup:<21}", end="", highlight=False)

@@ -14,7 +14,7 @@ from parity.diagnosis.patterns import Explanation, ratio_of
 Weights = Mapping[str, np.ndarray]  # of one layer, by Keras's names and in Keras's layout
 GATES = {"LSTM": ("input", "forget", "cell", "output"), "GRU": ("update", "reset", "candidate")}
 ROUNDING = 2.0**-23  # relative: what float32 keeps of a weight
-LINEAR_BOUND = (0.8, 1 + 1e-6)  # of 1 / sqrt(fan in): how far torch's own initial kernels reach
+REACH = (0.8, 1 + 1e-6)  # of its bound: how far a uniform draw of many numbers reaches
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,30 @@ def compare(
     return Comparison(checks, *first, related=related or all(check.passed for check in checks))
 
 
-def looks_initialised(torch: Mapping[str, Weights]) -> bool:
-    """Most kernels reach as far as torch's own initial ones do, 1 / sqrt(fan in), and no farther."""
-    kernels = [weights["kernel"] for weights in torch.values() if "kernel" in weights]
-    reaches = [
-        float(np.abs(kernel).max()) * float(np.sqrt(np.prod(kernel.shape[:-1])))
-        for kernel in kernels
-        if kernel.ndim > 1
+def look_initialised(model: Mapping[str, Weights]) -> bool:
+    """Most kernels reach as far as initial ones do, and no farther.
+
+    These are torch's own, uniform to 1 / sqrt(fan in), and Keras's (Glorot and Bengio 2010), uniform to
+    sqrt(6 / (fan in + fan out)).
+    """
+    kernels = [
+        weights["kernel"] for weights in model.values() if "kernel" in weights and weights["kernel"].ndim > 1
     ]
-    low, high = LINEAR_BOUND
-    return bool(reaches) and sum(low < reach <= high for reach in reaches) > len(reaches) / 2
+    low, high = REACH
+    for bound in (_torchs_bound, _glorots_bound):
+        reaches = [float(np.abs(kernel).max()) / bound(kernel.shape) for kernel in kernels]
+        if reaches and sum(low < reach <= high for reach in reaches) > len(reaches) / 2:
+            return True
+    return False
+
+
+def _torchs_bound(shape: tuple[int, ...]) -> float:
+    return float(1 / np.sqrt(np.prod(shape[:-1])))
+
+
+def _glorots_bound(shape: tuple[int, ...]) -> float:
+    field = np.prod(shape[:-2])
+    return float(np.sqrt(6 / (field * (shape[-2] + shape[-1]))))
 
 
 def _check(quantity: str, keras: np.ndarray, torch: np.ndarray) -> Check:

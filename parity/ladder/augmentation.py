@@ -11,13 +11,14 @@ from scipy import stats
 
 from experiment import randomness
 from experiment.config import Augment
-from experiment.protocols.augmentation import PARAMETERS, Parameters, Request
+from experiment.protocols.augmentation import Request
+from experiment.randomness import GEOMETRY, PARAMETERS, Parameters
 from experiment.system import processes
 from parity.checks import Check, compare
-from parity.ladder.tolerances import AUGMENTATION
+from parity.ladder.tolerances import bound
 
 # Ranges that differ from each other, so that no two parameters can be exchanged unseen.
-SETTINGS = Augment(rotation=30, width_shift=0.1, height_shift=0.2, zoom=0.3)
+SETTINGS = Augment(rotation=30, width_shift=0.1, height_shift=0.2, zoom=0.3, brightness=[0.4, 1.6])
 NEUTRAL = {"theta": 0.0, "tx": 0.0, "ty": 0.0, "zx": 1.0, "zy": 1.0, "flip": False}
 TRANSFORMS = {
     "rotation": ("theta",),
@@ -26,8 +27,11 @@ TRANSFORMS = {
     "column zoom": ("zx",),
     "row zoom": ("zy",),
     "flip": ("flip",),
+    "all that places": GEOMETRY,
+    **{name: (name,) for name in PARAMETERS if name not in GEOMETRY},
     "all together": PARAMETERS,
 }
+LEVELS = ("brightness", "all together", "whole pixels, brightness")  # end in whole levels of 0..255
 # Here every position is a whole number, give or take rounding, and floor() may go either way: it must not
 # matter, because the weights of the two choices meet there.
 WHOLE = {
@@ -38,6 +42,7 @@ WHOLE = {
     "zy": (1.0, 1.0, 3.0),
     "flip": (False, False, True, True, False),
 }
+FACTORS = (0.0, 0.5, 1.0, 1.7, 1.25)  # 0 and 1 are shortcuts of Pillow's
 DRAWS = 20_000
 SIGNIFICANCE = 1e-3  # of one test; the seeds are fixed, so that it passes always or never
 
@@ -70,12 +75,14 @@ def check_draws(folder: Path) -> list[Check]:
 def placements(count: int, size: int) -> dict[str, Parameters]:
     """For every transform alone, and all together, parameters for `count` images of `size` pixels."""
     drawn = randomness.augmentation(randomness.generator(1, "parity augmentation"), count, SETTINGS, size)
-    neutral = {name: np.full(count, value) for name, value in NEUTRAL.items()}
+    neutral = {name: np.full(count, NEUTRAL.get(name, np.nan)) for name in PARAMETERS}
     placed = {
         transform: {**neutral, **{name: drawn[name] for name in names}}
         for transform, names in TRANSFORMS.items()
     }
-    return {**placed, "whole pixels": {name: np.resize(WHOLE[name], count) for name in PARAMETERS}}
+    whole = {**neutral, **{name: np.resize(values, count) for name, values in WHOLE.items()}}
+    factors = np.resize(FACTORS, count)
+    return {**placed, "whole pixels": whole, "whole pixels, brightness": {**whole, "brightness": factors}}
 
 
 def request(images: np.ndarray, precision: str, placed: Mapping[str, Parameters]) -> Request:
@@ -114,13 +121,16 @@ def compare_pixels(
         "lightning_impl": (reference, lightning),
         "both sides": (keras, lightning),
     }
-    return [
-        compare(
-            f"{transform} ({name})", one[transform] / 255, other[transform] / 255, AUGMENTATION[precision]
-        )
-        for transform in reference
-        for name, (one, other) in pairs.items()
-    ]
+    checks = []
+    for transform in reference:
+        cut = precision == "float32" and transform in LEVELS
+        for name, (one, other) in pairs.items():
+            what, mine, others = f"{transform} ({name})", one[transform] / 255, other[transform] / 255
+            checks.append(compare(what, mine, others, bound("augmentation", "level" if cut else precision)))
+            if cut and mine.shape == others.shape:
+                apart = float((np.abs(mine - others) > bound("augmentation", precision)).mean())
+                checks.append(Check(f"{what}: pixels apart", apart, bound("augmentation", "pixels_apart")))
+    return checks
 
 
 # === Draws ===
@@ -137,7 +147,7 @@ def compare_draws(theirs: Parameters, size: int, settings: Augment = SETTINGS, s
     ours = randomness.augmentation(randomness.generator(seed, "parity sampler"), count, settings, size)
     checks = []
     farthest = float(stats.kstwobign.isf(SIGNIFICANCE)) / (count / 2) ** 0.5
-    for name in ("theta", "tx", "ty", "zx", "zy", "zx / zy"):
+    for name in (*(name for name in PARAMETERS if name != "flip"), "zx / zy"):
         one, other = (_column(drawn, name) for drawn in (ours, theirs))
         checks.append(Check(f"draws of {name}", float(stats.ks_2samp(one, other).statistic), farthest))  # type: ignore[attr-defined]
     most = float(stats.binom.isf(SIGNIFICANCE / 2, count, 0.5)) / count - 0.5

@@ -1,4 +1,4 @@
-"""A file of made-up ResNet50 weights in Keras's layout: each array another, and features of order one."""
+"""A file of made-up weights of a base in Keras's layout: each array another, and features of order one."""
 
 from __future__ import annotations
 
@@ -6,30 +6,37 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.data.pretrained import STATISTICS, resnet50_shapes
+from experiment.backbones import BACKBONES
+from experiment.data.pretrained import STATISTICS
 from experiment.system.files import replacing
 
-INPUTS = 100.0  # about how far preprocessed pixels are from 0
-RESIDUAL = 0.2  # of a block's last gamma: sixteen blocks add up
+RESIDUAL = 0.2  # of the last gamma before an addition: many of them add up
 
 
-def write(path: Path) -> Path:
-    """Write the file, unless it is there; returns its path."""
+def write(name: str, folder: Path) -> Path:
+    """Write the file for a base, unless it is there; returns its path."""
     import h5py
 
+    path = folder / f"{name}.h5"
     if path.is_file():
         return path
-    random = np.random.default_rng(0)
+    backbone, random = BACKBONES[name], np.random.default_rng(0)
+    # About how far preprocessed pixels are from 0.
+    pixels = 100.0 / max(backbone.preprocessing.deviation)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, shapes in resnet50_shapes().items():
-            if len(shapes) == 2:
-                fan_in = int(np.prod(shapes[0][:-1]))
-                scale = (2 / fan_in) ** 0.5 / (INPUTS if name == "conv1_conv" else 1)
-                file[f"{name}/{name}/kernel:0"] = scale * random.standard_normal(shapes[0], np.float32)
-                file[f"{name}/{name}/bias:0"] = random.uniform(-0.1, 0.1, shapes[1]).astype(np.float32)
+        for place, layer in enumerate(backbone.layers):
+            group = f"{layer.name}/{layer.name}"
+            if layer.kind != "batch_normalization":
+                kernel, *biases = layer.shapes
+                # Of a depthwise kernel, an output sums over the pixels of its own channel alone.
+                fan_in = int(np.prod(kernel[:2] if layer.kind == "depthwise_conv2d" else kernel[:-1]))
+                scale = (2 / fan_in) ** 0.5 / (pixels if place == 0 else 1)
+                file[f"{group}/kernel:0"] = scale * random.standard_normal(kernel, np.float32)
+                for bias in biases:
+                    file[f"{group}/bias:0"] = random.uniform(-0.1, 0.1, bias).astype(np.float32)
                 continue
-            gamma = RESIDUAL if name.endswith("_3_bn") else 1.0
+            gamma = RESIDUAL if layer.added else 1.0
             ranges = ((0.5 * gamma, 1.5 * gamma), (-0.1, 0.1), (-0.1, 0.1), (0.5, 1.5))
-            for array, shape, (low, high) in zip(STATISTICS, shapes, ranges, strict=True):
-                file[f"{name}/{name}/{array}:0"] = random.uniform(low, high, shape).astype(np.float32)
+            for array, shape, (low, high) in zip(STATISTICS, layer.shapes, ranges, strict=True):
+                file[f"{group}/{array}:0"] = random.uniform(low, high, shape).astype(np.float32)
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 from experiment import cli
 from experiment.runs.record import Run, step_losses
 from experiment.system import processes
-from parity.checks import Check, Rung
+from parity.checks import Check, Rung, Subject
 from parity.diagnosis.diagnose import diagnose
 from parity.ladder import augmentation, pairs, photos, stock_augmentation, whole_run
 from parity.ladder.rungs import RUNGS, USERS
-from parity.ladder.tolerances import REASONS, TRACE, WHOLE_RUN
+from parity.ladder.tolerances import ROWS, bound
 from parity.traces.pair import Pair
 
 # TensorFlow computes in float64 throughout and is the reference; the others round parts of it to float32.
@@ -28,8 +29,17 @@ COMBINATIONS = (
     ("torch", "float32"),
 )
 UNPROVEN = "unproven on CUDA: no GPU here"
-ORDER = ("weights", *REASONS, "unfinished")
+ORDER = (*ROWS, "unfinished")
 Watch = Callable[[Rung], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a ladder is climbed: files go to `folder`, `watch` is told of every rung."""
+
+    folder: Path
+    device: str
+    watch: Watch
 
 
 @dataclass
@@ -45,6 +55,34 @@ class Findings:
     stock_augmentation: dict[str, dict[str, float]] | None = None
     environment: dict[str, Any] = field(default_factory=dict)
 
+    def decide(
+        self,
+        name: str,
+        compare: Callable[[], Sequence[Check]],
+        subject: Subject,
+        note: str = "",
+        before: float = 0.0,
+        watch: Watch | None = None,
+    ) -> Rung:
+        """Run a rung's function, keep what it found and tell of it. before: seconds spent on it already."""
+        started = time.perf_counter()
+        checks = compare()
+        rung = Rung(name, *subject, checks, note, before + time.perf_counter() - started)
+        return self.keep(rung, watch)
+
+    def skip(self, name: str, subject: Subject, note: str, watch: Watch | None = None) -> Rung:
+        """Keep a rung that nothing could decide; the note says why."""
+        return self.keep(Rung(name, *subject, note=note, skipped=True), watch)
+
+    def keep(self, rung: Rung, watch: Watch | None = None) -> Rung:
+        """Keep a rung, and tell of it; raises KeyError where the table of tolerances has no row for it."""
+        if rung.name not in ORDER:
+            raise KeyError(f"rung {rung.name}: parity/ladder/tolerances.py has no row for it")
+        self.rungs.append(rung)
+        if watch is not None:
+            watch(rung)
+        return rung
+
     @property
     def ordered(self) -> list[Rung]:
         """The rungs from the lowest to the highest, each with those of its name."""
@@ -54,15 +92,6 @@ class Findings:
     def passed(self) -> bool:
         proved = [rung for rung in self.rungs if not rung.skipped]
         return bool(proved) and all(rung.status == "passed" for rung in proved)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a ladder is climbed: files go to `folder`, `watch` is told of every rung."""
-
-    folder: Path
-    device: str
-    watch: Watch
 
 
 def own_pairs(
@@ -98,12 +127,11 @@ def climb(
 ) -> None:
     """Compare two traces rung by rung; the first rung that fails is diagnosed. seconds: what tracing took."""
     told, checked = False, {}
+    subject = Subject(name, backend, pair.precision, place.device)
     for rung in rungs:
-        started = time.perf_counter()
-        checks = checked[rung] = RUNGS[rung](pair)
-        took = time.perf_counter() - started + seconds / len(rungs)
-        findings.rungs.append(Rung(rung, name, backend, pair.precision, place.device, checks, "", took))
-        place.watch(findings.rungs[-1])
+        function, before = partial(RUNGS[rung], pair), seconds / len(rungs)
+        checks = findings.decide(rung, function, subject, before=before, watch=place.watch).checks
+        checked[rung] = checks
         found = None if told else diagnose(rung, checks, pair)
         if found is not None:
             findings.diagnoses.append(
@@ -115,7 +143,7 @@ def climb(
     findings.notes += [note for note in notes if note not in findings.notes]
 
 
-def _by_layer(name: str, pair: Pair, backend: str, checked: dict[str, list[Check]]) -> dict[str, Any]:
+def _by_layer(name: str, pair: Pair, backend: str, checked: dict[str, Sequence[Check]]) -> dict[str, Any]:
     checks = {
         check.quantity: check.largest for rung in ("forward", "loss and gradients") for check in checked[rung]
     }
@@ -128,7 +156,7 @@ def _by_layer(name: str, pair: Pair, backend: str, checked: dict[str, list[Check
         "pair": name,
         "backend": backend,
         "precision": pair.precision,
-        "tolerance": TRACE["forward"][pair.precision],
+        "tolerance": bound("forward", pair.precision),
         "names": list(pair.names),
         "eval": [checks.get(f"{layer} (eval)") for layer in pair.names],
         "train": [checks.get(f"{layer} (train)") for layer in pair.names],
@@ -138,21 +166,19 @@ def _by_layer(name: str, pair: Pair, backend: str, checked: dict[str, list[Check
 
 def _images(pair: Pair, backend: str, place: Place, findings: Findings) -> None:
     """Both sides against ImageDataGenerator, on the traced images; its draws, and torchvision's, once."""
-    started = time.perf_counter()
     epochs = [pair.keras[f"data/epoch{epoch}/{which}"] for epoch in (0, 1) for which in ("first", "last")]
     images = np.concatenate(epochs).astype(np.uint8)
     folder = place.folder / "augmentation" / f"{backend}-{pair.precision}"
     folder.mkdir(parents=True, exist_ok=True)
     checked = np.resize(images, (64, *images.shape[1:]))
-    rungs = {"augmentation": augmentation.check(checked, backend, pair.precision, place.device, folder)}
+    subject = Subject("ImageDataGenerator", backend, pair.precision, place.device)
+    note = "against Keras's own ImageDataGenerator"
+    pixels = partial(augmentation.check, checked, backend, pair.precision, place.device, folder)
+    findings.decide("augmentation", pixels, subject, note, watch=place.watch)
     if pair.precision == "float64":
-        rungs["augmentation draws"] = augmentation.check_draws(folder)
+        draws = partial(augmentation.check_draws, folder)
+        findings.decide("augmentation draws", draws, subject, note, watch=place.watch)
         findings.stock_augmentation = stock_augmentation.measure(images, folder)
-    for name, checks in rungs.items():
-        took = (time.perf_counter() - started) / len(rungs)
-        against = ("ImageDataGenerator", backend, pair.precision, place.device)
-        findings.rungs.append(Rung(name, *against, checks, "against Keras's own ImageDataGenerator", took))
-        place.watch(findings.rungs[-1])
 
 
 def whole_runs(runs: dict[str, Sequence[str]], place: Place, findings: Findings) -> None:
@@ -162,23 +188,24 @@ def whole_runs(runs: dict[str, Sequence[str]], place: Place, findings: Findings)
         cache = f"--data.cache={place.folder / 'cache'}"
         folder = place.folder / "runs" / name.replace(" ", "-").replace(",", "")
         records = whole_run.train_both(folder, [cache, *options], place.device)
-        checks = whole_run.compare_runs(records["keras"], records["lightning"])
-        took = time.perf_counter() - started
         steps = {side: step_losses(run) for side, run in records.items()}
-        note = f"{len(steps['keras'])} steps"
-        findings.rungs.append(
-            Rung("whole run", name, "tensorflow", "float64", place.device, checks, note, took)
+        rung = findings.decide(
+            "whole run",
+            partial(whole_run.compare_runs, records["keras"], records["lightning"]),
+            Subject(name, "tensorflow", "float64", place.device),
+            f"{len(steps['keras'])} steps",
+            time.perf_counter() - started,
+            place.watch,
         )
-        place.watch(findings.rungs[-1])
         findings.trajectories.append(
             {
                 "name": f"{name}, {len(steps['keras'])} steps",
                 **{side: losses.tolist() for side, losses in steps.items()},
-                "tolerance": WHOLE_RUN["step loss"],
+                "tolerance": bound("whole run", "step loss"),
                 "learning_rate": _learning_rates(records["keras"], len(steps["keras"])),
             }
         )
-        if found := whole_run.diagnose(checks, records):
+        if found := whole_run.diagnose(rung.checks, records):
             findings.diagnoses.append(
                 {"pair": name, "backend": "tensorflow", "precision": "float64", **found}
             )
@@ -194,17 +221,13 @@ def _learning_rates(run: Run, steps: int) -> list[float]:
 
 def unproven(names: Sequence[str], findings: Findings) -> None:
     """Add the rungs that only a GPU could decide, as skipped ones."""
-    findings.rungs += [
-        Rung(rung, name, "all", "float64", "cuda", note=UNPROVEN, skipped=True)
-        for name in names
-        for rung in (*RUNGS, "whole run")
-    ]
+    for name in names:
+        for rung in (*RUNGS, "whole run"):
+            findings.skip(rung, Subject(name, "all", "float64", "cuda"), UNPROVEN)
 
 
 def without_float64(runs: Sequence[str], place: Place, findings: Findings) -> None:
     """Add the whole runs as skipped ones: where TensorFlow is left out, no backend computes in float64."""
     note = "no TensorFlow here: Keras's other backends compute parts of float64 in float32"
     for name in runs:
-        rung = Rung("whole run", name, "tensorflow", "float64", place.device, note=note, skipped=True)
-        findings.rungs.append(rung)
-        place.watch(rung)
+        findings.skip("whole run", Subject(name, "tensorflow", "float64", place.device), note, place.watch)

@@ -109,7 +109,7 @@ def run(
 ) -> list[Outcome]:
     """Try every mutation on traces, or on whole runs where its rung is that; raises SideError."""
     outcomes = []
-    for pair in pairs.SETUPS:
+    for pair in pairs.MODELS:
         names = [name for name, m in MUTATIONS.items() if m.pair == pair and m.rung != "whole run"]
         for outcome in on_traces(names, pair, folder, device):
             outcomes.append(outcome)

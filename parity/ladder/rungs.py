@@ -1,4 +1,7 @@
-"""The rungs that two traces decide: from the structure of a model to a first few steps of its training."""
+"""The rungs that two traces decide: from the structure of a model to a first few steps of its training.
+
+Each is a function here, by its name in `RUNGS`, and a row of `tolerances.ROWS`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from experiment.optimizers import SLOTS
 from parity.checks import Check, compare
-from parity.ladder.tolerances import TRACE
+from parity.diagnosis.settings import differing, plain
+from parity.ladder.tolerances import bound
 from parity.traces.pair import Pair
 
-# Settings that are not compared by themselves: a layer before, or none, may do the same.
-APART = ("padding", "cropping", "amounts", "size")
+# Settings of space that a layer before or after may have in part: where they differ in sum, outputs do.
+OF_SPACE = ("padding", "cropping", "amounts", "size", "output_size")
 
 
 def structure(pair: Pair) -> list[Check]:
@@ -30,9 +35,9 @@ def structure(pair: Pair) -> list[Check]:
         ]
         ours, theirs = torch["settings"], keras["settings"]
         wrong += [
-            f"{setting} {_short(ours[setting])} for Keras's {_short(theirs[setting])}"
-            for setting in theirs
-            if setting in ours and setting not in APART and not _equal(ours[setting], theirs[setting])
+            f"{setting} {plain(ours[setting])} for Keras's {plain(theirs[setting])}"
+            for setting in differing(theirs, ours)
+            if setting not in OF_SPACE
         ]
         wrong += pair.other_inputs(keras_name)
         checks.append(Check(keras_name, float(len(wrong)), 0.0, "; ".join(wrong)))
@@ -51,7 +56,7 @@ def initial_weights(pair: Pair) -> list[Check]:
 
 def preprocessing(pair: Pair) -> list[Check]:
     """Order, sizes and content of two epochs' batches, and what the layers before any weight make of it."""
-    tolerance = TRACE["preprocessing"][pair.precision]
+    tolerance = bound("preprocessing", pair.precision)
     checks = []
     for key in pair.keras.keys:
         if key.startswith("data/epoch"):
@@ -74,12 +79,12 @@ def preprocessing(pair: Pair) -> list[Check]:
 def augmentation(pair: Pair) -> list[Check]:
     """The first batch as it is trained on."""
     arrays = pair.keras["data/augmented"], pair.torch["data/augmented"]
-    return [compare("the first batch", *arrays, TRACE["augmentation"][pair.precision], scaled=True)]
+    return [compare("the first batch", *arrays, bound("augmentation", pair.precision), scaled=True)]
 
 
 def forward(pair: Pair) -> list[Check]:
     """Every layer's output on the first batch, evaluating and training, and the model's."""
-    tolerance = TRACE["forward"][pair.precision]
+    tolerance = bound("forward", pair.precision)
     checks = []
     for mode in ("eval", "train"):
         for name in pair.names:
@@ -97,7 +102,7 @@ def forward(pair: Pair) -> list[Check]:
 
 def gradients(pair: Pair) -> list[Check]:
     """The loss of the first batch and every weight's gradient, as shares of the layer's largest."""
-    tolerance = TRACE["loss and gradients"][pair.precision]
+    tolerance = bound("loss and gradients", pair.precision)
     return [
         compare("loss", pair.keras["loss"], pair.torch["loss"], tolerance, scaled=True),
         *_of_weights(pair, "gradient", "loss and gradients", scaled=True),
@@ -105,21 +110,21 @@ def gradients(pair: Pair) -> list[Check]:
 
 
 def one_step(pair: Pair) -> list[Check]:
-    """After one step: every weight and statistic, and Adam's two moments.
+    """After one step: every weight and statistic, and what the optimizer keeps of each weight.
 
     In float32 a weight counts where its gradient is at least `FIRM` of its layer's largest: Adam divides a
     gradient by its own size, and of the others that leaves the sign of rounding noise.
     """
     checks = _of_weights(pair, "step", "one step", scaled=False, firm=pair.precision == "float32")
-    for moment in ("momentums", "velocities"):
-        # Adam's moments after one step are the gradient and its square, times a constant.
-        checks += _of_weights(pair, moment, "loss and gradients", scaled=True, label=f"{moment} of ")
+    for slot in SLOTS:
+        # After one step they are the gradient, or its square, times a constant.
+        checks += _of_weights(pair, slot, "loss and gradients", scaled=True, label=f"{slot} of ")
     return checks
 
 
 def trajectory(pair: Pair) -> list[Check]:
     """The loss of every traced step, and the weights after the last."""
-    tolerance = TRACE["trajectory"][pair.precision]
+    tolerance = bound("trajectory", pair.precision)
     losses = compare("step loss", pair.keras["losses"], pair.torch["losses"], tolerance)
     return [losses, *_of_weights(pair, "final", "trajectory", scaled=False, label="final ")]
 
@@ -143,7 +148,7 @@ USERS = ("structure", "forward", "loss and gradients", "one step", "trajectory")
 def _of_weights(
     pair: Pair, stage: str, rung: str, scaled: bool, label: str = "", firm: bool = False
 ) -> list[Check]:
-    tolerance, checks = TRACE[rung][pair.precision], []
+    tolerance, checks = bound(rung, pair.precision), []
     for layer in pair.names:
         found = {weight: pair.both(stage, layer, weight) for weight in pair.weights(layer)}
         arrays = {weight: both for weight, both in found.items() if both is not None}
@@ -162,16 +167,6 @@ def _of_weights(
 def _same(quantity: str, keras: Any, torch: Any) -> Check:
     equal = keras == torch
     return Check(quantity, 0.0 if equal else 1.0, 0.0, "" if equal else f"{torch} for Keras's {keras}")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return abs(one - other) < 1e-9
-    return one == other
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _holds_weights(pair: Pair, name: str) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 
 from experiment import randomness
 from experiment.config import Augment
-from experiment.protocols.augmentation import PARAMETERS, Parameters, Request
+from experiment.protocols.augmentation import Request
+from experiment.randomness import GEOMETRY, Parameters
 from parity.ladder.augmentation import answer
 
 SETTINGS = Augment(kind="torchvision")  # the configuration's own defaults, for both
@@ -30,14 +31,14 @@ def measure(images: np.ndarray, folder: Path, repeats: int = 16) -> dict[str, di
     first, second = (_drawn(count, size, position) for position in (0, 1))
     white = np.full_like(images, 255)
     parts = [(images, first), (images, turned(first)), (images, second), (white, first), (white, second)]
-    parameters = {name: np.concatenate([one[name] for _, one in parts]) for name in PARAMETERS}
+    parameters = {name: np.concatenate([one[name] for _, one in parts]) for name in GEOMETRY}
     asked = Request(np.concatenate([one for one, _ in parts]), parameters, SETTINGS, DRAWS)
     given = answer("lightning", asked, folder, "cpu")
     # This project's pixels are ImageDataGenerator's: the augmentation rung.
     keras, _, again, keras_white, again_white = np.split(given["pixels"] / 255, len(parts))
     same, best, _, stock_white, _ = np.split(given["stock"] / 255, len(parts))
     ours, others = (_drawn(DRAWS, size, position) for position in (2, 3))
-    theirs = {name: given[f"drawn_{name}"] for name in PARAMETERS}
+    theirs = {name: given[f"drawn_{name}"] for name in GEOMETRY}
     return {
         "difference": {
             "same numbers, mean": float(np.abs(same - keras).mean()),

@@ -1,4 +1,4 @@
-"""What the report's figures share: inline SVG in the page's colours, log axes with a place for zero."""
+"""Drawing of the report's figures: inline SVG in the page's colours, log axes with a place for zero."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Decades:
         self.broken = bool((~np.isfinite(magnitudes)).any())
 
     def place(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Where values stand on the axis, as exponents."""
+        """The places of values on the axis, as exponents."""
         magnitudes = np.abs(np.asarray(values, dtype=float))
         with np.errstate(divide="ignore"):
             exponents = np.log10(magnitudes)

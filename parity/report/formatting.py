@@ -35,7 +35,7 @@ def margin(check: Check) -> str:
 
 
 def share(check: Check) -> str:
-    """How much of its tolerance a check uses, in words: 0.01 %, <0.01 %, 32 times."""
+    """The share of its tolerance that a check uses, in words: 0.01 %, <0.01 %, 32 times."""
     part = used(check)
     if not math.isfinite(part):
         return "beyond any"
@@ -91,7 +91,7 @@ def mebibytes(count: int | None) -> str:
 
 
 def heat(difference: float) -> float:
-    """How dark a difference of probabilities is drawn, in percent: none at 1e-8, all at 1, by decades."""
+    """The shade of a difference of probabilities, in percent: none at 1e-8, all at 1, by decades."""
     if not math.isfinite(difference):
         return 100.0
     return round(min(max(100 * (math.log10(difference) + 8) / 8, 0), 100), 1) if difference > 0 else 0.0

@@ -165,7 +165,7 @@ def tightest(rungs: Sequence[Rung]) -> tuple[Rung, Check] | None:
 
 
 def folding(found: Sequence[Layers]) -> list[tuple[Layers, bool]]:
-    """Whether a figure of layers is folded away: a pair's first stands open, as does a failure."""
+    """Each figure of layers, and if it is folded away: a pair's first stands open, as does a failure."""
     first = {one.pair: i for i, one in reversed(list(enumerate(found)))}
     return [(one, first[one.pair] != i and not plots.beyond(one)) for i, one in enumerate(found)]
 
@@ -209,7 +209,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ResultsError, OSError) as error:
         fail(str(error))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,15 +25,11 @@ EVENTS = 12  # more changes of the learning rate than these are a schedule: no l
 
 def trajectory(run: Trajectory, key: str) -> Picture:
     """Both sides' losses over one another, and below them the size of their difference at every step."""
-
-    def draw(figure: Figure, width: int) -> None:
-        draw_trajectory(figure, run, width)
-
-    return drawing.picture(draw, 480, 460, run.name, describe_trajectory(run), key)
+    return drawing.picture(partial(draw_trajectory, run), 480, 460, run.name, describe_trajectory(run), key)
 
 
 def describe_trajectory(run: Trajectory) -> str:
-    """What the figure shows, in words."""
+    """The figure in words."""
     gaps, changes = differences(run), [step for step, _ in events(run)]
     said = []
     if np.isfinite(gaps).any():
@@ -68,7 +65,7 @@ def events(run: Trajectory) -> list[tuple[int, float]]:
     return [(i + 1, rates[i]) for i in range(1, len(rates)) if rates[i] != rates[i - 1]]
 
 
-def draw_trajectory(figure: Figure, run: Trajectory, width: int = WIDE) -> None:
+def draw_trajectory(run: Trajectory, figure: Figure, width: int = WIDE) -> None:
     pad = 9 if width == WIDE else 25
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1))
     look: dict[str, Any] = {"color": KERAS, "linewidth": 5, "alpha": 0.75, "solid_capstyle": "butt"}
@@ -114,17 +111,13 @@ def _losses(axes: Axes, losses: list[float], **look: Any) -> None:
 
 def layers(found: Layers, key: str) -> Picture:
     """The difference of every layer's output in eval and train mode, and of its gradient."""
-
-    def draw(figure: Figure, width: int) -> None:
-        draw_layers(figure, found, width)
-
     title = f"{found.pair}, {found.backend}, {found.precision}"
     height = 90 + 21 * max(len(found.names), 3)
-    return drawing.picture(draw, height, height, title, describe_layers(found), key)
+    return drawing.picture(partial(draw_layers, found), height, height, title, describe_layers(found), key)
 
 
 def describe_layers(found: Layers) -> str:
-    """What the figure shows, in words."""
+    """The figure in words."""
     given = [(v, n, kind) for kind in SERIES for v, n in zip(getattr(found, kind), found.names, strict=True)]
     given = [(value, *rest) for value, *rest in given if value is not None]
     if not given:
@@ -146,7 +139,7 @@ def beyond(found: Layers) -> list[str]:
     ]
 
 
-def draw_layers(figure: Figure, found: Layers, width: int = WIDE) -> None:
+def draw_layers(found: Layers, figure: Figure, width: int = WIDE) -> None:
     axes = figure.subplots()
     series = {kind: [(i, v) for i, v in enumerate(getattr(found, kind)) if v is not None] for kind in SERIES}
     scale = Decades([value for points in series.values() for _, value in points], found.tolerance)

@@ -1,4 +1,4 @@
-"""What a climb of the ladder shows while it goes on, and the report it leaves."""
+"""Reporter of a climb of the ladder: its lines on the console, and the report that it leaves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiment.system.names import command_line
 from parity.checks import Rung
 from parity.ladder import mutations
 from parity.ladder.climb import Findings
-from parity.ladder.tolerances import REASONS
+from parity.ladder.tolerances import ROWS
 from parity.report import page as report
 from parity.report.formatting import margin
 
@@ -50,13 +50,13 @@ class Record:
 
     @contextmanager
     def kept(self, findings: Findings) -> Iterator[None]:
-        """Where the climb breaks off, write what it found to `out`/unfinished; an earlier report stays."""
+        """Write a climb that breaks off to `out`/unfinished; an earlier report stays."""
         try:
             yield
         except BaseException as error:
             if findings.rungs:
                 note = str(error) or type(error).__name__
-                findings.rungs.append(Rung("unfinished", "", "", "", "", note=note))
+                findings.keep(Rung("unfinished", "", "", "", "", note=note))
                 self.out = self.out / "unfinished"
                 self.out.mkdir(exist_ok=True)
                 self.conclude(findings)
@@ -76,7 +76,7 @@ class Record:
             "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": time.perf_counter() - self.started,
             "rungs": [rung.as_json() for rung in findings.ordered],
-            "reasons": REASONS,
+            "reasons": {name: row.reason for name, row in ROWS.items()},
             "notes": findings.notes,
             "diagnoses": findings.diagnoses,
             "trajectories": findings.trajectories,

@@ -95,7 +95,7 @@ class Mutation(BaseModel):
 
 
 class AblationRow(BaseModel):
-    """What one unmatched default costs; first_step counts from 1 and is None where no step differs."""
+    """The cost of one unmatched default; first_step counts from 1 and is None where no step differs."""
 
     name: str
     what: str
@@ -107,7 +107,7 @@ class AblationRow(BaseModel):
 
 
 class Ablation(BaseModel):
-    """What each unmatched default costs."""
+    """The cost of each unmatched default."""
 
     setup: str
     threshold: float
@@ -150,7 +150,7 @@ class Comparison(BaseModel):
 
 
 class Accuracy(BaseModel):
-    """What the report reads of accuracy.json, described in parity/accuracy/command.py."""
+    """The part of accuracy.json that the report reads; parity/accuracy/command.py describes all of it."""
 
     statement: str
     notes: list[str] = []

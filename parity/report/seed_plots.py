@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,17 +17,15 @@ if TYPE_CHECKING:
 
 
 def ablation(found: Ablation, key: str) -> Picture:
-    """What each unmatched default costs: the losses' difference, and the accuracies over seeds."""
-
-    def draw(figure: Figure, width: int) -> None:
-        draw_ablation(figure, found, width)
-
+    """The cost of each unmatched default: the losses' difference, and the accuracies over seeds."""
     height = 70 + 26 * len(found.rows)
     about = f"{len(found.rows)} setups: how far the loss moves, and the test accuracy of every seed."
-    return drawing.picture(draw, height, 2 * height, "Cost of each default", about, key)
+    return drawing.picture(
+        partial(draw_ablation, found), height, 2 * height, "Cost of each default", about, key
+    )
 
 
-def draw_ablation(figure: Figure, found: Ablation, width: int = WIDE) -> None:
+def draw_ablation(found: Ablation, figure: Figure, width: int = WIDE) -> None:
     beside = width == WIDE
     left, right = figure.subplots(*((1, 2) if beside else (2, 1)), sharey=beside)
     scale = Decades([row.loss_difference for row in found.rows], found.threshold)
@@ -51,10 +50,6 @@ def draw_ablation(figure: Figure, found: Ablation, width: int = WIDE) -> None:
 
 def accuracy(found: Accuracy, key: str) -> Picture:
     """Both sides' accuracy with every seed, and the intervals of the mean differences against the margin."""
-
-    def draw(figure: Figure, width: int) -> None:
-        draw_accuracy(figure, found, width)
-
     height = 130 + 34 * max(len(found.comparisons), 2)
     first = found.comparisons[0] if found.comparisons else None
     about = f"{len(found.seeds)} seeds, {found.test_images} test images. A dot is a seed, a bar the "
@@ -64,10 +59,12 @@ def accuracy(found: Accuracy, key: str) -> Picture:
     if first is not None:
         about += f" {first.name}: {formatting.points(first.ci_low)} to {formatting.points(first.ci_high)}"
         about += f", margin ±{100 * found.margin:g} pp."
-    return drawing.picture(draw, height, height + 170, "Accuracy over seeds", about, key)
+    return drawing.picture(
+        partial(draw_accuracy, found), height, height + 170, "Accuracy over seeds", about, key
+    )
 
 
-def draw_accuracy(figure: Figure, found: Accuracy, width: int = WIDE) -> None:
+def draw_accuracy(found: Accuracy, figure: Figure, width: int = WIDE) -> None:
     beside = width == WIDE
     panels: dict[str, Any] = {"width_ratios": (1, 1.5)} if beside else {"height_ratios": (1, 1.6)}
     left, right = figure.subplots(*((1, 2) if beside else (2, 1)), **panels)

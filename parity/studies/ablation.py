@@ -9,7 +9,6 @@ OUT/ablation.json, after every row.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -68,31 +67,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the accuracies (default 5; 0: none)")
     parser.add_argument("--out", type=Path, default=Path("runs/parity"), help="where ablation.json goes")
     arguments = parser.parse_args(argv)
-    console = Console()
-    seeds = range(1, arguments.seeds + 1)
-    rows: list[AblationRow] = []
+    return cli.guarded(lambda: _study(arguments.out, range(1, arguments.seeds + 1)))
+
+
+def _study(out: Path, seeds: Sequence[int]) -> int:
+    console, rows = Console(soft_wrap=True), []
     setup = (
         "cnn on digits, two blocks of 8 and 16 filters; steps in float64 at learning rate 2e-4 "
         "beside Keras on TensorFlow; accuracies in float32 after 15 epochs of all images at 1e-3, over "
         f"{len(seeds)} seeds, dropout independent"
     )
-    try:
-        for row in measure(arguments.out / "ablation", seeds):
-            rows.append(row)
-            console.print(
-                f"{row.name:<24} first step {row.first_step or '-'!s:>4}  "
-                f"last loss off by {row.loss_difference:.1e}  accuracies "
-                + " ".join(f"{value:.3f}" for value in row.accuracies),
-                highlight=False,
-                soft_wrap=True,
-            )
-            values = {"setup": setup, "threshold": THRESHOLD, "rows": [row.model_dump() for row in rows]}
-            with replacing(arguments.out / "ablation.json") as path:
-                path.write_text(json.dumps(values, indent=2) + "\n")
-    except processes.SideError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    console.print(arguments.out / "ablation.json")
+    for row in measure(out / "ablation", seeds):
+        rows.append(row)
+        console.print(
+            f"{row.name:<24} first step {row.first_step or '-'!s:>4}  "
+            f"last loss off by {row.loss_difference:.1e}  accuracies "
+            + " ".join(f"{value:.3f}" for value in row.accuracies),
+            highlight=False,
+        )
+        values = {"setup": setup, "threshold": THRESHOLD, "rows": [row.model_dump() for row in rows]}
+        with replacing(out / "ablation.json") as path:
+            path.write_text(json.dumps(values, indent=2) + "\n")
+    console.print(out / "ablation.json")
     # Aligned, not one step may differ; were the rest as good, the table would show nothing.
     return 0 if rows[0].first_step is None and rows[-1].first_step is not None else 1
 
@@ -145,7 +141,3 @@ def _accuracy(
         else:
             processes.start(f"{side}_impl.train", arguments)
     return run.read_json("metrics.json")["test_accuracy"]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from experiment import cli
 from experiment.runs.record import Run
-from experiment.system import processes
 from experiment.system.names import command_line
 from parity.studies import study
 from parity.studies.study import SIDES, Row
@@ -41,20 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 < arguments.share <= 1:
         parser.error("--share must lie in (0, 1]")
     options.append(f"--data.thin={json.dumps({arguments.rare: arguments.share})}")
-    for side in SIDES:
-        cli.train_request(side, options)  # a mistake in them is told before anything is trained
-    rows = []
-    try:
-        for name, remedy in REMEDIES.items():
-            for side in SIDES:
-                folder = arguments.out / "runs" / f"{side}-{name.replace(' ', '-')}"
-                run = study.trained(side, folder, [*options, *remedy])
-                rows.append(row_of(name, side, run, arguments.rare))
-                print("  ".join(str(value) for value in rows[-1].values()), flush=True)
-    except processes.SideError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if error.refused else 1
+    with cli.refusing():
+        for side in SIDES:
+            cli.train_request(side, options)  # a mistake in them is told before anything is trained
     command = command_line(["python", "-m", "parity", "imbalance", *argv])
+    return cli.guarded(lambda: _study(arguments, options, command))
+
+
+def _study(arguments: argparse.Namespace, options: Sequence[str], command: str) -> int:
+    rows = []
+    for name, remedy in REMEDIES.items():
+        for side in SIDES:
+            folder = arguments.out / "runs" / f"{side}-{name.replace(' ', '-')}"
+            run = study.trained(side, folder, [*options, *remedy])
+            rows.append(row_of(name, side, run, arguments.rare))
+            print("  ".join(str(value) for value in rows[-1].values()), flush=True)
     print(write(arguments.out, rows, run, arguments.rare, arguments.share, command))
     return 0 if helped(rows) else 1
 
@@ -74,7 +74,7 @@ def row_of(remedy: str, side: str, run: Run, rare: str) -> Row:
 
 
 def helped(rows: Sequence[Row]) -> bool:
-    """Whether either remedy raises the rare class's recall on both sides."""
+    """True where either remedy raises the rare class's recall on both sides."""
     recalls = {(row["remedy"], row["side"]): row["recall"] for row in rows}
     return all(
         recalls[name, side] > recalls["none", side] for name in REMEDIES if name != "none" for side in SIDES
@@ -98,7 +98,3 @@ def write(out: Path, rows: Sequence[Row], run: Run, rare: str, share: float, com
     after = f"Recall, precision and F1 are {rare}'s."
     study.write(out / "README.md", study.page(lines, "recall.png", rows, after, command, run))
     return out / "README.md"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

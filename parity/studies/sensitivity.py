@@ -9,7 +9,6 @@ OUT/sensitivity.json and OUT/sensitivity.png.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from rich.console import Console
 from experiment import cli
 from experiment.evaluation.figures import page
 from experiment.runs.record import step_losses
-from experiment.system import processes
 from experiment.system.files import replacing
 from parity.ladder import whole_run
 from parity.report import drawing
@@ -42,26 +40,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = ("--data.name=folder", f"--data.root={arguments.root}") if arguments.root else whole_run.DIGITS
     options = [*data, *whole_run.SMALL, *whole_run.EVENTS, *OPTIONS, "--run.overwrite=true"]
     name = arguments.root.name if arguments.root else "digits"
+    return cli.guarded(lambda: _study(arguments.out, options, name))
+
+
+def _study(out: Path, options: Sequence[str], name: str) -> int:
     console = Console()
-    try:
-        losses = train(arguments.out / "sensitivity", options, console)
-    except processes.SideError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    losses = train(out / "sensitivity", options, console)
     found = {BOTH: whole_run.apart(losses["keras"], losses["lightning"])}
     found[ITSELF] = whole_run.apart(losses["lightning"], losses["nudged"])
     first = {what: parted(differences) for what, differences in found.items()}
     values = {
         "data": name,
-        "options": options[:-1],
+        "options": list(options[:-1]),
         "first_step_beyond": {
             what: dict(zip(map(str, LEVELS), of, strict=True)) for what, of in first.items()
         },
         "differences": {what: differences.tolist() for what, differences in found.items()},
     }
-    with replacing(arguments.out / "sensitivity.json") as path:
+    with replacing(out / "sensitivity.json") as path:
         path.write_text(json.dumps(values, indent=1) + "\n")
-    draw(arguments.out / "sensitivity.png", found, f"What one rounding grows to: {name}")
+    draw(out / "sensitivity.png", found, f"Growth of one rounding error: {name}")
     for what, steps in first.items():
         told = ", ".join(
             f"{level:.0e} at step {step or '-'}" for level, step in zip(LEVELS, steps, strict=True)
@@ -90,7 +88,7 @@ def parted(differences: np.ndarray) -> list[int | None]:
 
 
 def no_sooner(both: Sequence[int | None], itself: Sequence[int | None]) -> bool:
-    """Whether two sides reach each level no sooner than one from itself does, give or take `SLACK`."""
+    """True where two sides reach each level no sooner than one from itself does, give or take `SLACK`."""
     return all(
         one is None or (other is not None and one * SLACK >= other)
         for one, other in zip(both, itself, strict=True)
@@ -111,7 +109,3 @@ def draw(path: Path, found: dict[str, np.ndarray], title: str) -> None:
         axes.set_ylabel("difference of the losses")
         axes.grid()
         axes.legend(loc="lower right", frameon=False)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

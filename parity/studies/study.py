@@ -1,4 +1,4 @@
-"""What the studies of `train` on both sides share: each a few runs that differ in an option or two."""
+"""Studies of `train` on both sides: each a few runs that differ in an option or two."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from experiment.evaluation import figures
 from experiment.evaluation.figures import COLOURS
 from experiment.runs.record import Run
-from experiment.system import processes
+from experiment.system import markdown, processes
 from experiment.system.environment import environment_line
 from experiment.system.files import replacing
 
@@ -31,16 +31,13 @@ def trained(side: str, directory: Path, options: Sequence[str]) -> Run:
 
 def page(lines: Sequence[str], picture: str, rows: Sequence[Row], after: str, command: str, run: Run) -> str:
     """A report in Markdown: `lines`, a picture, the rows as a table, and how it was made."""
-    heads = list(rows[0])
     return "\n".join(
         [
             *lines,
             "",
             f"![{Path(picture).stem}]({picture})",
             "",
-            f"| {' | '.join(heads)} |",
-            "|---" * len(heads) + "|",
-            *(f"| {' | '.join(str(value) for value in row.values())} |" for row in rows),
+            markdown.table(list(rows[0]), [list(row.values()) for row in rows]),
             "",
             after,
             "",

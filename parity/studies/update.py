@@ -16,7 +16,6 @@ from pathlib import Path
 from experiment import cli
 from experiment.data.dataset import load
 from experiment.runs.record import Run
-from experiment.system import processes
 from experiment.system.names import command_line
 from parity.studies import study as studies
 from parity.studies.study import SIDES, Row
@@ -35,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given, options = parser.parse_known_args(argv)
     if not 0 < given.replay <= 1:
         parser.error("--replay must lie in (0, 1]")
-    experiments = [cli.train_request(side, options).experiment for side in SIDES]
+    with cli.refusing():
+        experiments = [cli.train_request(side, options).experiment for side in SIDES]
     command = command_line(["python", "-m", "parity", "update", *argv])
 
     def study() -> int:
@@ -46,11 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(write(given.out, rows, run, list(names), given, command))
         return 0 if helped(rows) else 1
 
-    try:
-        return cli.guarded(study)
-    except processes.SideError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if error.refused else 1
+    return cli.guarded(study)
 
 
 def train(given: argparse.Namespace, options: Sequence[str], names: list[str]) -> tuple[list[Row], Run]:
@@ -83,7 +79,7 @@ def row_of(name: str, side: str, run: Run) -> Row:
 
 
 def helped(rows: Sequence[Row]) -> bool:
-    """Whether replay keeps more of the old classes, on both sides."""
+    """True where replay keeps more of the old classes, on both sides."""
     old = {(row["step"], row["side"]): row["old classes"] for row in rows}
     return all(old["update, replay", side] > old["update, no replay", side] for side in SIDES)
 
@@ -107,7 +103,3 @@ def write(
     after = "The first step knows no new class; `both` is then the accuracy on the old ones alone."
     studies.write(out / "README.md", studies.page(lines, "accuracy.png", rows, after, command, run))
     return out / "README.md"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

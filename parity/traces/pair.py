@@ -136,6 +136,8 @@ class Pair:
         keys = f"{stage}/{layer}{tail}", f"{stage}/{self.names[layer]}{tail}"
         if keys[0] not in self.keras and keys[1] not in self.torch:
             return None
+        if stage in ("step", "final"):  # what did not change is kept as `initial` alone
+            keys = _changed(self.keras, keys[0]), _changed(self.torch, keys[1])
         torch_layer = self.torch.layer(self.names[layer])
         if weight in torch_layer.get("computed", ()) and keys[1] not in self.torch:
             return None  # torch keeps its gradient, or its moments, of what it is computed from
@@ -162,3 +164,7 @@ class Pair:
 
     def weights(self, layer: str) -> Iterable[str]:
         return self.keras.layer(layer)["weights"]
+
+
+def _changed(trace: Trace, key: str) -> str:
+    return key if key in trace else f"initial/{key.split('/', 1)[1]}"

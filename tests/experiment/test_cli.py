@@ -15,9 +15,10 @@ import pytest
 from experiment import cli
 from experiment.cli import Framework, read_config, resolve_backend, train_request
 from experiment.config import Experiment
-from experiment.errors import DataError, RunError
+from experiment.errors import ConfigError, DataError, RunError
 from experiment.runs.record import Run
 from experiment.system import devices, signals
+from experiment.system.processes import SideError
 
 PLATEAU_AND_SCHEDULE = ("--training.plateau.patience=2", "--training.schedule.kind=cosine")
 FIVE_BLOCKS = ("--model.filters=[1,1,1,1,1]", "--model.block_dropout=[0,0,0,0,0]")
@@ -37,7 +38,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def refusal(capsys: pytest.CaptureFixture[str]) -> Refusal:
     def refusal(*argv: str, framework: Framework = "lightning") -> str:
-        with pytest.raises(SystemExit) as caught:
+        with pytest.raises(SystemExit) as caught, cli.refusing():
             train_request(framework, argv)
         said = capsys.readouterr()
         assert caught.value.code == 2
@@ -350,7 +351,7 @@ def test_guarded_turns_the_users_mistakes_into_exit_code_2(capsys: pytest.Captur
         return command
 
     assert cli.guarded(lambda: 1) == 1
-    for error in (DataError("no data"), RunError("no run")):
+    for error in (ConfigError("no such key"), DataError("no data"), RunError("no run")):
         with pytest.raises(SystemExit) as caught:
             cli.guarded(failing(error))
         assert caught.value.code == 2
@@ -446,3 +447,18 @@ def test_what_the_shell_hands_over_is_a_configuration() -> None:
         assert experiment("--config", f"/dev/fd/{reading}").seed == 7
     finally:
         os.close(reading)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_side_that_refuses_is_the_users_mistake_and_one_that_fails_is_not(
+    refused: bool, capsys: pytest.CaptureFixture
+) -> None:
+    def command() -> int:
+        raise SideError("the side said so", refused)
+
+    try:
+        code = cli.guarded(command)
+    except SystemExit as exit:
+        code = exit.code
+    assert code == (2 if refused else 1)
+    assert capsys.readouterr().err == "error: the side said so\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from experiment.config import Data, Experiment, Schedule
+from experiment.backbones import BACKBONES, vgg16_layers
+from experiment.config import Augment, Data, Experiment, Schedule
 from experiment.data.decoding import DEFAULTS, Reading
 
 
@@ -47,6 +49,41 @@ def factors(epochs: int, **settings: Any) -> list[float]:
 )
 def test_unknown_keys_and_values_out_of_bounds_are_named(values: dict[str, Any], named: str) -> None:
     assert named in refusal(**values)
+
+
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        ({"momentum": 0.9}, "training.momentum is no setting of adam: leave it null, or set "),
+        ({"momentum": 0.0}, "training.optimizer to sgd"),
+        ({"nesterov": False}, "training.nesterov is no setting of adam"),
+        ({"weight_decay": 0.1}, "training.optimizer to adamw or sgd"),
+        ({"optimizer": "adamw", "momentum": 0.9}, "training.momentum is no setting of adamw"),
+        ({"optimizer": "sgd", "nesterov": True}, "training.nesterov needs a training.momentum above 0"),
+        ({"optimizer": "sgd", "momentum": 1.0}, "training.momentum"),
+        ({"optimizer": "adamw", "weight_decay": -1e-3}, "training.weight_decay"),
+        ({"optimizer": "rmsprop"}, "training.optimizer"),
+    ],
+)
+def test_settings_of_another_optimizer_are_refused(training: dict[str, Any], named: str) -> None:
+    assert named in refusal(training=training)
+
+
+@pytest.mark.parametrize(
+    ("training", "settings"),
+    [
+        ({}, {}),
+        ({"optimizer": "adamw"}, {"weight_decay": 4e-3}),
+        ({"optimizer": "adamw", "weight_decay": 0.0}, {"weight_decay": 0.0}),
+        ({"optimizer": "sgd"}, {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}),
+        (
+            {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
+            {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0},
+        ),
+    ],
+)
+def test_what_is_not_set_is_kerass_default(training: dict[str, Any], settings: dict[str, Any]) -> None:
+    assert Experiment.model_validate({"training": training}).training.optimizer_settings == settings
 
 
 def test_two_masters_of_the_learning_rate_are_refused() -> None:
@@ -103,3 +140,29 @@ def test_what_runs_and_files_say_nothing_of_is_read_as_by_default() -> None:
 def test_classes_that_are_no_utf_8_are_written_as_they_are_shown() -> None:
     data = Data(classes=["caf\udce9", 7], thin={"caf\udce9": 0.5})
     assert (data.classes, data.thin) == (["caf\\xe9", "7"], {"caf\\xe9": 0.5})
+
+
+@pytest.mark.parametrize("factors", [[0.5], [0.5, 1.0, 1.5], [1.2, 0.8], [-0.1, 1.0]])
+def test_brightness_takes_two_factors(factors: list[float]) -> None:
+    assert "augment.brightness takes two factors" in refusal(augment={"brightness": factors})
+    assert Augment.model_validate({"brightness": [0.8, 1.2]}).brightness == [0.8, 1.2]
+
+
+def test_torchvision_has_no_brightness() -> None:
+    assert "augment.brightness" in refusal(augment={"kind": "torchvision", "brightness": [0.8, 1.2]})
+
+
+def test_blocks_to_fine_tune_are_at_most_those_of_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = replace(BACKBONES["vgg16"], layers=tuple(vgg16_layers([(1, 4)] * 3)))
+    monkeypatch.setitem(BACKBONES, "vgg16", few)
+    assert Experiment.model_validate({"model": {"name": "vgg16", "fine_tune_blocks": 3}})
+    fault = refusal(model={"name": "vgg16", "fine_tune_blocks": 4})
+    assert "model.fine_tune_blocks 4: vgg16 has 3 blocks" in fault
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_base_has_its_smallest_image(name: str) -> None:
+    smallest = BACKBONES[name].smallest
+    assert Experiment.model_validate({"model": {"name": name}, "data": {"image_size": smallest}})
+    fault = refusal(model={"name": name}, data={"image_size": smallest - 1})
+    assert f"{name} needs at least {smallest}" in fault

@@ -29,6 +29,7 @@ FLOORS = (
     ("runs",),
     ("randomness", "evaluation"),
     ("config",),
+    ("backbones", "optimizers", "published"),
     ("errors", "system"),
 )
 # Imports (importer, imported) between the two top rooms that are still there: none may be added, and one that

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from experiment import randomness
-from experiment.config import Augment, Experiment
+from experiment.config import Augment
 from experiment.randomness import affine_matrices, augmentation, dropout_mask, hash32
 
 COUNT = 20_000
@@ -106,8 +106,7 @@ def test_epoch_order_is_a_permutation() -> None:
 
 def test_a_balanced_epoch_shows_every_class_and_every_image_of_it_equally_often() -> None:
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [70, 27, 4]))
-    experiment = Experiment.model_validate({"training": {"sampling": "balanced"}})
-    order = randomness.training_order(experiment, 5, labels)
+    order = randomness.training_order(1, 5, labels, "balanced")
     assert order.shape == labels.shape
     assert sorted(np.bincount(labels[order])) == [33, 34, 34]
     often = np.bincount(order, minlength=len(labels))
@@ -115,14 +114,13 @@ def test_a_balanced_epoch_shows_every_class_and_every_image_of_it_equally_often(
     assert set(often[labels == 1]) == {1, 2}
     assert set(often[labels == 2]) <= {8, 9}
     assert labels[order[:40]].tolist() != sorted(labels[order[:40]]), "the classes are mixed"
-    np.testing.assert_array_equal(order, randomness.training_order(experiment, 5, labels))
-    assert (order != randomness.training_order(experiment, 6, labels)).any()
-    other = experiment.model_copy(update={"seed": 2})
-    assert (order != randomness.training_order(other, 5, labels)).any()
+    np.testing.assert_array_equal(order, randomness.training_order(1, 5, labels, "balanced"))
+    assert (order != randomness.training_order(1, 6, labels, "balanced")).any()
+    assert (order != randomness.training_order(2, 5, labels, "balanced")).any()
 
 
 def test_without_sampling_an_epoch_is_shuffled() -> None:
-    order = randomness.training_order(Experiment(seed=4), 2, np.zeros(90, int))
+    order = randomness.training_order(4, 2, np.zeros(90, int))
     np.testing.assert_array_equal(order, randomness.epoch_order(4, 2, 90))
 
 
@@ -147,6 +145,18 @@ def test_augmentation_fills_its_ranges_evenly() -> None:
 def test_augmentation_draws_are_independent() -> None:
     correlations = np.corrcoef(list(draws().values()))
     assert abs(correlations - np.eye(6)).max() < 4.5 / COUNT**0.5
+
+
+def test_brightness_fills_its_range_and_leaves_the_other_draws_alone() -> None:
+    drawn = draws(brightness=[0.4, 1.5])
+    factors = drawn.pop("brightness")
+    assert factors.shape == (COUNT,)
+    assert (factors.min(), factors.max()) == pytest.approx((0.4, 1.5), abs=1e-3)
+    assert abs(factors.mean() - 0.95) < 4 * 0.55 * (1 / 3 / COUNT) ** 0.5
+    without = draws()
+    assert drawn.keys() == without.keys() == {*randomness.GEOMETRY}
+    for name, values in without.items():
+        np.testing.assert_array_equal(drawn[name], values)
 
 
 def test_no_range_means_no_change() -> None:

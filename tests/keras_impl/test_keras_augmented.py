@@ -13,8 +13,8 @@ from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
 from experiment.errors import DataError
 from experiment.protocols.augmentation import Request
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.classifier import build_classifier
+from keras_impl.data import build_data
 from keras_impl.trace import augmented
 
 EXPERIMENT = Experiment.model_validate(
@@ -30,10 +30,10 @@ EXPERIMENT = Experiment.model_validate(
 
 def test_replay_is_what_training_sees() -> None:
     dataset = load(EXPERIMENT.data, EXPERIMENT.seed)
-    batches = DataModule(dataset, EXPERIMENT).train
+    batches = build_data(EXPERIMENT, dataset).train
     batches.epoch = 2
     inputs, _ = batches[3]
-    layer = Classifier(EXPERIMENT, 10).trained.get_layer("augment")
+    layer = build_classifier(EXPERIMENT, 10).trained.get_layer("augment")
     trained_on = keras.ops.convert_to_numpy(layer(inputs["images"], inputs["matrices"], training=True))
     generator = randomness.generator(EXPERIMENT.seed, "augment", 2, 3)
     parameters = randomness.augmentation(generator, len(trained_on), EXPERIMENT.augment, 32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,14 +11,16 @@ import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from experiment import randomness
+from experiment.backbones import BACKBONES
 from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
 from experiment.data.pretrained import base_weights
-from keras_impl.augment import KerasAugment, affine
-from keras_impl.classifier import Classifier
-from keras_impl.data import DataModule
+from keras_impl.augment import KerasAugment, affine, as_inputs, brightness
+from keras_impl.backbones import BASES
+from keras_impl.classifier import build_classifier
+from keras_impl.data import build_data
 from keras_impl.dropout import SharedDropout
-from keras_impl.model import BASES, build_model, count_parameters, named_layers
+from keras_impl.model import build_model, count_parameters, initialise, named_layers, undrawn
 
 SMALL = {"data": {"name": "digits", "limit": 130}, "training": {"batch_size": 50}}
 
@@ -49,12 +52,13 @@ def test_vgg16_has_a_frozen_base() -> None:
     assert trained == {"block5_conv1", "block5_conv2", "block5_conv3", "dense", "logits"}
 
 
-def test_vgg16_sees_what_keras_applications_prepare() -> None:
-    model = build_model(experiment(model={"name": "vgg16", "weights": "random"}), 10)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_base_sees_what_keras_applications_prepare(name: str) -> None:
+    model = build_model(experiment(model={"name": name, "weights": "random"}), 10)
     images = np.random.default_rng(0).uniform(0, 255, size=(2, 32, 32, 3)).astype("float32")
     base = model.get_layer("base")
     prepared = keras.Model(base.inputs, base.get_layer("preprocess").output).predict(images, verbose=0)
-    expected = keras.applications.vgg16.preprocess_input(images.copy())
+    expected = getattr(keras.applications, name).preprocess_input(images.copy())
     np.testing.assert_allclose(prepared, expected, atol=1e-4)
 
 
@@ -106,18 +110,51 @@ def test_augmentation_acts_in_training_alone() -> None:
     layer = KerasAugment()
     images = np.random.default_rng(0).integers(0, 256, size=(4, 16, 16, 3), dtype="uint8")
     parameters = randomness.augmentation(randomness.generator(1, "test"), 4, Augment(), 16)
-    matrices = randomness.affine_matrices(parameters, 16).astype("float32")
-    np.testing.assert_array_equal(layer(images, matrices, training=False), images)
-    assert np.abs(np.asarray(layer(images, matrices, training=True)) - images).mean() > 1
+    inputs = as_inputs(parameters, 16)
+    np.testing.assert_array_equal(layer(images, inputs, training=False), images)
+    assert np.abs(np.asarray(layer(images, inputs, training=True)) - images).mean() > 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_brightness_is_that_of_image_data_generator(precision: str) -> None:
+    """On whole levels and between them; 0 and 1 are shortcuts of Pillow's."""
+    random = np.random.default_rng(0)
+    whole = random.integers(0, 256, size=(6, 16, 16, 3)).astype(precision)
+    between = random.uniform(0, 255, size=(6, 16, 16, 3)).astype(precision)
+    if precision == "float32":
+        between = np.round(between * 1024) / 1024  # which float32 pixels are taken for
+    factors = np.array([0.0, 0.3, 1.0, 1.21, 2.5, 0.999])
+    reference = ImageDataGenerator()
+    for images in (whole, between):
+        found = np.asarray(brightness(keras.ops.array(images), factors.astype(precision)))
+        assert found.dtype == precision
+        for image, factor, output in zip(images, factors, found, strict=True):
+            expected = reference.apply_transform(image.astype("float32"), {"brightness": factor})
+            np.testing.assert_array_equal(output, expected)
+
+
+def test_a_batch_holds_the_brightness_of_each_image() -> None:
+    settings = experiment(training={"batch_size": 50}, augment={"brightness": [0.5, 1.5]})
+    dataset = load(settings.data, settings.seed)
+    batches = build_data(settings, dataset).train
+    inputs: Any = batches[0][0]
+    assert inputs.keys() == {"images", "matrices", "brightness"}
+    drawn = randomness.augmentation(
+        randomness.generator(settings.seed, "augment", 0, 0), 50, settings.augment, 32
+    )
+    np.testing.assert_allclose(inputs["brightness"], drawn["brightness"], rtol=1e-6)
+    trained = build_classifier(settings, len(dataset.class_names)).trained
+    assert {tensor.name for tensor in trained.inputs} == inputs.keys()
+    assert np.isfinite(trained.train_on_batch(*batches[0])[0])
 
 
 @pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
 def test_batches_come_in_the_shared_order_and_the_last_is_smaller(sampling: str) -> None:
     settings = experiment(training={"batch_size": 50, "sampling": sampling})
     dataset = load(settings.data, settings.seed)
-    batches = DataModule(dataset, settings).train
+    batches = build_data(settings, dataset).train
     batches.epoch = 3
-    order = randomness.training_order(settings, 3, dataset.train.labels)
+    order = randomness.training_order(settings.seed, 3, dataset.train.labels, settings.training.sampling)
     assert len(batches) == 3
     for step in range(3):
         inputs, targets = batches[step]
@@ -134,7 +171,7 @@ def test_batches_come_in_the_shared_order_and_the_last_is_smaller(sampling: str)
 
 def test_loss_smooths_labels_and_penalises_every_trained_kernel() -> None:
     settings = experiment(training={"l2": 0.01, "label_smoothing": 0.2}, augment={"kind": "none"})
-    classifier = Classifier(settings, 3)
+    classifier = build_classifier(settings, 3)
     images = np.random.default_rng(0).integers(0, 256, size=(7, 32, 32, 3), dtype="uint8")
     labels = np.array([0, 1, 2, 2, 1, 0, 2])
     probabilities = classifier.model.predict(images.astype("float32"), verbose=0)
@@ -158,9 +195,9 @@ def test_loss_smooths_labels_and_penalises_every_trained_kernel() -> None:
     assert penalised == {"block5_conv1", "block5_conv2", "block5_conv3", "dense", "logits"}
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_base_is_read_from_a_file_that_keras_wrote(name: str, tmp_path: Path) -> None:
-    net = BASES[name][0](include_top=False, weights=None, input_shape=(32, 32, 3))
+    net = BASES[name](keras.Input((32, 32, 3)))
     random = np.random.default_rng(0)
     net.set_weights([random.random(w.shape, np.float32) for w in net.weights])
     net.save_weights(tmp_path / "base.weights.h5")
@@ -170,3 +207,26 @@ def test_base_is_read_from_a_file_that_keras_wrote(name: str, tmp_path: Path) ->
     for layer, arrays in found.items():
         for got, wanted in zip(arrays, expected[layer], strict=True):
             np.testing.assert_array_equal(got, wanted)
+
+
+def test_weights_that_nothing_draws_are_refused() -> None:
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2DTranspose(4, 3, name="up")(images)
+    with pytest.raises(ValueError, match=r"layer up of kind Conv2DTranspose: nothing draws its kernel, bias"):
+        initialise(keras.Model(images, x), 1, "zeros")
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_every_kind_of_kernel_is_the_shared_draw(biases: bool) -> None:
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=biases, name="depthwise")(images)
+    x = keras.layers.Conv2D(8, 3, groups=2, use_bias=biases, name="grouped")(x)
+    with undrawn():
+        model = keras.Model(images, x)
+    initialise(model, 5, "uniform")
+    for name, shape, units in (("depthwise", (3, 3, 3, 2), 6), ("grouped", (3, 3, 3, 8), 8)):
+        kernel, *bias = model.get_layer(name).get_weights()
+        np.testing.assert_array_equal(kernel, randomness.kernel(5, name, shape).astype("float32"))
+        assert len(bias) == biases
+        for array in bias:
+            np.testing.assert_array_equal(array, randomness.bias(5, name, units, "uniform").astype("float32"))

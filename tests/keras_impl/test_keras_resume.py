@@ -99,19 +99,19 @@ def test_a_damaged_last_checkpoint_leaves_all_as_it_was_and_best_goes_on_exactly
 VGG16 = ("--data.name=digits", "--data.limit=60", "--model.name=vgg16", "--augment.kind=none", "--gpus=0")
 
 
-def tiny_base(include_top: bool, weights: None, input_tensor: Any) -> keras.Model:
+def tiny_base(images: Any) -> keras.Model:
     """Five blocks named as VGG16's."""
-    x = input_tensor
+    x = images
     for block in range(1, 6):
         x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name=f"block{block}_conv1")(x)
         x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
-    return keras.Model(keras.utils.get_source_inputs(input_tensor), x)
+    return keras.Model(keras.utils.get_source_inputs(images), x)
 
 
 @pytest.fixture
 def updated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Run, Run]:
     """A run with a fine-tuned base, one that starts from it with that base frozen, and what a kill left."""
-    monkeypatch.setitem(model.BASES, "vgg16", (tiny_base, "block"))
+    monkeypatch.setitem(model.BASES, "vgg16", tiny_base)
     options = (*VGG16, f"--data.cache={tmp_path}/cache", "--training.batch_size=20")
     tuned, whole = tmp_path / "tuned", tmp_path / "whole"
     tune = ("--model.weights=random", "--model.fine_tune_blocks=1", "--training.epochs=2")

@@ -17,7 +17,7 @@ from lightning_impl.keras_semantics import Adam
 
 
 class KerasAdam:
-    """Keras's Adam in float64: keras/src/optimizers/adam.py with the powers as TensorFlow computes them."""
+    """Keras's Adam in float64: keras/src/optimizers/adam.py with what TensorFlow rounds to float32."""
 
     def __init__(self, weights: Sequence[np.ndarray], amsgrad: bool = False) -> None:
         self.weights = [np.array(one, np.float64) for one in weights]
@@ -41,7 +41,7 @@ class KerasAdam:
         eps: float,
         weight_decay: float,
     ) -> None:
-        self.weights[i] -= lr * weight_decay * self.weights[i]
+        self.weights[i] -= lr * float(np.float32(weight_decay)) * self.weights[i]
         powers = [float(np.float32(beta)) ** self.iterations for beta in betas]
         alpha = lr * np.sqrt(1 - powers[1]) / (1 - powers[0])
         self.m[i] += (gradient - self.m[i]) * (1 - betas[0])

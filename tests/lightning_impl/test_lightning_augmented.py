@@ -13,7 +13,7 @@ from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
 from experiment.protocols.augmentation import Request
 from lightning_impl.augment import build_augment
-from lightning_impl.data import DataModule, to_float
+from lightning_impl.data import Batch, build_data, to_float
 from lightning_impl.trace import augmented
 
 EXPERIMENT = Experiment.model_validate(
@@ -27,9 +27,10 @@ EXPERIMENT = Experiment.model_validate(
 
 
 def test_replay_is_what_training_sees() -> None:
-    data = DataModule(load(EXPERIMENT.data, EXPERIMENT.seed), EXPERIMENT, torch.device("cpu"), torch.float32)
-    images, _ = data.dataset.train.batch(np.arange(20))
-    trained_on = data.augmented(to_float(torch.from_numpy(images), torch.float32), epoch=2, step=3)
+    data = build_data(EXPERIMENT, load(EXPERIMENT.data, EXPERIMENT.seed))
+    images, labels = data.dataset.train.batch(np.arange(20))
+    plain = to_float(torch.from_numpy(images), torch.float32)
+    trained_on = data.augmented(Batch(plain, torch.from_numpy(labels), epoch=2, step=3, first=0, total=20))
     generator = randomness.generator(EXPERIMENT.seed, "augment", 2, 3)
     parameters = randomness.augmentation(generator, 20, EXPERIMENT.augment, 32)
     replayed = augmented.replay(images.astype(np.float32), parameters)

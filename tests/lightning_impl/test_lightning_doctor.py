@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from experiment.config import Experiment
 from experiment.protocols.trace import TraceError
 from lightning_impl import keras_semantics
-from lightning_impl.classifier import Classifier
+from lightning_impl.classifier import build_classifier
 from lightning_impl.doctor.command import examine
 from lightning_impl.doctor.defaults import Finding
 
@@ -102,15 +102,20 @@ TRAINING: list[tuple[Any, set[str]]] = [
     (keras_semantics.Adam(WEIGHTS), set()),
     (
         torch.optim.AdamW(WEIGHTS),
-        {"eps=1e-07", "weight_decay=0.004", "lightning_impl.keras_semantics.Adam"},
+        {"eps=1e-07", "weight_decay=0.004", "lightning_impl.keras_semantics.AdamW"},
     ),
     (
         torch.optim.Adam(WEIGHTS, eps=1e-7, weight_decay=0.1),
         {"lightning_impl.keras_semantics.Adam", "L2(0.05) in Keras, on the same weights"},
     ),
+    (keras_semantics.AdamW(WEIGHTS), set()),
+    (keras_semantics.SGD(WEIGHTS, momentum=0.9, weight_decay=0.1), set()),
     (torch.optim.SGD(WEIGHTS), {"lr=0.01"}),
     (torch.optim.SGD(WEIGHTS, lr=0.1), set()),
-    (torch.optim.SGD(WEIGHTS, lr=0.1, momentum=0.9), {"a constant learning rate, or subclass SGD"}),
+    (
+        torch.optim.SGD(WEIGHTS, lr=0.1, momentum=0.9),
+        {"a constant learning rate, or lightning_impl.keras_semantics.SGD"},
+    ),
     (torch.optim.RMSprop(WEIGHTS), {"lr=0.001", "alpha=0.9", "eps=1e-07", "subclass RMSprop"}),
     (torch.optim.NAdam(WEIGHTS, lr=0.1, eps=1e-7), {"momentum_decay=1"}),
     (torch.optim.LBFGS(WEIGHTS), {"trace one step"}),
@@ -177,7 +182,7 @@ def test_what_a_lightning_module_configures_and_what_a_pass_shows(
 
 
 def test_this_projects_own_model_has_none(users: ModuleType) -> None:
-    classifier = Classifier(Experiment().model_dump(), 10)
+    classifier = build_classifier(Experiment(), 10)
     assert findings(users, classifier.network, input_shape=(32, 32, 3)) == []
 
 

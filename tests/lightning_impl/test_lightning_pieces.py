@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +14,11 @@ from torchvision.transforms import v2
 from experiment import randomness
 from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
-from lightning_impl.augment import KerasAugment, affine, build_augment
-from lightning_impl.classifier import Classifier
-from lightning_impl.data import DataModule
+from lightning_impl.augment import KerasAugment, affine, brightness, build_augment
+from lightning_impl.classifier import build_classifier
+from lightning_impl.data import build_data
 from lightning_impl.dropout import Dropout, SharedDropout
-from lightning_impl.model import build_model, count_parameters, keras_shape
+from lightning_impl.model import build_model, count_parameters, initialise, keras_shape
 
 SMALL = {"data": {"name": "digits", "limit": 130}, "training": {"batch_size": 50}}
 
@@ -58,10 +61,10 @@ def test_vgg16_sees_bgr_minus_the_mean() -> None:
 def test_initial_weights_are_the_shared_draws(biases: str) -> None:
     model = build_model(experiment(model={"initial_biases": biases}, seed=5), 10)
     for name, axes in (("conv3", (2, 3, 1, 0)), ("dense", (1, 0))):
-        layer = model.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         shape = keras_shape(layer)
         kernel = randomness.kernel(5, name, shape).astype("float32")
-        np.testing.assert_array_equal(layer.weight.detach().permute(*axes), kernel)  # type: ignore[operator]
+        np.testing.assert_array_equal(layer.weight.detach().permute(*axes), kernel)
         bias = randomness.bias(5, name, shape[-1], biases).astype("float32")
         np.testing.assert_array_equal(layer.bias.detach(), bias)  # type: ignore[operator]
 
@@ -113,6 +116,30 @@ def test_augmentation_composes_and_repeats() -> None:
     assert len({round(float(m), 6) for m in moved}) == 4  # one draw an image
 
 
+def test_brightness_is_whole_levels_times_a_factor() -> None:
+    images = torch.tensor([0.0, 9.0, 99.9, 200.0, 254.9999]).expand(5, 3, 1, 5).contiguous()
+    factors = np.array([0.0, 0.5, 1.0, 1.21, 2.5])
+    expected = torch.tensor(
+        [[0] * 5, [0, 4, 49, 100, 127], [0, 9, 99, 200, 254], [0, 10, 119, 242, 255], [0, 22, 247, 255, 255]]
+    )
+    assert torch.equal(brightness(images.double(), factors)[:, 0, 0], expected.double())
+    expected[2, 4] = 255  # what float32 leaves within a 2048th of a level is on it
+    assert torch.equal(brightness(images, factors)[:, 0, 0], expected.float())
+
+
+def test_several_processes_take_their_shares_of_every_parameter() -> None:
+    augment = KerasAugment(Augment(brightness=[0.4, 1.6]))
+    images = torch.rand(6, 3, 16, 16) * 255
+
+    def part(place: tuple[int, ...], rows: slice) -> torch.Tensor:
+        augment.generator, augment.place = randomness.generator(1, "augment", 0, 0), place
+        return augment(images[rows])
+
+    whole = part((), slice(None))
+    torch.testing.assert_close(torch.cat([part((0, 6), slice(0, 2)), part((2, 6), slice(2, 6))]), whole)
+    assert torch.equal(whole, whole.floor()), "brightness ends in whole levels"
+
+
 def test_stock_augmentation_draws_for_each_image() -> None:
     augment = build_augment(Augment(kind="torchvision"))
     assert augment is not None
@@ -126,17 +153,17 @@ def test_stock_augmentation_draws_for_each_image() -> None:
 def test_batches_come_in_the_shared_order_and_the_last_is_smaller(sampling: str) -> None:
     settings = experiment(training={"batch_size": 50, "sampling": sampling}, augment={"kind": "none"})
     dataset = load(settings.data, settings.seed)
-    data = DataModule(dataset, settings, torch.device("cpu"), torch.float32)
+    data = build_data(settings, dataset)
     loader = data.train_dataloader()
     loader.sampler.set_epoch(3)  # type: ignore[attr-defined]
-    order = randomness.training_order(settings, 3, dataset.train.labels)
+    order = randomness.training_order(settings.seed, 3, dataset.train.labels, settings.training.sampling)
     start = 0
     for step, batch in enumerate(loader):
-        images, labels = data.on_after_batch_transfer(batch, 0)
+        images, labels = data.on_after_batch_transfer(batch, 0)[:2]
         expected, expected_labels = dataset.train.batch(order[start : start + 50])
         np.testing.assert_array_equal(images.permute(0, 2, 3, 1), expected)
         np.testing.assert_array_equal(labels, expected_labels)
-        assert list(batch[2][:2]) == [3, step]
+        assert list(batch[2:]) == [3, step, 0, len(labels)]
         start += len(labels)
     assert start == len(dataset.train) == 117
     assert len(labels) == 17
@@ -145,13 +172,13 @@ def test_batches_come_in_the_shared_order_and_the_last_is_smaller(sampling: str)
 def test_resident_images_give_the_same_batches() -> None:
     settings = experiment(augment={"kind": "none"})
     dataset = load(settings.data, settings.seed)
-    data = DataModule(dataset, settings, torch.device("cpu"), torch.float32)
+    data = build_data(settings, dataset)
     direct = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()]
-    data.resident = {data._key(dataset.validation): torch.from_numpy(dataset.validation.images.copy())}
+    data.resident = torch.from_numpy(dataset.images[:].copy())
     batch = next(iter(data.val_dataloader()))
     assert batch[0].dim() == 1
     resident = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()]
-    for (images, labels), (same, same_labels) in zip(direct, resident, strict=True):
+    for (images, labels, *_), (same, same_labels, *_) in zip(direct, resident, strict=True):
         assert torch.equal(images, same)
         assert torch.equal(labels, same_labels)
 
@@ -159,7 +186,7 @@ def test_resident_images_give_the_same_batches() -> None:
 def test_loss_is_that_of_keras() -> None:
     settings = experiment(training={"l2": 0.01, "label_smoothing": 0.2})
     weights = [0.5, 1.0, 2.0]
-    classifier = Classifier(settings.model_dump(), 3, weights)
+    classifier = build_classifier(settings, 3, weights)
     logits, labels = torch.randn(7, 3), torch.tensor([0, 1, 2, 2, 1, 0, 2])
     targets = np.eye(3)[labels] * 0.8 + 0.2 / 3
     losses = -(targets * torch.log_softmax(logits, 1).numpy()).sum(1)
@@ -172,7 +199,7 @@ def test_loss_is_that_of_keras() -> None:
 
 
 def test_mean_loss_counts_images_not_batches() -> None:
-    classifier = Classifier(experiment().model_dump(), 3)
+    classifier = build_classifier(experiment(), 3)
     for loss, images in ((1.0, 3), (2.0, 1)):
         classifier.train_loss.update(torch.tensor(loss).expand(images))
     assert float(classifier.train_loss.compute()) == 1.25
@@ -200,3 +227,30 @@ def test_dropout_keeps_the_share_that_it_should_and_scales_it(dtype: torch.dtype
     torch.manual_seed(0)
     assert torch.equal(layer(ones), out)
     assert layer.eval()(ones) is ones
+
+
+def test_weights_that_nothing_draws_are_refused() -> None:
+    model = torch.nn.Sequential(OrderedDict(up=torch.nn.ConvTranspose2d(3, 4, 3)))
+    with pytest.raises(ValueError, match=r"layer up of kind ConvTranspose2d: nothing draws its kernel, bias"):
+        initialise(model, 1, "zeros")
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_every_kind_of_kernel_is_the_shared_draw(biases: bool) -> None:
+    depthwise = torch.nn.Conv2d(3, 6, 3, groups=3, bias=biases)
+    grouped = torch.nn.Conv2d(6, 8, 3, groups=2, bias=biases)
+    initialise(torch.nn.Sequential(OrderedDict(depthwise=depthwise, grouped=grouped)), 5, "uniform")
+    drawn = randomness.kernel(5, "depthwise", (3, 3, 3, 2)).astype("float32")
+    for channel in range(3):  # Keras's output c * multiplier + j is that of channel c with its j-th kernel
+        for j in range(2):
+            np.testing.assert_array_equal(
+                depthwise.weight.detach()[channel * 2 + j, 0], drawn[:, :, channel, j]
+            )
+    drawn = randomness.kernel(5, "grouped", (3, 3, 3, 8)).astype("float32")
+    np.testing.assert_array_equal(grouped.weight.detach().permute(2, 3, 1, 0), drawn)
+    for layer, name, units in ((depthwise, "depthwise", 6), (grouped, "grouped", 8)):
+        if biases:
+            expected = randomness.bias(5, name, units, "uniform").astype("float32")
+            np.testing.assert_array_equal(layer.bias.detach(), expected)  # type: ignore[union-attr]
+        else:
+            assert layer.bias is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ import pytest
 from small_runs import STOPPED, assert_same_run, moments, probabilities, rows
 from torch import nn
 
+from experiment.backbones import BACKBONES, vgg16_layers
 from experiment.config import Data
 from experiment.data.dataset import load
 from experiment.deploy.prediction import TrainedRun
 from experiment.runs.record import Run
 from lightning_impl import checkpoint, model, predict
-from lightning_impl.keras_semantics import Flatten
 from lightning_impl.train import main
 from lightning_impl.weights import weights
 
@@ -99,22 +100,22 @@ def test_a_damaged_last_checkpoint_leaves_all_as_it_was_and_best_goes_on_exactly
 VGG16 = ("--data.name=digits", "--data.limit=60", "--model.name=vgg16", "--augment.kind=none", "--gpus=0")
 
 
-def tiny_base(size: int, trained: int) -> tuple[OrderedDict[str, nn.Module], int]:
+def tiny_base(size: int) -> OrderedDict[str, nn.Module]:
     """Five blocks named as VGG16's."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for block in range(1, 6):
-        convolution = nn.Conv2d(3 if block == 1 else 4, 4, 3, padding=1)
-        layers[f"block{block}_conv1"] = convolution.requires_grad_(block > 5 - trained)
+        layers[f"block{block}_conv1"] = nn.Conv2d(3 if block == 1 else 4, 4, 3, padding=1)
         layers[f"block{block}_relu1"] = nn.ReLU()
         layers[f"block{block}_pool"] = nn.MaxPool2d(2)
-    layers["flatten"] = Flatten()
-    return layers, 4
+    return layers
 
 
 @pytest.fixture
 def updated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Run, Run]:
     """A run with a fine-tuned base, one that starts from it with that base frozen, and what a kill left."""
     monkeypatch.setitem(model.BASES, "vgg16", tiny_base)
+    tiny = replace(BACKBONES["vgg16"], layers=tuple(vgg16_layers([(1, 4)] * 5)))
+    monkeypatch.setitem(BACKBONES, "vgg16", tiny)
     options = (*VGG16, f"--data.cache={tmp_path}/cache", "--training.batch_size=20")
     tuned, whole = tmp_path / "tuned", tmp_path / "whole"
     tune = ("--model.weights=random", "--model.fine_tune_blocks=1", "--training.epochs=2")

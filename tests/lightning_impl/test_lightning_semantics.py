@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_impl import keras_semantics
-from lightning_impl.keras_semantics import Adam, BatchNorm, Flatten, ReduceLROnPlateau
+from lightning_impl.keras_semantics import Adam, BatchNorm, Flatten, ReduceLROnPlateau, layers
 
 
 @pytest.mark.parametrize("shape", [(16, 5), (4, 5, 3), (4, 5, 3, 3), (2, 5, 3, 3, 2)])
@@ -107,7 +106,7 @@ def test_batch_norm_heeds_the_momentum_that_torch_code_sets() -> None:
 def test_batch_norm_over_processes_sums_in_float32(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keras_semantics, "_sum_over_processes", lambda values: 2 * values)  # two of one kind
+    monkeypatch.setattr(layers, "_sum_over_processes", lambda values: 2 * values)  # two of one kind
     inputs = (torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)) + 4).to(dtype)
     alone, together = BatchNorm(3), BatchNorm(3)
     together.synchronised = True

@@ -8,10 +8,12 @@ import pytest
 
 from experiment.system import processes
 from parity import command as prove
-from parity.checks import Check, Rung
+from parity.checks import Check, Rung, Subject
 from parity.exports import command as exports
 from parity.ladder import climb as suite
 from parity.ladder.climb import Findings, Place
+from parity.ladder.rungs import RUNGS
+from parity.ladder.tolerances import ROWS
 from parity.report import results
 
 OWN = ["--keras", "a:b", "--torch", "c:d"]
@@ -25,6 +27,16 @@ OWN = ["--keras", "a:b", "--torch", "c:d"]
         ([*OWN, "--inputs", "nowhere.npy"], "--inputs nowhere.npy: no such file"),
         ([*OWN, "--input-shape", "3", "--map", "conv"], "--map takes TORCH_LAYER=KERAS_LAYER"),
         ([*OWN, "--input-shape", "3", "--steps", "0"], "--steps must be at least 1"),
+        (["--keras", "gone.keras", *OWN[2:], "--input-shape", "3"], "--keras gone.keras: no such file"),
+        (["--keras", "old.h5", *OWN[2:], "--input-shape", "3"], "keras.saving.load_model('old.h5'"),
+        (
+            ["--keras", "my.net", *OWN[2:], "--input-shape", "3"],
+            "neither a .keras file nor package.module:function",
+        ),
+        (
+            [*OWN[:2], "--torch", "my.net", "--input-shape", "3"],
+            "--torch my.net: write package.module:function",
+        ),
         (["--data.root", "nowhere"], "--data.root nowhere: no such folder"),
         (["--device", "cuda"], "--device cuda: this machine shows no CUDA GPUs"),
         (["--backends", "jax"], "--backends jax: not installed"),
@@ -72,7 +84,7 @@ def test_what_was_found_before_a_failure_is_kept(
     monkeypatch.setattr(prove.climb, "own_pairs", climb)
     (tmp_path / "report.html").write_text("an earlier climb")
     with pytest.raises(SystemExit):
-        prove.prove(prove.parse(["--quick", "--out", str(tmp_path)]), ["python", "-m", "parity"])
+        prove.main(["--quick", "--out", str(tmp_path)])
     assert "error: keras_impl died" in capsys.readouterr().err
     assert (tmp_path / "report.html").read_text() == "an earlier climb"
     found = results.read(tmp_path / "unfinished")
@@ -86,3 +98,26 @@ def test_what_was_found_before_a_failure_is_kept(
 
 def test_every_model_of_the_ladder_is_exported() -> None:
     assert set(exports.DIGITS) == set(prove.parse([]).pairs)
+
+
+def test_a_rung_is_decided_kept_and_told_of(tmp_path: Path) -> None:
+    told: list[Rung] = []
+    findings, place = Findings(), Place(tmp_path, "cpu", told.append)
+    subject = Subject("cnn", "jax", "float32", "cpu")
+    checks = [Check("parameters", 0.0, 0.0), Check("bn1", 1.0, 0.0)]
+    rung = findings.decide("structure", lambda: checks, subject, "a note", 100.0, place.watch)
+    assert (rung.status, rung.note, rung.checks) == ("failed", "a note", checks)
+    assert (rung.pair, rung.backend, rung.precision, rung.device) == subject
+    assert rung.seconds >= 100
+    skipped = findings.skip("whole run", subject, "no TensorFlow", place.watch)
+    assert (skipped.status, skipped.note) == ("skipped", "no TensorFlow")
+    assert findings.rungs == told == [rung, skipped]
+    with pytest.raises(KeyError, match=r"rung height: parity/ladder/tolerances.py has no row for it"):
+        findings.decide("height", lambda: checks, subject)
+
+
+def test_every_rung_of_two_traces_has_a_row_of_tolerances() -> None:
+    assert [name for name in ROWS if name in RUNGS] == [*RUNGS], "the table's order is the ladder's"
+    for rung in RUNGS:
+        assert {"float64", "float32"} <= ROWS[rung].bounds.keys()
+        assert ROWS[rung].reason

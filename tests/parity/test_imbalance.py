@@ -77,7 +77,9 @@ def test_mistakes_are_told_before_anything_is_trained(
 
 
 def test_a_class_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert imbalance.main(["--data.name=digits", "--gpus=0", f"--out={tmp_path}"]) == 2
+    with pytest.raises(SystemExit) as refused:
+        imbalance.main(["--data.name=digits", "--gpus=0", f"--out={tmp_path}"])
+    assert refused.value.code == 2
     assert "no class 'cat' in digits" in capsys.readouterr().err
 
 

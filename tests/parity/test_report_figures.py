@@ -93,7 +93,7 @@ def test_thinning_keeps_what_stands_out() -> None:
 def test_a_trajectory_draws_every_step_and_event() -> None:
     run = Trajectory.model_validate(sample_results.trajectory("cnn", 322))
     figure = Figure()
-    plots.draw_trajectory(figure, run)
+    plots.draw_trajectory(run, figure)
     top, bottom = figure.axes
     keras, lightning = (line for line in top.lines if not str(line.get_label()).startswith("_"))
     assert np.asarray(keras.get_ydata()) == pytest.approx(run.keras, abs=0)
@@ -139,7 +139,7 @@ def test_layers_are_drawn_one_a_row() -> None:
     found = Layers.model_validate(values)
     assert len(found.names) == 36
     figure = Figure()
-    plots.draw_layers(figure, found)
+    plots.draw_layers(found, figure)
     (axes,) = figure.axes
     evaluated, trained, gradients = axes.lines[:3]
     assert [text.get_text() for text in axes.get_yticklabels()] == found.names
@@ -174,7 +174,7 @@ def test_layers_fold_but_for_the_first_of_a_pair_and_failures() -> None:
 def test_ablation_draws_every_seed() -> None:
     found = Ablation.model_validate(FULL["ablation"])
     figure = Figure()
-    seed_plots.draw_ablation(figure, found)
+    seed_plots.draw_ablation(found, figure)
     left, right = figure.axes
     scale = Decades([row.loss_difference for row in found.rows], found.threshold)
     assert xs(left.lines[0]) == pytest.approx(scale.place([r.loss_difference for r in found.rows]))
@@ -187,7 +187,7 @@ def test_ablation_draws_every_seed() -> None:
 def test_accuracy_draws_seeds_interval_and_margin() -> None:
     found = Accuracy.model_validate(sample_seeds.accuracy())
     figure = Figure()
-    seed_plots.draw_accuracy(figure, found)
+    seed_plots.draw_accuracy(found, figure)
     left, right = figure.axes
     drawn = [xs(line) for line in left.lines if line.get_marker() == "o"]
     assert drawn == [found.sides["keras"].own.accuracies, found.sides["lightning"].own.accuracies]

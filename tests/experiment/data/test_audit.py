@@ -71,7 +71,7 @@ def test_copies_are_counted_whatever_the_source(tmp_path: Path, capsys: pytest.C
         == 0
     )
     assert "30 train, 6 test, 9 validation images" in capsys.readouterr().out
-    assert identical(data("shards", out, tmp_path)) == COPIES
+    assert identical(data("parquet", out, tmp_path)) == COPIES
     assert (
         "2 of 6 test images lie in the training split, too, byte for byte: the test accuracy is too high"
         in remarks(found)
@@ -101,10 +101,10 @@ def test_digits_have_no_copies(tmp_path: Path) -> None:
 
 
 def labelled(train: list[int], validation: list[int], test: list[int]) -> Dataset:
-    splits, first = [], 0
+    splits, first, pictures = [], 0, images(1)
     for numbers in (train, validation, test):
         rows = np.arange(first, first + sum(numbers))
-        splits.append(Split(images(1), np.repeat(np.arange(len(numbers)), numbers), rows))
+        splits.append(Split(pictures, np.repeat(np.arange(len(numbers)), numbers), rows))
         first += len(rows)
     names = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu")[: len(train)]
     return Dataset("npz", names, *splits, sha256="", note=None)

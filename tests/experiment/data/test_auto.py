@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
-import pickle
 import tarfile
 import threading
 from pathlib import Path
@@ -14,43 +13,54 @@ import numpy as np
 import pytest
 
 from experiment.config import Data
-from experiment.data import catalog
 from experiment.data.dataset import Dataset, load
 from experiment.errors import DataError
+from experiment.published import PUBLISHED
+
+ARCHIVE = "cifar-10-binary.tar.gz"
+NOWHERE = f"http://127.0.0.1:9/{ARCHIVE}"
 
 
 def config(tmp_path: Path, **changes: object) -> Data:
     return Data.model_validate({"cache": str(tmp_path / "cache"), "image_size": 8} | changes)
 
 
+def serve_from(
+    monkeypatch: pytest.MonkeyPatch, url: str, name: str = "cifar10", checksum: str = "md5:"
+) -> None:
+    """Let a data set's files be one at this address."""
+    monkeypatch.setitem(PUBLISHED, name, PUBLISHED[name]._replace(files={url: checksum}))
+
+
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(catalog, "CIFAR10_URL", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    monkeypatch.setitem(catalog.IDX_URLS, "mnist", "http://127.0.0.1:9/")
+    serve_from(monkeypatch, NOWHERE)
+    serve_from(monkeypatch, "http://127.0.0.1:9/images.gz", "mnist")
 
 
 def batches() -> dict[str, bytes]:
     random = np.random.default_rng(6)
+    labels = np.array([*range(10)] * 2, np.uint8)[:, None]
     return {
-        name: pickle.dumps(
-            {"data": random.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [*range(10)] * 2}, 2
-        )
-        for name in catalog.CIFAR10_BATCHES
+        name: np.hstack([labels, random.integers(0, 256, (20, 3072), dtype=np.uint8)]).tobytes()
+        for name in PUBLISHED["cifar10"].members
     }
 
 
-def write_archive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_archive(
+    path: Path, monkeypatch: pytest.MonkeyPatch, url: str = f"http://127.0.0.1:9/{ARCHIVE}"
+) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, content in batches().items():
-            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())
     checksum = hashlib.md5(buffer.getvalue(), usedforsecurity=False).hexdigest()
-    monkeypatch.setattr(catalog, "CIFAR10_CHECKSUM", f"md5:{checksum}")
+    serve_from(monkeypatch, url, checksum=f"md5:{checksum}")
 
 
 def check_cifar10(data: Dataset) -> None:
@@ -64,22 +74,22 @@ def check_cifar10(data: Dataset) -> None:
 @pytest.mark.parametrize("where", ["root", "cache", "unpacked"])
 def test_cifar10_in_place_is_used(refused, tmp_path: Path, monkeypatch, name: str, where: str) -> None:
     if where == "unpacked":
-        (tmp_path / "root" / "cifar-10-batches-py").mkdir(parents=True)
         for file, content in batches().items():
-            (tmp_path / "root" / "cifar-10-batches-py" / file).write_bytes(content)
+            (tmp_path / "root" / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "root" / file).write_bytes(content)
     else:
-        write_archive(tmp_path / where / "cifar-10-python.tar.gz", monkeypatch)
+        write_archive(tmp_path / where / ARCHIVE, monkeypatch)
     settings = config(tmp_path, name=name, root=str(tmp_path / "root"))
     data = load(settings, seed=1)
     check_cifar10(data)
-    monkeypatch.setattr(catalog, "read_cifar10", None)
+    unread = PUBLISHED["cifar10"]._replace(read=None)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setitem(PUBLISHED, "cifar10", unread)
     assert load(settings, seed=1).sha256 == data.sha256
 
 
 @pytest.mark.parametrize("root", ["root", None])
 def test_auto_downloads_what_it_can(tmp_path: Path, monkeypatch, root: str | None) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    write_archive(tmp_path / "served" / "cifar-10-python.tar.gz", monkeypatch)
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args) -> None:
@@ -91,12 +101,12 @@ def test_auto_downloads_what_it_can(tmp_path: Path, monkeypatch, root: str | Non
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/cifar-10-python.tar.gz"
-        monkeypatch.setattr(catalog, "CIFAR10_URL", url)
+        url = f"http://127.0.0.1:{server.server_address[1]}/{ARCHIVE}"
+        write_archive(tmp_path / "served" / ARCHIVE, monkeypatch, url)
         check_cifar10(load(config(tmp_path, root=root and str(tmp_path / root)), seed=1))
         server.shutdown()
         thread.join()
-    assert (tmp_path / (root or "cache") / "cifar-10-python.tar.gz").is_file()
+    assert (tmp_path / (root or "cache") / ARCHIVE).is_file()
 
 
 def test_auto_falls_back_to_digits_and_says_so(refused, tmp_path: Path, capsys) -> None:

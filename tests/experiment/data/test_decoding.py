@@ -18,7 +18,7 @@ from experiment.data import decoding, folder
 from experiment.data.decoding import DEFAULTS, Reading, kept
 from experiment.data.folder import Pool, read_folder
 from experiment.errors import DataError
-from experiment.system.files import full
+from experiment.system.files import full, lock
 
 
 @pytest.fixture
@@ -347,6 +347,6 @@ def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path) -> None
     long_ago = time.time() - 1e5
     for place in (left, going_on):
         os.utime(place, (long_ago, long_ago))
-    with decoding._in_use(going_on):
+    with lock(going_on):
         kept(tmp_path, "key", lambda out: np.save(out / "images.npy", np.zeros(3)))
     assert {path.name for path in (tmp_path / "arrays").iterdir()} == {"key", recent.name, going_on.name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from loopback import Server, md5
 
-from experiment.data import pretrained
-from experiment.data.pretrained import RESNET50_STAGES, VGG16_BLOCKS, Layers, base_weights, resnet50_shapes
+from experiment.backbones import BACKBONES, vgg16_layers
+from experiment.data.pretrained import Weights, base_weights
 from experiment.errors import DataError
 
 BLOCKS = ((2, 4), (1, 5))
@@ -21,7 +22,8 @@ Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "VGG16_BLOCKS", BLOCKS)
+    tiny = replace(BACKBONES["vgg16"], layers=tuple(vgg16_layers(BLOCKS)))
+    monkeypatch.setitem(BACKBONES, "vgg16", tiny)
 
 
 @pytest.fixture
@@ -50,33 +52,21 @@ def keras3(path: Path, arrays: Arrays) -> str:
     return str(path)
 
 
-def imagenet(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes) -> None:
-    monkeypatch.setitem(pretrained.IMAGENET, "vgg16", (url, md5(content)))
+def imagenet(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes | None) -> None:
+    checksum = None if content is None else md5(content)
+    monkeypatch.setitem(BACKBONES, "vgg16", replace(BACKBONES["vgg16"], url=url, checksum=checksum))
 
 
-def assert_read(read: Layers, arrays: Arrays) -> None:
+def assert_read(read: Weights, arrays: Arrays) -> None:
     assert list(read) == list(SHAPES)
     for name, pair in arrays.items():
         for got, expected in zip(read[name], pair, strict=True):
             np.testing.assert_array_equal(got, expected)
 
 
-def test_vgg16_has_its_number_of_parameters() -> None:
-    count, channels = 0, 3
-    for convolutions, filters in VGG16_BLOCKS:
-        for _ in range(convolutions):
-            count, channels = count + (9 * channels + 1) * filters, filters
-    assert count == 14_714_688
-
-
 @pytest.mark.parametrize("write", [legacy, keras3])
 def test_both_layouts_are_read_by_layer_name(write, arrays: Arrays, tmp_path: Path) -> None:
     assert_read(base_weights("vgg16", write(tmp_path / "w.h5", arrays), "nowhere"), arrays)
-
-
-def test_resnet50_has_its_number_of_parameters() -> None:
-    assert RESNET50_STAGES == ((3, 64), (4, 128), (6, 256), (3, 512))
-    assert sum(int(np.prod(shape)) for layer in resnet50_shapes().values() for shape in layer) == 23_587_712
 
 
 def test_random_needs_no_file() -> None:
@@ -142,3 +132,48 @@ def test_a_server_that_refuses_names_the_way_out(tmp_path: Path, monkeypatch: py
         imagenet(monkeypatch, f"http://127.0.0.1:{probe.getsockname()[1]}/vgg16.h5", b"")
         with pytest.raises(DataError, match=r"cannot download(.|\n)*--model\.weights random"):
             base_weights("vgg16", "imagenet", str(tmp_path / "cache"))
+
+
+def test_without_a_published_checksum_the_server_states_one(
+    server: Server, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/vgg16.h5"] = Path(legacy(tmp_path / "made.h5", arrays)).read_bytes()
+    imagenet(monkeypatch, f"{server.url}/vgg16.h5", None)
+    assert_read(base_weights("vgg16", "imagenet", str(tmp_path / "cache")), arrays)
+    monkeypatch.setattr("experiment.data.pretrained.stated", lambda *_: md5(b"another file"))
+    with pytest.raises(DataError, match="expected md5"):
+        base_weights("vgg16", "imagenet", str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("fault", ["no MD5", "no file"])
+def test_a_server_that_states_no_checksum_names_the_way_out(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    server.states_md5 = fault != "no MD5"
+    imagenet(monkeypatch, f"{server.url}/{'file' if fault == 'no MD5' else 'gone'}", None)
+    reason = "the server states no MD5 of it" if fault == "no MD5" else "HTTP Error 404"
+    with pytest.raises(DataError, match=rf"cannot download .*{reason}(.|\n)*--model\.weights random"):
+        base_weights("vgg16", "imagenet", str(tmp_path / "cache"))
+
+
+def other_names(path: Path, arrays: Arrays, layers: int = 3) -> str:
+    """An older file, whose layers have other names than Keras's model has by now."""
+    names = [f"old_{layer}" for layer in range(len(arrays))]
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"input", *(name.encode() for name in names[:layers]), b"old_pool"]
+        for empty in ("input", "old_pool"):
+            file.create_group(empty).attrs["weight_names"] = np.zeros(0)
+        for name, (kernel, bias) in zip(names, arrays.values(), strict=True):
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}/kernel:0".encode(), f"{name}/bias:0".encode()]
+            group["kernel:0"], group["bias:0"] = kernel, bias
+    return str(path)
+
+
+def test_layers_of_other_names_are_read_in_their_order(arrays: Arrays, tmp_path: Path) -> None:
+    assert_read(base_weights("vgg16", other_names(tmp_path / "w.h5", arrays), "nowhere"), arrays)
+    with pytest.raises(DataError, match=r"few\.h5: not a Keras weights file of VGG16"):
+        base_weights("vgg16", other_names(tmp_path / "few.h5", arrays, layers=2), "nowhere")
+    turned = dict(reversed(arrays.items()))
+    with pytest.raises(DataError, match=r"turned\.h5: block1_conv1 holds .* VGG16 has \(3, 3, 3, 4\)"):
+        base_weights("vgg16", other_names(tmp_path / "turned.h5", turned), "nowhere")

@@ -1,40 +1,53 @@
-"""Shards hold the same data set, and are read row by row."""
+"""A data set in Parquet files: Hugging Face's layout, written here and by others, read row by row."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from experiment.config import Data, Experiment
 from experiment.data import dataset as datasets
-from experiment.data import features, table
-from experiment.data.decoding import DEFAULTS
-from experiment.data.table import Shards, Writer, read_shards
+from experiment.data import decoding, features
+from experiment.data.decoding import Reading
+from experiment.data.folder import Pool
+from experiment.data.table import Rows, read_table
 from experiment.data.write_table import main
 from experiment.errors import DataError
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("shards") / "digits"
+    out = tmp_path_factory.mktemp("table") / "digits"
     assert main([str(out), "--size", "500", "--data.name=digits", "--data.image_size=16"]) == 0
     return out
 
 
-def load(root: Path, **more: object) -> datasets.Dataset:
-    return datasets.load(Data(name="shards", root=str(root), image_size=16, **more), 3)  # type: ignore[arg-type]
+def load(root: Path, cache: Path, **more: object) -> datasets.Dataset:
+    values = {"name": "parquet", "root": str(root), "image_size": 16, "cache": str(cache)}
+    return datasets.load(Data.model_validate(values | more), 3)
 
 
-def test_the_splits_are_those_of_the_data_they_were_written_from(digits: Path) -> None:
+def read(root: Path, cache: Path, **more: Any) -> Pool:
+    options: dict[str, Any] = {"max_unreadable": 0.0} | more
+    return read_table(root, 16, cache, **options)
+
+
+def test_the_splits_are_those_of_the_data_they_were_written_from(digits: Path, tmp_path: Path) -> None:
     names = {path.name for path in digits.iterdir()}
-    assert {"class_names.txt", "train-00002-images.npy", "test-00000-labels.npy"} <= names
-    assert len(names) == 2 + 2 * (3 + 1)
-    one, other = load(digits), datasets.load(Data(name="digits", image_size=16), 3)
+    assert names == {"test-00000-of-00001.parquet", *(f"train-0000{i}-of-00003.parquet" for i in range(3))}
+    one, other = load(digits, tmp_path), datasets.load(Data(name="digits", image_size=16), 3)
     assert one.class_names == other.class_names
+    assert one.sha256 == other.sha256
     for name in ("train", "validation", "test"):
         rows = np.arange(len(getattr(other, name)))[::-1]
         for found, expected in zip(
@@ -45,36 +58,28 @@ def test_the_splits_are_those_of_the_data_they_were_written_from(digits: Path) -
 
 @pytest.mark.parametrize(
     "rows",
-    [
-        slice(0, 7),
-        slice(495, 1005),
-        slice(None, None, 300),
-        [3, 1, 2, 499, 500, 501, 0, 1436],
-        np.array([], int),
-        5,
-    ],
+    [slice(0, 7), slice(495, 1005), slice(None, None, 300), [3, 1, 2, 499, 500, 0], np.array([], int), 5],
 )
-def test_rows_are_those_of_the_whole_array(digits: Path, rows: object) -> None:
-    paths = sorted(digits.glob("train-*-images.npy"))
-    whole = np.concatenate([np.load(path) for path in paths])
-    found = Shards(paths)
-    assert found.shape == whole.shape
-    assert found.nbytes == whole.nbytes
-    np.testing.assert_array_equal(found[rows], whole[rows])  # type: ignore[index]
+def test_rows_are_those_of_the_whole_array(tmp_path: Path, rows: Any) -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (1200, 4, 4, 3), np.uint8)
+    np.save(tmp_path / "images.npy", whole)
+    found = Rows(whole, tmp_path / "images.npy")
+    assert (found.shape, found.nbytes, len(found)) == (whole.shape, whole.nbytes, 1200)
+    np.testing.assert_array_equal(found[rows], whole[rows])
     np.testing.assert_array_equal(np.asarray(found), whole)
 
 
-def test_few_files_are_open_at_a_time(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "OPEN", 2)
-    found = Shards(sorted(digits.glob("train-*-images.npy")))
-    whole = np.asarray(found)
-    order = np.random.default_rng(0).permutation(len(found))
-    np.testing.assert_array_equal(found[order], whole[order])
-    assert len(found._files) == 2
+def test_a_file_that_ends_early_is_named(tmp_path: Path) -> None:
+    whole = np.zeros((20, 4, 4, 3), np.uint8)
+    np.save(tmp_path / "images.npy", whole)
+    found = Rows(whole, tmp_path / "images.npy")
+    os.truncate(tmp_path / "images.npy", 300)
+    with pytest.raises(DataError, match="ends early"):
+        found[np.array([19])]
 
 
 def test_a_limit_draws_from_them_and_features_are_computed_from_them(digits: Path, tmp_path: Path) -> None:
-    dataset = load(digits, limit=100)
+    dataset = load(digits, tmp_path, limit=100)
     assert len(dataset.train) + len(dataset.validation) == 100
     experiment = Experiment.model_validate({"data": {"cache": str(tmp_path)}})
 
@@ -86,55 +91,140 @@ def test_a_limit_draws_from_them_and_features_are_computed_from_them(digits: Pat
     np.testing.assert_array_equal(replaced.train.batch([4, 2])[0], mean(images))
 
 
+# === What others write ===
+
+
+def encoded(colour: int, kind: str = "PNG", size: int = 20, mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (size, size), colour if mode == "L" else (colour, 10, 20)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write(
+    path: Path, images: list[Any], labels: Any, columns: tuple[str, str] = ("image", "label"), **more: Any
+) -> None:
+    """A table as `datasets` writes it; names: of the classes, in its metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image, label = columns
+    rows = [value if isinstance(value, dict) else {"bytes": value, "path": "x"} for value in images]
+    table = pa.table({"id": list(range(len(rows))), image: rows, label: labels})
+    if names := more.get("names"):
+        kinds = {image: {"_type": "Image"}, label: {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": kinds}})})
+    pq.write_table(table, path, row_group_size=more.get("group", 3))
+
+
+def test_columns_and_classes_are_those_of_the_metadata(tmp_path: Path) -> None:
+    columns, names = ("img", "fine_label"), ["ant", "bee", "wasp"]
+    images = [encoded(200), encoded(40, "JPEG"), encoded(90, mode="L"), encoded(7), encoded(8)]
+    for i in range(2):
+        path = tmp_path / "set" / "data" / f"train-0000{i}-of-00002.parquet"
+        write(path, images, [0, 1, 2, 1, 0], columns, names=names)
+    write(
+        tmp_path / "set" / "data" / "validation-00000-of-00001.parquet",
+        images[:2],
+        [2, 1],
+        columns,
+        names=names,
+    )
+    pool = read(tmp_path / "set", tmp_path)
+    assert pool.class_names == ("ant", "bee", "wasp")
+    assert pool.labels.tolist() == [0, 1, 2, 1, 0] * 2 + [2, 1]
+    assert (pool.train.tolist(), pool.test) == (list(range(10)), None)
+    assert pool.validation is not None
+    assert pool.validation.tolist() == [10, 11]
+    assert np.asarray(pool.images)[[0, 2, 8], 0, 0].tolist() == [[200, 10, 20], [90, 90, 90], [7, 10, 20]]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_labels_may_be_names(tmp_path: Path, kind: pa.DataType) -> None:
+    labels = pa.array(["dog", "caf\u00e9", "dog"]).cast(kind)
+    write(tmp_path / "set" / "train.parquet", [encoded(i) for i in range(3)], labels)
+    pool = read(tmp_path / "set", tmp_path)
+    assert (pool.class_names, pool.labels.tolist()) == (("caf\u00e9", "dog"), [1, 0, 1])
+
+
+def test_images_that_cannot_be_read_are_skipped_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    images = [encoded(1), b"no image", None, {"bytes": None, "path": "elsewhere.png"}, encoded(5)]
+    write(tmp_path / "set" / "train.parquet", images, [0, 1, 0, 1, 1])
+    with pytest.raises(DataError, match=r"3 of 5 .* unreadable: train\.parquet row 1, train\.parquet row 2"):
+        read(tmp_path / "set", tmp_path)
+    pool = read(tmp_path / "set", tmp_path, max_unreadable=0.6)
+    assert pool.train.tolist() == [0, 4]
+    assert "skipped: 3 of 5" in capsys.readouterr().err
+    assert pool.note == "3 of 5 files unreadable and skipped"
+
+
+def test_reading_is_the_users(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("LA", (20, 20), (200, 0)).save(buffer, "PNG")
+    write(tmp_path / "set" / "train.parquet", [buffer.getvalue(), encoded(3)], [0, 1])
+    pool = read(tmp_path / "set", tmp_path, reading=Reading("#102030"))
+    assert np.asarray(pool.images)[0, 0, 0].tolist() == [16, 32, 48]
+
+
+def test_processes_decode_what_threads_decode(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = read(digits, tmp_path / "one")
+    monkeypatch.setattr(decoding, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(decoding, "_decode_in_threads", None)
+    np.testing.assert_array_equal(
+        np.asarray(read(digits, tmp_path / "two").images), np.asarray(threads.images)
+    )
+
+
+def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
+    for colour in (9, 200):
+        write(tmp_path / "set" / "train.parquet", [encoded(colour), encoded(1)], [0, 1])
+        assert np.asarray(read(tmp_path / "set", tmp_path).images)[0, 0, 0, 0] == colour
+
+
+# === Faults ===
+
+
 def pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
+TEST = "test-00000-of-00001.parquet"
+ONE, TWO = [encoded(1)], [encoded(1), encoded(2)]
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (lambda root: (root / "class_names.txt").unlink(), "no folder of shards"),
-        (lambda root: (root / "class_names.txt").write_text("0\n1\n"), "labels reach 9"),
-        (lambda root: (root / "test-00000-images.npy").unlink(), "no test-00000-images.npy"),
-        (lambda root: (root / "train-00001-labels.npy").unlink(), "train-00001-labels.npy: cannot be read"),
-        (lambda root: (root / "train-00001-images.npy").write_bytes(b"no"), "cannot be read"),
-        (lambda root: np.save(root / "train-00001-labels.npy", np.zeros(3, int)), "500 images, but labels"),
-        (lambda root: np.save(root / "train-00001-images.npy", np.zeros((5, 4))), "shards hold uint8"),
-        (lambda root: pipe(root / "class_names.txt"), "no regular file: class_names.txt"),
-        (lambda root: pipe(root / "train-00001-images.npy"), r"train-00001-images.npy: .*no regular file"),
-        (lambda root: pipe(root / "test-00000-labels.npy"), r"test-00000-labels.npy: .*no regular file"),
+        (lambda root: (root / "train-00001-of-00003.parquet").unlink(), "2 of 3 files train-"),
+        (lambda root: [path.unlink() for path in root.glob("train-*")], "has no train-"),
+        (lambda root: (root / TEST).write_bytes(b"no"), "test-.*cannot be read"),
+        (lambda root: pipe(root / "train-00001-of-00003.parquet"), r"train-00001.*no regular file"),
+        (lambda root: write(root / TEST, ONE, [10]), "labels from 0 to 10, for 10"),
+        (lambda root: write(root / TEST, ONE, [-1]), "labels from -1"),
+        (lambda root: write(root / TEST, ONE, [0.5]), "label holds double"),
+        (lambda root: write(root / TEST, TWO, [0, None]), "1 of 2 null"),
         (
-            lambda root: (root / "reading.json").write_text('{"background": "#000000", "bits": 16}'),
-            "was written with data.background #000000: --data.background '#000000'",
+            lambda root: write(root / TEST, ONE, [1], ("image", "kind")),
+            "no column of labels",
         ),
-        (lambda root: (root / "reading.json").write_text('{"bits'), "reading.json: cannot be read"),
-        (lambda root: (root / "reading.json").write_text('{"bit": 1}'), "reading.json: cannot be read"),
-        (lambda root: (root / "reading.json").write_text("[]"), "reading.json: cannot be read"),
-        (lambda root: (root / "reading.json").write_text('{"bits": 12}'), "data.bits 12: --data.bits '12'"),
-        (lambda root: Writer(root, "val", 1), "holds images of 16 pixels: --data.image_size 16"),
         (
-            lambda root: np.save(root / "train-00001-images.npy", np.zeros((500, 4, 4, 3), np.uint8)),
-            "differ in their images' size",
+            lambda root: pq.write_table(pa.table({"image": [b"x"], "label": [1]}), root / TEST),
+            r"no column of images .* among image, label",
+        ),
+        (
+            lambda root: write(root / TEST, [b"x"], [1]),
+            "no image of the test split can be read",
         ),
     ],
 )
-def test_what_is_wrong_is_named(digits: Path, tmp_path: Path, break_it, said: str) -> None:
+def test_what_is_wrong_is_named(digits: Path, tmp_path: Path, break_it: Any, said: str) -> None:
     root = tmp_path / "copy"
     shutil.copytree(digits, root)
     break_it(root)
     with pytest.raises(DataError, match=said):
-        read_shards(root, 32 if "of 16 pixels" in said else 16, DEFAULTS)
-
-
-def test_a_file_that_ends_early_is_named(digits: Path, tmp_path: Path) -> None:
-    root = tmp_path / "copy"
-    shutil.copytree(digits, root)
-    pool = read_shards(root, 16, DEFAULTS)
-    with (root / "train-00001-images.npy").open("r+b") as file:
-        file.truncate(1000)
-    with pytest.raises(DataError, match="ends early"):
-        pool.images[np.array([600])]
+        read(root, tmp_path, max_unreadable=1.0)
 
 
 @pytest.mark.parametrize(
@@ -150,14 +240,10 @@ def test_mistakes_on_the_command_line(
     assert said in capsys.readouterr().err
 
 
-def test_classes_are_named_line_by_line(digits: Path, tmp_path: Path) -> None:
-    root = tmp_path / "copy"
-    shutil.copytree(digits, root)
-    names = ["a\u2028b", "\u00e9", "x y", *"3456789"]
-    (root / "class_names.txt").write_bytes("\r\n".join(names).encode() + b"\r\n")
-    assert read_shards(root, 16).class_names == ("a\\u2028b", "\u00e9", "x y", *"3456789")
-    (root / "class_names.txt").write_bytes(b"caf\xe9\n" + b"\n".join(b"%d" % i for i in range(1, 10)))
-    assert read_shards(root, 16).class_names[0] == "caf\\xe9"
-    (root / "class_names.txt").write_bytes(b"1\n" + b"\n".join(b"%d" % i for i in range(1, 10)))
+def test_class_names_are_printable_and_differ(tmp_path: Path) -> None:
+    images = [encoded(1), encoded(2)]
+    write(tmp_path / "a" / "train.parquet", images, [0, 1], names=["a\u2028b", "x y"])
+    assert read(tmp_path / "a", tmp_path).class_names == ("a\\u2028b", "x y")
+    write(tmp_path / "b" / "train.parquet", images, [0, 1], names=["1", "1"])
     with pytest.raises(DataError, match="two classes of one name, '1'"):
-        load(root)
+        load(tmp_path / "b", tmp_path)

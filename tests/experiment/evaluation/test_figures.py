@@ -153,6 +153,19 @@ def test_confusion_leaves_numbers_out_when_they_would_be_tiny(draw, classes, tex
     assert len(figure.axes) == (1 if texts else 2)
 
 
+@pytest.mark.parametrize(("classes", "named"), [(100, 100), (101, 51), (1000, 100)])
+def test_confusion_names_as_many_classes_as_can_be_read(draw, classes, named):
+    figure = draw(figures.confusion, np.eye(classes, dtype=int), [f"c{i}" for i in range(classes)], "t")
+    axes = figure.axes[0]
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert len(names) == named
+    assert [text.get_text() for text in axes.get_xticklabels()] == [*names, "recall"]
+    assert names[-1] == f"c{int(axes.get_yticks()[-1])}"
+    step = -(-classes // 100)
+    shown = "share of the true class" + (f", one class in {step} named" if step > 1 else "")
+    assert axes.get_title(loc="left") == shown
+
+
 def test_classes_are_named_in_any_script(draw, recwarn):
     names = ["$5 \\frac{", "R&D <b>", "🦊", "日本語", "שלום", "x" * 255, "a_b^c{", ""]
     figure = draw(figures.confusion, np.eye(8, dtype=int), names, "$run_{1")

@@ -1,0 +1,156 @@
+"""Why the output of a layer differs, the first one at which two models part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from parity.checks import Check
+from parity.diagnosis import outputs, settings
+from parity.diagnosis.patterns import Explanation, explains, ratio_of
+from parity.traces.pair import Pair
+
+
+def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
+    """The settings, the statistics or the numbers that part the first layer, or the layers before it."""
+    layer, _, mode = first.quantity.rstrip(")").partition(" (")
+    if layer not in pair.names:
+        keras, torch = pair.keras["outputs"], pair.torch["outputs"]
+        found = outputs.explain(keras, torch, None)
+        where = "every layer that both sides have agrees; after the last, "
+        return _elsewhere(found, where) or Explanation(
+            "the models' outputs differ though every layer agrees",
+            "logits on one side, probabilities on the other?",
+            "let both give the same",
+        )
+    both = pair.both(mode, layer)
+    assert both is not None
+    keras, torch = both
+    facts = pair.keras.layer(layer)
+    if mode == "train" and (found := _in_training(layer, facts["kind"], keras, torch, pair)):
+        return found
+    theirs, ours = facts["settings"], pair.torch.layer(pair.names[layer])["settings"]
+    if (found := settings.explain(theirs, ours, facts["kind"])) is not None:
+        return found
+    if facts["kind"] == "Flatten" and _same_numbers(keras, torch):
+        return Explanation(
+            "the flattening runs in another order (channel first for channel last)",
+            "the same values, reordered",
+            "bring channels last before it: x.permute(0, 2, 3, 1).flatten(1)",
+        )
+    if facts["kind"] == "BatchNormalization" and (found := _epsilon(layer, keras, torch, pair)):
+        return found
+    if (found := _moved(pair)) is not None:
+        return found
+    between = _between(layer, pair)
+    found = outputs.explain(keras, torch, _source(layer, mode, pair))
+    if found is not None:
+        return _elsewhere(found, f"after {between}: " if between else "")
+    if between:
+        return Explanation(
+            "a layer that only one side has computes otherwise",
+            f"between the last that agree and this: {between}",
+        )
+    return None
+
+
+def _elsewhere(found: Explanation | None, where: str) -> Explanation | None:
+    return None if found is None else found._replace(evidence=f"{where}{found.evidence}")
+
+
+def _in_training(
+    layer: str, kind: str, keras: np.ndarray, torch: np.ndarray, pair: Pair
+) -> Explanation | None:
+    """Why a layer differs in training alone: dropout, and BatchNorm that takes other statistics."""
+    if kind == "Dropout":
+        return Explanation(
+            "dropout drops other elements", f"{layer} is the first to part, and in training alone"
+        )
+    if kind != "BatchNormalization":
+        return None
+    source = _source(layer, "train", pair)
+    if source is None:
+        return None
+    weights = {name: pair.keras[f"initial/{layer}/{name}"] for name in pair.weights(layer)}
+    epsilon = pair.keras.layer(layer)["settings"]["epsilon"]
+    axes = tuple(range(source.ndim - 1))
+    normalised = {
+        "moving": (weights["moving_mean"], weights["moving_variance"]),
+        "batch": (source.mean(axes), source.var(axes)),
+    }
+    outcomes = {
+        name: (source - mean) / np.sqrt(variance + epsilon) * weights.get("gamma", 1.0)
+        + weights.get("beta", 0.0)
+        for name, (mean, variance) in normalised.items()
+    }
+    if explains(keras, torch, outcomes["batch"]) and explains(torch, keras, outcomes["moving"]):
+        return Explanation(
+            "Keras's trainable=False stops BatchNorm's statistics and uses the moving ones; "
+            "requires_grad=False does not",
+            f"in training Keras's {layer} normalises by its moving statistics, torch's by the batch's",
+            "keep frozen BatchNorm layers in evaluation: call .eval() on them in train()",
+        )
+    if explains(keras, torch, outcomes["moving"]) and explains(torch, keras, outcomes["batch"]):
+        return Explanation(
+            "torch's BatchNorm is in evaluation while Keras's trains",
+            f"in training torch's {pair.names[layer]} normalises by moving statistics, Keras's by batch",
+            "set layer.trainable = False in Keras, or let torch's train",
+        )
+    return None
+
+
+def _epsilon(layer: str, keras: np.ndarray, torch: np.ndarray, pair: Pair) -> Explanation | None:
+    variance = pair.keras[f"initial/{layer}/moving_variance"]
+    ratio = ratio_of(keras, torch)
+    if ratio is None or np.ptp(variance) != 0:
+        return None
+    epsilon = pair.keras.layer(layer)["settings"]["epsilon"]
+    other = (variance[0] + epsilon) / ratio**2 - variance[0]
+    return Explanation(
+        "BatchNorm's epsilon differs",
+        f"outputs {ratio:.8f} times Keras's: epsilon {other:.3g} for {settings.plain(epsilon)}",
+        f"eps={settings.plain(epsilon)}",
+    )
+
+
+def _moved(pair: Pair) -> Explanation | None:
+    """A kind of layer without weights that both sides have, and have no counterpart for."""
+    theirs = {pair.keras.layer(name)["kind"]: name for name in pair.matching.unmatched_keras}
+    for name in pair.matching.unmatched_torch:
+        if (kind := pair.torch.layer(name)["kind"]) in theirs:
+            return Explanation(
+                f"{kind} acts at another place",
+                f"torch's {name} has no counterpart, nor has {theirs[kind]}",
+                f"apply {kind} where Keras's {theirs[kind]} stands",
+            )
+    return None
+
+
+def _between(layer: str, pair: Pair) -> str:
+    """The layers without a counterpart that lie right before a layer, on either side."""
+    before = []
+    sides = ((pair.keras, layer, pair.matching.unmatched_keras, "Keras's"),)
+    sides += ((pair.torch, pair.names[layer], pair.matching.unmatched_torch, "torch's"),)
+    for trace, name, alone, whose in sides:
+        waiting, seen = list(trace.layer(name)["inputs"]), set()
+        while waiting:
+            source = waiting.pop()
+            if source in alone and source not in seen:
+                seen.add(source)
+                before.append(f"{whose} {source} ({trace.layer(source)['kind']})")
+                waiting += trace.layer(source)["inputs"]
+    return ", ".join(before)
+
+
+def _source(layer: str, mode: str, pair: Pair) -> np.ndarray | None:
+    """The input of a layer that takes one, as Keras's side traced it."""
+    inputs = pair.keras.layer(layer)["inputs"]
+    key = f"{mode}/{inputs[0]}" if len(inputs) == 1 and inputs[0] else ""
+    return pair.keras[key] if key in pair.keras else None  # noqa: SIM401  get() gives an empty array
+
+
+def _same_numbers(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.shape != other.shape:
+        return False
+    return np.allclose(np.sort(one.reshape(len(one), -1)), np.sort(other.reshape(len(one), -1)), rtol=1e-6)
