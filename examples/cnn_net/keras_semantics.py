@@ -131,6 +131,11 @@ class Flatten(nn.Module):
         return input.movedim(1, -1).flatten(1)
 
 
+def as_tensorflow(constant: float) -> float:
+    """A constant as Keras on TensorFlow takes it up: rounded to float32, in float64 too."""
+    return float(np.float32(constant))
+
+
 class Adam(torch.optim.Adam):
     """Keras's Adam on torch's own kernels, for torch's schedulers, scalers and checkpoints as they are.
 
@@ -194,9 +199,7 @@ class Adam(torch.optim.Adam):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as torch does; raises ValueError for Keras's names, which torch would pass over."""
-        for ours, theirs in (("lr", "learning_rate"), ("eps", "epsilon")):
-            if theirs in param_group:
-                raise ValueError(f"a parameter group has torch's names: {ours}, not {theirs}")
+        _refuse_names_of_keras(param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if group["fused"] is None and group["foreach"] is None:
@@ -234,7 +237,8 @@ class Adam(torch.optim.Adam):
         factor, eps = self._as_torch(group, t)
         decay, (beta1, beta2) = group["weight_decay"], map(float, group["betas"])
         if group["decoupled_weight_decay"]:
-            decay = decay / factor  # torch multiplies it by the learning rate that it is handed
+            # torch multiplies it by the learning rate that it is handed
+            decay = as_tensorflow(decay) / factor
         adam(
             parameters,
             *lists,
@@ -257,7 +261,7 @@ class Adam(torch.optim.Adam):
     def _as_torch(self, group: dict[str, Any], t: int) -> tuple[float, float]:
         """The factor of the learning rate, and the epsilon, with which torch's step t (from 1) is Keras's."""
         exact = [1 - float(beta) ** t for beta in group["betas"]]
-        rounded = [1 - float(np.float32(beta)) ** t for beta in group["betas"]]
+        rounded = [1 - as_tensorflow(beta) ** t for beta in group["betas"]]
         factor = math.sqrt(rounded[1] / exact[1]) / (rounded[0] / exact[0])
         return factor, group["eps"] / math.sqrt(exact[1])
 
@@ -276,6 +280,12 @@ class Adam(torch.optim.Adam):
             if "learning_rate" in group:
                 group.update(lr=group.pop("learning_rate"), eps=group.pop("epsilon"))
                 del group["steps"]
+
+
+def _refuse_names_of_keras(group: dict[str, Any]) -> None:
+    for torchs, keras in (("lr", "learning_rate"), ("eps", "epsilon")):
+        if keras in group:
+            raise ValueError(f"a parameter group has torch's names: {torchs}, not {keras}")
 
 
 def _number(rate: float | Tensor) -> float | Tensor:

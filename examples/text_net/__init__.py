@@ -1,1 +1,0 @@
-"""A network migrated from Keras."""
