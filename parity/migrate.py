@@ -1,4 +1,5 @@
-"""python -m parity migrate BUILD --out FOLDER: a Keras model as a Lightning package, with the proof attached."""
+"""python -m parity migrate BUILD --out FOLDER: a Keras model as a Lightning package, with the proof
+attached."""
 
 from __future__ import annotations
 
@@ -35,12 +36,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; exits with 2 on a mistake."""
     parser = cli.PlainParser(
         prog="parity migrate",
-        description="Write a Keras model as a Lightning package that needs nothing of this project, and prove "
-        "that it is the same; or take trained weights back into a .keras file (--back).",
+        description="Write a Keras model as a Lightning package that needs nothing of this project, and "
+        "prove that it is the same; or take trained weights back into a .keras file (--back).",
     )
-    parser.add_argument(
-        "build", nargs="?", metavar="MODEL", help="PKG.MOD:BUILD, a .keras file, or a Keras run"
-    )
+    parser.add_argument("build", nargs="?", metavar="MODEL", help="PKG.MOD:BUILD, a .keras file, or a run")
     parser.add_argument("--out", type=Path, help="where the package goes; a .keras file with --back")
     parser.add_argument("--callbacks", metavar="PKG.MOD:LIST", help="gives a list of Keras's callbacks")
     parser.add_argument(
@@ -196,8 +195,6 @@ def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Mig
             file = file.with_suffix(".npy")
             np.save(file, arrays[arrays.files[0]])
     options = ["--loss", "compiled"] if compiled and training and training["loss"] is not None else []
-    for rule in arguments.layer:
-        options += ["--layer", rule]
     command = [
         *(sys.executable, "-m", "parity", "--keras", str(saved) if saved.is_file() else arguments.build),
         *("--torch", torch_side, "--inputs", str(file), "--steps", str(arguments.steps)),
@@ -234,15 +231,14 @@ def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> N
     folder.mkdir(exist_ok=True)
     said = {key: value for key, value in verdict["said"].items() if key != "report"}  # a path of this machine
     (folder / "verdict.json").write_text(json.dumps(said, indent=1))
-    rows = [
-        f"| {rung['name']} | {rung['status']} | {_worst(rung)} |" for rung in verdict["said"].get("rungs", [])
-    ]
+    rows = [f"| {r['name']} | {r['status']} | {_worst(r)} |" for r in verdict["said"].get("rungs", [])]
     table = (
         "\n".join(["| rung | | largest difference, of how much |", "|---|---|---|", *rows]) if rows else ""
     )
     text = (
-        f"{verdict['line'][0].upper()}{verdict['line'][1:]}.\n\n{table}\n\nMade by running this package, with "
-        f"{arguments.steps} steps in float64; `parity/` has the report. To repeat it, from the folder that "
+        f"{verdict['line'][0].upper()}{verdict['line'][1:]}.\n\n{table}\n\nMade by running this package, "
+        f"with {arguments.steps} steps in float64; "
+        f"`parity/` has the report. To repeat it, from the folder that "
         f"holds this one:\n\n    python -m parity --keras {arguments.build} --torch {verdict['torch']} "
         "--input-shape ...\n\nA builder that draws its weights draws others in float64: a saved .keras file "
         "keeps them."

@@ -46,7 +46,10 @@ class Layer:
 
 @dataclass
 class Call:
-    """One call of a layer. Tensors stand in args and kwargs as {"tensor": index}, constants as {"array": key}."""
+    """One call of a layer.
+
+    Tensors stand in args and kwargs as {"tensor": index}, constants as {"array": key}.
+    """
 
     layer: str
     args: list[Any]

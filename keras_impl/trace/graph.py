@@ -113,7 +113,8 @@ def _named_weights(layer: Any) -> dict[str, Any]:
 
 
 def compiled(model: keras.Model) -> dict[str, Any] | None:
-    """The optimizer, losses and metrics that a model was compiled with, as plain values; None if it was not."""
+    """The optimizer, losses and metrics that a model was compiled with, as plain values; None if it was
+    not."""
     if not getattr(model, "compiled", False) or model.optimizer is None:
         return None
     losses, metrics = model._compile_loss, model._compile_metrics

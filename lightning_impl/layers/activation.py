@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -119,18 +120,18 @@ OF_CLASS = {
 }
 
 
-def module_of(activation: Any, value: Value) -> list[Piece]:
+def module_of(activation: Any, value: Value) -> list[Module]:
     """What a `activation` setting of Keras's becomes on a value; nothing for linear."""
     if activation in (None, "linear"):
         return []
     settings: dict[str, Any] = {}
     if isinstance(activation, dict):
         settings = activation["settings"] if isinstance(activation["settings"], dict) else {}
-        name = OF_CLASS.get(activation["kind"])
-        if name is None:
+        name = OF_CLASS.get(activation["kind"], "")
+        if not name:
             raise Untranslatable(f"its activation {activation['settings']} is no function of Keras's")
     else:
-        name = ALIASES.get(activation, activation)
+        name = str(ALIASES.get(activation, activation))
     return [_module(name, settings, value)]
 
 
@@ -188,11 +189,8 @@ def _of_layer(layer: Layer, call: CallOf) -> list[Piece]:
         activation = {"kind": layer.kind, "settings": layer.settings}
     if activation in (None, "linear"):
         return [Expression("{0}", Module("nn.Identity"))]
-    pieces = module_of(activation, call.input)
-    for piece in pieces:
-        piece.inline = None  # it has a name of its own
-        piece.suffix = ""
-    return pieces
+    # It has a name of its own.
+    return [replace(module, inline=None, suffix="") for module in module_of(activation, call.input)]
 
 
 def _prelu(layer: Layer, call: CallOf) -> list[Piece]:

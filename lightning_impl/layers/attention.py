@@ -79,15 +79,17 @@ def _multi_head(layer: Layer, call: CallOf) -> list[Piece]:
     settings = layer.settings
     heads, key_dim = settings["num_heads"], settings["key_dim"]
     value_dim = settings.get("value_dim") or key_dim
-    if odd := set(call.kwargs) & {
-        "attention_mask",
-        "return_attention_scores",
-        "query_mask",
-        "value_mask",
-        "key_mask",
-    }:
-        if any(call.kwargs[name] not in (None, False) for name in odd):
-            raise Untranslatable(f"it is called with {sorted(odd)[0]}")
+    if (
+        odd := set(call.kwargs)
+        & {
+            "attention_mask",
+            "return_attention_scores",
+            "query_mask",
+            "value_mask",
+            "key_mask",
+        }
+    ) and any(call.kwargs[name] not in (None, False) for name in odd):
+        raise Untranslatable(f"it is called with {sorted(odd)[0]}")
     if any(value.rank != 3 for value in call.inputs) or settings.get("attention_axes") not in (None, [1]):
         raise Untranslatable("it attends over other axes than that of time")
     width = call.inputs[0].channels

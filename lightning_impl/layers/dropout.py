@@ -51,7 +51,7 @@ TABLE = (
 # === Source ===
 
 
-def _dropout(layer: Layer, call: CallOf) -> list[Piece]:
+def _plain_dropout(layer: Layer, call: CallOf) -> list[Piece]:
     rate, shape = layer.settings["rate"], layer.settings.get("noise_shape")
     if shape is None:
         return [Module("nn.Dropout", {"*p": rate})]
@@ -77,7 +77,7 @@ def _nothing(layer: Layer, call: CallOf) -> list[Piece]:
 
 
 SOURCES = {
-    "Dropout": SourceRule(_dropout),
+    "Dropout": SourceRule(_plain_dropout),
     **{f"SpatialDropout{n}D": SourceRule(_spatial, "first") for n in (1, 2, 3)},
     "GaussianNoise": SourceRule(_noise("stddev")),
     "GaussianDropout": SourceRule(_noise("rate")),

@@ -66,7 +66,8 @@ class Value:
 class CallOf:
     """One call of a layer: the values that it is given, Keras's arguments, and the shapes that it gives.
 
-    args and kwargs: as `experiment.protocols.graph.Call` has them, tensors as Code `{0}`, `{1}`, ... into inputs.
+    args and kwargs: as `experiment.protocols.graph.Call` has them, tensors as Code `{0}`, `{1}`, ... into
+    inputs.
     """
 
     inputs: list[Value]
@@ -87,8 +88,10 @@ class CallOf:
 class Module:
     """A torch module, as its constructor is written.
 
-    name: of the class, such as nn.Conv2d; without a dot it is one of `keras_semantics`. args: a key that begins
-    with * is given by position. suffix: what of the Keras layer it is; "" is what holds its weights. part: the
+    name: of the class, such as nn.Conv2d; without a dot it is one of `keras_semantics`. args: a key that
+    begins
+    with * is given by position. suffix: what of the Keras layer it is; "" is what holds its weights. part:
+    the
     Keras weights' unit, where a layer counts as two. inline: how a forward writes it where it has no name of
     its own in Keras. call: how it is called, `{m}` the module.
     """

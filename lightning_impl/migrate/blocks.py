@@ -1,6 +1,8 @@
-"""Finds what repeats in a model's steps and makes a class of it: blocks by their names, units by their structure.
+"""Finds what repeats in a model's steps and makes a class of it: blocks by their names, units by their
+structure.
 
-A block is a set of steps of which one value alone is used outside. Blocks of one class may lack steps that the
+A block is a set of steps of which one value alone is used outside. Blocks of one class may lack steps that
+the
 others have: without such a step its input passes through.
 """
 
@@ -254,13 +256,15 @@ class _Finder:
             groups = [instances] if _unify([local for _, local in instances]) else _alike(instances)
             groups = [group for group in groups if len(group) > 1]
             saved = sum(
-                sum(len(local) for _, local in group) - max(len(l) for _, l in group) for group in groups
+                sum(len(local) for _, local in group) - max(len(local) for _, local in group)
+                for group in groups
             )
             if saved > 3:
                 yield saved, pattern, groups
 
     def instance(self, prefix: str, uses: dict[int, list[int]]) -> list[tuple[str, Step]]:
-        """The steps of a block by their local names; none where more than one of its values is used outside."""
+        """The steps of a block by their local names; none where more than one of its values is used
+        outside."""
         inside = set(self.begun.get(prefix, ()))
         if len(inside) < 2 or not all(_repeats(self.steps[position]) for position in inside):
             return []
@@ -515,7 +519,8 @@ def _unify(
 ) -> tuple[list[Slot], int, Ref, list[list[int]]] | None:
     """The slots of a class with these instances, its inputs, its output and each instance's input values.
 
-    None where they are no instances of one class: leaving out the steps that one lacks must give its own wiring.
+    None where they are no instances of one class: leaving out the steps that one lacks must give its own
+    wiring.
     """
     if len(instances) < 2:
         return None
@@ -572,7 +577,8 @@ def _order(instances: Sequence[list[tuple[str, Step]]]) -> list[str] | None:
 
 
 def _wiring(local: list[tuple[str, Step]], place: dict[str, int]) -> tuple[dict[str, list[Ref]], list[int]]:
-    """What each step of an instance takes, and the values that come from outside in the order of their use."""
+    """What each step of an instance takes, and the values that come from outside in the order of their
+    use."""
     made = {number: place[name] for name, step in local for number in step.outputs}
     outside: dict[int, int] = {}
     wiring = {}

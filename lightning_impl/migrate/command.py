@@ -1,4 +1,5 @@
-"""python -m lightning_impl.migrate.command REQUEST.json: writes the package of a graph, or reads weights back."""
+"""python -m lightning_impl.migrate.command REQUEST.json: writes the package of a graph, or reads weights
+back."""
 
 from __future__ import annotations
 
@@ -55,12 +56,13 @@ def run(request: dict[str, Any]) -> int:
 def told(error: UntranslatableError) -> str:
     """Every layer that cannot be translated, and the ways out."""
     lines = [f"  {problem.layer} ({problem.kind}): {problem.reason}" for problem in error.problems]
-    custom = next((problem.kind for problem in error.problems), "MyLayer")
+    kinds = [p.kind for p in error.problems if p.kind not in ("Lambda", "Model")]
+    custom = kinds[0] if kinds else "MyLayer"
     return "\n".join(
         [
             "nothing was written: these layers have no translation",
             *lines,
-            f"give a rule with --layer {custom}=package.module:rule, or --stub to leave them to be written by hand",
+            f"give a rule with --layer {custom}=package.module:rule, or --stub to leave them to be written",
         ]
     )
 

@@ -16,7 +16,8 @@ WIDTH = 88
 
 @dataclass
 class Line:
-    """A step with the values that it takes and gives. condition: when it is there; passes: what stands for its
+    """A step with the values that it takes and gives. condition: when it is there; passes: what stands for
+    its
     output otherwise."""
 
     name: str
@@ -30,7 +31,10 @@ class Line:
 def body(
     lines: Sequence[Line], inputs: dict[Hashable, str], outputs: Any, flat: Sequence[Hashable]
 ) -> list[str]:
-    """The statements of a forward. inputs: names by value. outputs: writes the returned expression of names."""
+    """The statements of a forward. inputs: names by value.
+
+    outputs: writes the returned expression of names.
+    """
     return _Writer(lines, inputs, flat).write(outputs)
 
 
@@ -176,7 +180,8 @@ class _Writer:
         return end
 
     def reach(self, position: int) -> int:
-        """Where the longest run of lines under one condition ends of which the last value alone is used behind."""
+        """Where the longest run of lines under one condition ends of which the last value alone is used
+        behind."""
         end = position
         while end < len(self.lines) and self.lines[end].condition == self.lines[position].condition:
             end += 1

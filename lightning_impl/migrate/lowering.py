@@ -1,4 +1,5 @@
-"""A Keras graph as the steps of a torch model: modules and expressions, with the layout of each value settled."""
+"""A Keras graph as the steps of a torch model: modules and expressions, with the layout of each value
+settled."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ RESERVED = {*dir(nn.Sequential()), *dir(nn.ModuleDict()), "x", "self", "inputs",
 class Step:
     """One line of a forward: a module, a nested model or an expression, of values by their numbers.
 
-    layer: the path of the Keras layer, "" for what only changes the layout. auto: Keras named it, not its user.
+    layer: the path of the Keras layer, "" for what only changes the layout. auto: Keras named it, not its
+    user.
     """
 
     name: str
@@ -48,7 +50,10 @@ class Step:
 
 @dataclass
 class Lowered:
-    """A model's steps in their order. finish: by output, the softmax or sigmoid that Keras's model ends in."""
+    """A model's steps in their order.
+
+    finish: by output, the softmax or sigmoid that Keras's model ends in.
+    """
 
     name: str
     kind: str
@@ -364,7 +369,8 @@ def tensors_of(structure: Any) -> Iterator[int]:
 
 
 def identifier(name: str) -> str:
-    """A Keras name as an attribute of a module: `1_conv` becomes `conv1`, where it must not begin with a digit."""
+    """A Keras name as an attribute of a module: `1_conv` becomes `conv1`, where it must not begin with a
+    digit."""
     name = re.sub(r"\W", "_", name).strip("_") or "layer"
     if match := re.match(r"(\d+)_(.+)", name):
         number, rest = match.groups()

@@ -61,7 +61,9 @@ def write(
     """Write the package into an empty folder; raises UntranslatableError and WeightError."""
     model, lowering = lowered(migration, rules, stubs)
     PIECES.update(semantics.names())
-    stub_classes = [_stub(path, layer) for path, layer in lowering.stubbed.items()]
+    stub_classes = {
+        camel(path.rsplit("/", 1)[-1]): _stub(path, layer) for path, layer in lowering.stubbed.items()
+    }
     doc = f"{camel(migration.graph.name)}, migrated from the Keras model `{migration.graph.name}`."
     source = render(model, doc, stub_classes)
     (folder / "__init__.py").write_text('"""A network migrated from Keras."""\n')
@@ -168,7 +170,7 @@ def _translated(model: Lowered) -> list[tuple[str, str, str]]:
         parent = path.rpartition(".")[0]
         module = step.module is not None and (not step.expression or parent in chains)
         what = f"`{path}`: {step.module.name}" if module and step.module else f"`{step.expression}`"
-        kind, become = found.setdefault(step.layer, (step.kind.removesuffix(" (shared)"), []))
+        _, become = found.setdefault(step.layer, (step.kind.removesuffix(" (shared)"), []))
         if what not in become:
             become.append(what)
     return [(layer, kind, ", ".join(become)) for layer, (kind, become) in found.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,10 @@ INDENT = "    "
 
 @dataclass
 class Source:
-    """A written model.py with what it takes from keras_semantics. entry: the function or class of the network."""
+    """A written model.py with what it takes from keras_semantics.
+
+    entry: the function or class of the network.
+    """
 
     text: str
     pieces: list[str]
@@ -37,9 +40,13 @@ class _Writer:
     imports: set[str] = field(default_factory=set)
 
 
-def render(lowered: Lowered, doc: str, stubs: Sequence[str] = ()) -> Source:
-    """The source of a model. doc: the module's docstring. stubs: classes that stand for what has no rule."""
-    writer = _Writer(parts=list(stubs))
+def render(lowered: Lowered, doc: str, stubs: Mapping[str, str] | None = None) -> Source:
+    """The source of a model. doc: the module's docstring.
+
+    stubs: source of classes that stand for what has no rule.
+    """
+    stubs = stubs or {}
+    writer = _Writer(parts=list(stubs.values()), names=Counter(stubs.keys()))
     entry = _model(writer, lowered)
     text = "\n\n\n".join([*writer.parts, _build(entry, lowered)])
     pieces = sorted(piece for piece in writer.pieces)

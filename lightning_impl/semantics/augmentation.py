@@ -106,7 +106,8 @@ class RandomTranslation(nn.Module):
 
 
 class RandomZoom(nn.Module):
-    """Zooms each image about its centre by 1 + factor, above one out; without a width factor both ways alike."""
+    """Zooms each image about its centre by 1 + factor, above one out; without a width factor both ways
+    alike."""
 
     def __init__(
         self,

@@ -250,7 +250,8 @@ class GaussianDropout(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Keras's MultiHeadAttention for any size of key and value; weights are in its layout.
 
-    (N, T, F), (N, S, F'), (N, S, F'') -> (N, T, outputs). features: F, F', F''. key_dim, value_dim: of a head.
+    (N, T, F), (N, S, F'), (N, S, F'') -> (N, T, outputs). features: F, F', F''. key_dim, value_dim: of a
+    head.
     """
 
     def __init__(

@@ -90,7 +90,8 @@ def clip_gradients(
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> None:
-    """Clip as Keras does: `clipnorm` each gradient by its own norm, `global_clipnorm` all by their common one."""
+    """Clip as Keras does: `clipnorm` each gradient by its own norm, `global_clipnorm` all by their
+    common one."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if clipnorm is not None:
         for gradient in gradients:

@@ -72,7 +72,7 @@ def _gradients(network: nn.Module, model: Lowered, reference: Any) -> float:
     largest, seen = 0.0, set()
     for layer, part, module in weights.holders(network, model):
         known = weight_layout.weights(module) if weights._known(module) else None
-        names = known or dict(module.named_parameters(recurse=False))
+        names: Any = known or dict(module.named_parameters(recurse=False))
         for name, weight in names.items():
             key = f"gradient/{layer}/{part}/{name}" if part else f"gradient/{layer}/{name}"
             if key not in reference:

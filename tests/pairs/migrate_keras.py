@@ -1,6 +1,7 @@
 """Small Keras models, one or more for each source rule, and what they compute: python migrate_keras.py OUT.
 
-OUT/NAME/ gets the model's graph, and reference.npz: inputs, outputs in evaluation and in training, gradients, and
+OUT/NAME/ gets the model's graph, and reference.npz: inputs, outputs in evaluation and in training,
+gradients, and
 the outputs after a few steps of Adam, in float64.
 """
 
