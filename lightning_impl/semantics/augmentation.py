@@ -133,17 +133,22 @@ class RandomZoom(nn.Module):
 
 
 class RandomContrast(nn.Module):
-    """Scales each image's distance from its channels' means by 1 - factor to 1 + factor, then clips it."""
+    """Scales each image's distance from its channels' means by 1 - lower to 1 + upper, then clips it.
+
+    factor: (lower, upper), or upper alone with a lower of zero: Keras 3 then raises the contrast and never
+    lowers it.
+    """
 
     def __init__(self, factor: Factor, value_range: Sequence[float] = (0, 255)) -> None:
         super().__init__()
-        self.bounds, self.value_range = _bounds(factor), value_range
+        lower, upper = (0.0, factor) if isinstance(factor, int | float) else factor
+        self.bounds, self.value_range = (1 - lower, 1 + upper), value_range
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
             return images
         mean = images.mean((2, 3), keepdim=True)
-        scale = _uniform(images, 1 + self.bounds[0], 1 + self.bounds[1]).view(-1, 1, 1, 1)
+        scale = _uniform(images, *self.bounds).view(-1, 1, 1, 1)
         return ((images - mean) * scale + mean).clamp(*self.value_range)
 
 

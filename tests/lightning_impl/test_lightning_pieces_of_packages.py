@@ -42,7 +42,8 @@ LAYERS = {
     "RandomRotation": augmentation.RandomRotation((-0.05, 0.1)),
     "RandomTranslation": augmentation.RandomTranslation((-0.1, 0.2), 0.1),
     "RandomZoom": augmentation.RandomZoom((-0.2, 0.1), (0.0, 0.3)),
-    "RandomContrast": augmentation.RandomContrast(0.3, value_range=(-99, 99)),
+    "RandomContrast": augmentation.RandomContrast((0.2, 0.5), value_range=(-99, 99)),
+    "RandomContrast of one number": augmentation.RandomContrast(0.3, value_range=(-99, 99)),
     "RandomBrightness": augmentation.RandomBrightness((-0.1, 0.3), value_range=(-99, 99)),
     "RandomFlip": augmentation.RandomFlip("horizontal_and_vertical"),
 }

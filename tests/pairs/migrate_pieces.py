@@ -1,4 +1,4 @@
-"""What Keras's optimizers, schedules and random image layers compute, in float64: python migrate_pieces.py OUT.npz."""
+"""What Keras's optimizers, schedules and random image layers compute: python migrate_pieces.py OUT.npz."""
 
 from __future__ import annotations
 
@@ -57,13 +57,15 @@ def main(out: str) -> None:
     for mode in ("reflect", "nearest", "constant"):
         moved = keras.ops.image.affine_transform(IMAGES, padded, fill_mode=mode)
         found[f"affine/{mode}"] = np.asarray(moved)
+    keras.config.set_floatx("float32")  # RandomRotation knows no other on TensorFlow
     ramp = np.stack(np.meshgrid(np.arange(32.0), np.arange(32.0)), axis=-1)
-    ramps = np.repeat(ramp[None], DRAWS, axis=0)
+    ramps = np.repeat(ramp[None], DRAWS, axis=0).astype(np.float32)
     for name, layer in {
         "RandomRotation": keras.layers.RandomRotation((-0.05, 0.1)),
         "RandomTranslation": keras.layers.RandomTranslation((-0.1, 0.2), 0.1),
         "RandomZoom": keras.layers.RandomZoom((-0.2, 0.1), (0.0, 0.3)),
-        "RandomContrast": keras.layers.RandomContrast(0.3, value_range=(-99, 99)),
+        "RandomContrast": keras.layers.RandomContrast((0.2, 0.5), value_range=(-99, 99)),
+        "RandomContrast of one number": keras.layers.RandomContrast(0.3, value_range=(-99, 99)),
         "RandomBrightness": keras.layers.RandomBrightness((-0.1, 0.3), value_range=(-99, 99)),
         "RandomFlip": keras.layers.RandomFlip("horizontal_and_vertical"),
     }.items():
