@@ -14,6 +14,7 @@ COMMANDS = {
     "doctor": "parity.doctor",
     "exports": "parity.exports.command",
     "imbalance": "parity.studies.imbalance",
+    "migrate": "parity.migrate",
     "report": "parity.report.page",
     "sensitivity": "parity.studies.sensitivity",
     "update": "parity.studies.update",

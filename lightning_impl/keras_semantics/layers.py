@@ -21,13 +21,33 @@ class BatchNorm(nn.BatchNorm2d):
     keeps its statistics and uses them, as Keras's `trainable = False` does; so does a batch of no images.
     """
 
-    def __init__(self, channels: int, epsilon: float = 1e-3, momentum: float = 0.99) -> None:
+    def __init__(
+        self,
+        channels: int,
+        epsilon: float = 1e-3,
+        momentum: float = 0.99,
+        scale: bool = True,
+        center: bool = True,
+    ) -> None:
         super().__init__(channels, eps=epsilon, momentum=1 - momentum)
+        if not scale:
+            self.register_parameter("weight", None)
+        if not center:
+            self.register_parameter("bias", None)
         self.synchronised = False  # over the processes of a distributed run
+
+    def reset_parameters(self) -> None:
+        """Statistics and, where there are any, weights as at first."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     @property
     def _frozen(self) -> bool:
-        return not (self.weight.requires_grad or self.bias.requires_grad)
+        own = [parameter for parameter in (self.weight, self.bias) if parameter is not None]
+        return bool(own) and not any(parameter.requires_grad for parameter in own)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -79,8 +99,10 @@ class BatchNorm(nn.BatchNorm2d):
         centred = wide - mean.view(shape)
         variance = _sum_over_processes(centred.square().sum(axes)) / sums[-1]
         self._take_up(mean, variance)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale if self.weight is None else self.weight * scale
+        output = centred * scale.view(shape)
+        return (output if self.bias is None else output + self.bias.view(shape)).to(input.dtype)
 
 
 class Flatten(nn.Module):

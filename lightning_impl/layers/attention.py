@@ -7,7 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from experiment.protocols.graph import Layer
 from lightning_impl.layers.layer_type import LayerType, Settings, Weight, Weights
+from lightning_impl.layers.source import (
+    CallOf,
+    Expression,
+    Module,
+    Piece,
+    SourceRule,
+    Untranslatable,
+    even,
+    without,
+)
 
 PARTS = ("query", "key", "value")
 
@@ -59,3 +70,80 @@ TABLE = (
     ),
     LayerType("Attention", functions=("scaled_dot_product_attention",)),
 )
+
+
+# === Source ===
+
+
+def _multi_head(layer: Layer, call: CallOf) -> list[Piece]:
+    settings = layer.settings
+    heads, key_dim = settings["num_heads"], settings["key_dim"]
+    value_dim = settings.get("value_dim") or key_dim
+    if (
+        odd := set(call.kwargs)
+        & {
+            "attention_mask",
+            "return_attention_scores",
+            "query_mask",
+            "value_mask",
+            "key_mask",
+        }
+    ) and any(call.kwargs[name] not in (None, False) for name in odd):
+        raise Untranslatable(f"it is called with {sorted(odd)[0]}")
+    if any(value.rank != 3 for value in call.inputs) or settings.get("attention_axes") not in (None, [1]):
+        raise Untranslatable("it attends over other axes than that of time")
+    width = call.inputs[0].channels
+    given = [
+        str(argument)
+        for argument in (*call.args, *[call.kwargs[k] for k in ("value", "key") if k in call.kwargs])
+    ]
+    query, value = given[0], given[1]
+    key = given[2] if len(given) > 2 else value
+    order = f"{query}, {key}, {value}"
+    causal = bool(call.kwargs.get("use_causal_mask"))
+    features = [call.inputs[int(name.strip("{}"))].channels for name in (query, key, value)]
+    fits = heads * key_dim == width and value_dim == key_dim and not settings.get("output_shape")
+    if fits and not causal and not settings.get("use_gate"):
+        args = {"*embed_dim": width, "*num_heads": heads}
+        args |= without(
+            {"dropout": 0.0, "bias": True, "kdim": width, "vdim": width},
+            dropout=float(settings["dropout"]),
+            bias=settings["use_bias"],
+            kdim=features[1],
+            vdim=features[2],
+        )
+        args["batch_first"] = True
+        return [Module("nn.MultiheadAttention", args, call=f"{{m}}({order}, need_weights=False)[0]")]
+    if settings.get("use_gate"):
+        raise Untranslatable("it has a gate")
+    outputs = settings.get("output_shape") or width
+    args = {"*features": tuple(features), "*heads": heads, "*key_dim": key_dim}
+    args |= {"outputs": even(outputs) if isinstance(outputs, list) else outputs}
+    args |= without(
+        {"value_dim": key_dim, "dropout": 0.0, "bias": True, "causal": False},
+        value_dim=value_dim,
+        dropout=float(settings["dropout"]),
+        bias=settings["use_bias"],
+        causal=causal,
+    )
+    return [Module("MultiHeadAttention", args, call=f"{{m}}({order})")]
+
+
+def _attention(layer: Layer, call: CallOf) -> list[Piece]:
+    settings = layer.settings
+    if (
+        settings.get("score_mode", "dot") != "dot"
+        or settings.get("dropout")
+        or set(call.kwargs) - {"training"}
+    ):
+        raise Untranslatable("it has a score_mode, a dropout or a mask of its own")
+    key = "{2}" if len(call.inputs) > 2 else "{1}"
+    if settings.get("use_scale"):
+        return [Module("Attention", {}, call=f"{{m}}({{0}}, {key}, {{1}})")]
+    return [Expression(f"torch.softmax({{0}} @ {key}.mT, dim=-1) @ {{1}}")]
+
+
+SOURCES = {
+    "MultiHeadAttention": SourceRule(_multi_head, "last"),
+    "Attention": SourceRule(_attention, "last"),
+}

@@ -6,7 +6,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from experiment.protocols.graph import Layer
+from lightning_impl.layers.activation import module_of
 from lightning_impl.layers.layer_type import Call, LayerType, Pixels, Settings, Weights, each, own
+from lightning_impl.layers.source import (
+    BEHIND,
+    CallOf,
+    Module,
+    Piece,
+    SourceRule,
+    channels_last,
+    even,
+    pad,
+    same_padding,
+    unconstrained,
+    without,
+)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -112,3 +127,113 @@ TABLE = (
         channels=1,
     ),
 )
+
+
+# === Source ===
+
+
+def _source(layer: Layer, call: CallOf) -> list[Piece]:
+    settings, size = _checked(layer), layer.settings["kernel_size"]
+    depthwise = layer.kind.startswith("Depthwise")
+    channels = call.input.channels
+    filters = channels * settings["depth_multiplier"] if depthwise else settings["filters"]
+    groups = channels if depthwise else settings["groups"]
+    pieces = _convolution(layer, call, channels, filters, groups, size)
+    return [*pieces, *module_of(settings["activation"], call.output)]
+
+
+def _convolution(
+    layer: Layer, call: CallOf, channels: int, filters: int, groups: int, size: Any, **more: Any
+) -> list[Piece]:
+    settings, before = layer.settings, []
+    strides, dilation = settings["strides"], settings["dilation_rate"]
+    reach = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+    padding: Any = 0
+    comment = ""
+    if settings["padding"] == "causal":
+        before = [pad([(reach[0] - 1, 0)], comment="causal: no step sees a later one")]
+    elif settings["padding"] == "same":
+        pairs = same_padding(call.input.space, reach, strides)
+        if pairs is None:
+            args = {"*reach": even(reach), "*stride": even(strides)}
+            before = [Module("SamePad", args, "pad", BEHIND)]
+        elif all(a == b for a, b in pairs):
+            padding = even([a for a, _ in pairs])
+        elif set(strides) == {1}:
+            padding, comment = "same", "an even kernel: the odd pixel is padded behind"
+        else:
+            before = [pad(pairs, comment=BEHIND)]
+    args = {"*in_channels": channels, "*out_channels": filters, "kernel_size": even(size)}
+    args |= without(
+        {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True},
+        stride=even(strides),
+        padding=padding,
+        dilation=even(dilation),
+        groups=groups,
+        bias=bool(settings["use_bias"] and more.get("bias", True)),
+    )
+    main = Module(f"nn.Conv{len(size)}d", args, more.get("suffix", ""), comment, more.get("part"))
+    return [*before, main]
+
+
+def _separable(layer: Layer, call: CallOf) -> list[Piece]:
+    settings, size = _checked(layer), layer.settings["kernel_size"]
+    channels = call.input.channels
+    middle = channels * settings["depth_multiplier"]
+    first = _convolution(
+        layer, call, channels, middle, channels, size, bias=False, suffix="depthwise", part="depthwise"
+    )
+    args = {"*in_channels": middle, "*out_channels": settings["filters"], "kernel_size": 1}
+    args |= without({"bias": True}, bias=settings["use_bias"])
+    second = Module(f"nn.Conv{len(size)}d", args, "pointwise", part="")
+    return [*first, second, *module_of(settings["activation"], call.output)]
+
+
+def _transposed(layer: Layer, call: CallOf) -> list[Piece]:
+    settings, size = _checked(layer), layer.settings["kernel_size"]
+    strides, dilation = settings["strides"], settings["dilation_rate"]
+    added = settings.get("output_padding") or [None] * len(size)
+    padding, more, crop = [], [], []
+    for k, stride, spread, extra in zip(size, strides, dilation, added, strict=True):
+        reach, same = (k - 1) * spread + 1, settings["padding"] == "same"
+        if extra is None:
+            total = reach - stride if same else min(reach - stride, 0)
+        else:
+            total = 2 * (reach // 2) - extra if same else -extra
+        before = max(total, 0) // 2
+        behind = total - before
+        padding.append(before)
+        more.append(max(before - behind, 0))
+        crop.append((0, -max(behind - before, 0)))
+    args = {
+        "*in_channels": call.input.channels,
+        "*out_channels": settings["filters"],
+        "kernel_size": even(size),
+    }
+    args |= without(
+        {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "bias": True, "dilation": 1},
+        stride=even(strides),
+        padding=even(padding),
+        output_padding=even(more),
+        groups=settings.get("groups", 1),
+        bias=settings["use_bias"],
+        dilation=even(dilation),
+    )
+    pieces: list[Piece] = [Module(f"nn.ConvTranspose{len(size)}d", args)]
+    if any(behind for _, behind in crop):
+        pieces.append(pad(crop, "crop", "Keras cuts the odd pixel off behind"))
+    return [*pieces, *module_of(settings["activation"], call.output)]
+
+
+def _checked(layer: Layer) -> Settings:
+    channels_last(layer)
+    unconstrained(layer)
+    return layer.settings
+
+
+SOURCES = {
+    **{f"Conv{n}D": SourceRule(_source, "first") for n in (1, 2, 3)},
+    **{f"DepthwiseConv{n}D": SourceRule(_source, "first") for n in (1, 2)},
+    **{f"SeparableConv{n}D": SourceRule(_separable, "first") for n in (1, 2)},
+    **{f"Conv{n}DTranspose": SourceRule(_transposed, "first") for n in (1, 2, 3)},
+}

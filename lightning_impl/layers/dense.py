@@ -7,7 +7,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from experiment.protocols.graph import Layer
+from lightning_impl.layers.activation import module_of
 from lightning_impl.layers.layer_type import LayerType, Weights, own
+from lightning_impl.layers.source import (
+    CallOf,
+    Expression,
+    Module,
+    Piece,
+    SourceRule,
+    Untranslatable,
+    unconstrained,
+    without,
+)
 
 
 def _dense(layer: Any) -> Weights:
@@ -64,3 +76,46 @@ TABLE = (
         output=_hidden,
     ),
 )
+
+
+# === Source ===
+
+
+def _source(layer: Layer, call: CallOf) -> list[Piece]:
+    unconstrained(layer)
+    args = {"*in_features": call.input.channels, "*out_features": layer.settings["units"]}
+    args |= without({"bias": True}, bias=layer.settings["use_bias"])
+    return [Module("nn.Linear", args), *module_of(layer.settings["activation"], call.output)]
+
+
+def _embedding(layer: Layer, call: CallOf) -> list[Piece]:
+    unconstrained(layer)
+    settings = layer.settings
+    if settings.get("mask_zero"):
+        raise Untranslatable("mask_zero hides steps from the layers behind it: torch's know no masks")
+    args = {"*num_embeddings": settings["input_dim"], "*embedding_dim": settings["output_dim"]}
+    ids = [] if "int" in call.input.dtype else [Expression("{0}.long()", Module("ToIds", suffix="ids"))]
+    return [*ids, Module("nn.Embedding", args)]
+
+
+def _einsum(layer: Layer, call: CallOf) -> list[Piece]:
+    """An EinsumDense that contracts the last axis alone is a Linear."""
+    unconstrained(layer)
+    given, rest = layer.settings["equation"].replace(" ", "").split(",")
+    kernel, output = rest.split("->")
+    plain = len(kernel) == 2 and given[-1] == kernel[0] and output == given[:-1] + kernel[1]
+    bias = layer.settings.get("bias_axes")
+    if not plain or bias not in (None, kernel[1]):
+        raise Untranslatable(
+            f"its equation {layer.settings['equation']} is no matrix product over the last axis"
+        )
+    args = {"*in_features": call.input.channels, "*out_features": call.output.channels}
+    args |= without({"bias": True}, bias=bias is not None)
+    return [Module("nn.Linear", args), *module_of(layer.settings["activation"], call.output)]
+
+
+SOURCES = {
+    "Dense": SourceRule(_source, "last"),
+    "EinsumDense": SourceRule(_einsum, "last"),
+    "Embedding": SourceRule(_embedding, "last"),
+}

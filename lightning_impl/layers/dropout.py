@@ -7,8 +7,19 @@ from typing import Any
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from experiment.protocols.graph import Layer
 from lightning_impl.dropout import Dropout, SharedDropout
 from lightning_impl.layers.layer_type import Call, LayerType, Settings
+from lightning_impl.layers.source import (
+    CallOf,
+    Expression,
+    Module,
+    Piece,
+    Rule,
+    SourceRule,
+    Untranslatable,
+    channels_last,
+)
 
 
 def _rate(layer: Any) -> Settings:
@@ -34,4 +45,47 @@ TABLE = (
     LayerType(
         "StochasticDepth", named=("DropPath",), settings=lambda layer: {"rate": layer.drop_prob}, random=True
     ),
+)
+
+
+# === Source ===
+
+
+def _plain_dropout(layer: Layer, call: CallOf) -> list[Piece]:
+    rate, shape = layer.settings["rate"], layer.settings.get("noise_shape")
+    if shape is None:
+        return [Module("nn.Dropout", {"*p": rate})]
+    if all(size == 1 for size in shape[1:]) and shape[0] in (None, call.input.shape[0]):
+        return [Module("DropPath", {"*rate": rate}, comment="drops whole samples")]
+    raise Untranslatable(f"its noise_shape {shape} is neither one number a sample nor one an element")
+
+
+def _spatial(layer: Layer, call: CallOf) -> list[Piece]:
+    channels_last(layer)
+    return [Module(f"nn.Dropout{layer.kind[-2]}d", {"*p": layer.settings["rate"]})]
+
+
+def _noise(name: str) -> Rule:
+    def rule(layer: Layer, call: CallOf) -> list[Piece]:
+        return [Module(layer.kind, {f"*{name}": layer.settings[name]})]
+
+    return rule
+
+
+def _nothing(layer: Layer, call: CallOf) -> list[Piece]:
+    return [Expression("{0}", Module("nn.Identity"))]
+
+
+SOURCES = {
+    "Dropout": SourceRule(_plain_dropout),
+    **{f"SpatialDropout{n}D": SourceRule(_spatial, "first") for n in (1, 2, 3)},
+    "GaussianNoise": SourceRule(_noise("stddev")),
+    "GaussianDropout": SourceRule(_noise("rate")),
+    "AlphaDropout": SourceRule(lambda layer, call: [Module("AlphaDropout", {"*p": layer.settings["rate"]})]),
+    "StochasticDepth": SourceRule(_noise("rate")),
+    "ActivityRegularization": SourceRule(_nothing),
+    "Identity": SourceRule(_nothing),
+}
+SOURCES["StochasticDepth"] = SourceRule(
+    lambda layer, call: [Module("DropPath", {"*rate": layer.settings["rate"]}, comment="drops whole samples")]
 )

@@ -8,8 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiment.protocols.graph import Layer
 from lightning_impl.keras_semantics import BatchNorm
 from lightning_impl.layers.layer_type import Call, LayerType, Settings, Weights, own
+from lightning_impl.layers.source import (
+    CallOf,
+    Module,
+    Piece,
+    Relaid,
+    SourceRule,
+    Untranslatable,
+    unconstrained,
+    without,
+)
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -107,3 +118,86 @@ TABLE = (
     ),
     LayerType("UnitNormalization", functions=("normalize",)),
 )
+
+
+# === Source ===
+
+
+def _batch_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
+    unconstrained(layer)
+    settings = layer.settings
+    if settings["axis"] not in (-1, call.input.rank - 1, [call.input.rank - 1], [-1]):
+        raise Untranslatable(f"it normalises axis {settings['axis']}, which is not that of the channels")
+    if settings.get("renorm"):
+        raise Untranslatable("renorm has no counterpart in torch")
+    args = {"*channels": call.input.channels}
+    args |= without(
+        {"epsilon": 1e-3, "momentum": 0.99, "scale": True, "center": True},
+        **{key: settings[key] for key in ("epsilon", "momentum", "scale", "center")},
+    )
+    return [Module("BatchNorm", args)]
+
+
+def _layer_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
+    unconstrained(layer)
+    settings, rank = layer.settings, call.input.rank
+    axes = settings["axis"] if isinstance(settings["axis"], list) else [settings["axis"]]
+    axes = sorted(axis % rank for axis in axes)
+    sizes = [call.input.shape[axis] for axis in axes]
+    if axes != list(range(axes[0], rank)) or None in sizes:
+        raise Untranslatable(f"it normalises axes {settings['axis']}: torch's normalises the last ones")
+    if len(axes) == rank - 1 > 1:  # over whole images: torch's weights are channels first, as its images are
+        if not call.input.first:
+            raise Relaid("first")
+        sizes = [sizes[-1], *sizes[:-1]]
+    elif call.input.first:
+        raise Relaid("last")
+    shape = sizes[0] if len(sizes) == 1 else tuple(sizes)
+    if settings.get("rms_scaling"):
+        return [Module("nn.RMSNorm", {"*normalized_shape": shape, "eps": settings["epsilon"]})]
+    scale, center = settings["scale"], settings["center"]
+    if center and not scale:
+        raise Untranslatable("it has an offset and no scale: torch has both, or a scale alone")
+    args = {"*normalized_shape": shape, "eps": settings["epsilon"]}
+    args |= without({"elementwise_affine": True, "bias": True}, elementwise_affine=scale)
+    args |= {"bias": False} if scale and not center else {}
+    return [Module("nn.LayerNorm", args, comment="torch's epsilon is 1e-5")]
+
+
+def _group_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
+    unconstrained(layer)
+    settings, channels = layer.settings, call.input.channels
+    if settings["scale"] != settings["center"]:
+        raise Untranslatable("it has a scale or an offset alone: torch has both or neither")
+    groups = channels if settings["groups"] == -1 else settings["groups"]
+    args = {"*num_groups": groups, "*num_channels": channels, "eps": settings["epsilon"]}
+    args |= without({"affine": True}, affine=settings["scale"])
+    return [Module("nn.GroupNorm", args, comment="torch's epsilon is 1e-5")]
+
+
+def _rms_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
+    if layer.settings["axis"] not in (-1, [-1], call.input.rank - 1):
+        raise Untranslatable("it normalises another axis than the last")
+    args = {"*normalized_shape": call.input.channels, "eps": layer.settings["epsilon"]}
+    return [Module("nn.RMSNorm", args)]
+
+
+def _unit_source(layer: Layer, call: CallOf) -> list[Piece]:
+    axes = layer.settings["axis"] if isinstance(layer.settings["axis"], list) else [layer.settings["axis"]]
+    if len(axes) != 1:
+        raise Untranslatable("it normalises several axes at once")
+    return [Module("UnitNormalization", {"dim": call.input.dim(axes[0])})]
+
+
+def _layer_scale(layer: Layer, call: CallOf) -> list[Piece]:
+    return [Module("LayerScale", {"*channels": layer.settings["projection_dim"]})]
+
+
+SOURCES = {
+    "BatchNormalization": SourceRule(_batch_norm_source, "first"),
+    "LayerNormalization": SourceRule(_layer_norm_source),
+    "GroupNormalization": SourceRule(_group_norm_source, "first"),
+    "RMSNormalization": SourceRule(_rms_norm_source, "last"),
+    "UnitNormalization": SourceRule(_unit_source),
+    "LayerScale": SourceRule(_layer_scale, "last"),
+}

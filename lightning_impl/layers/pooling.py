@@ -7,7 +7,21 @@ from typing import Any
 
 from torch import nn
 
+from experiment.protocols.graph import Layer
 from lightning_impl.layers.layer_type import Call, LayerType, Settings, each
+from lightning_impl.layers.source import (
+    BEHIND,
+    CallOf,
+    Code,
+    Expression,
+    Module,
+    Piece,
+    SourceRule,
+    channels_last,
+    even,
+    pad,
+    same_padding,
+)
 
 
 def _pool(dimensions: int, size: Any, stride: Any, padding: Any) -> Settings:
@@ -112,3 +126,69 @@ TABLE = (
         is_layer=_is_global,
     ),
 )
+
+
+# === Source ===
+
+
+def _source(layer: Layer, call: CallOf) -> list[Piece]:
+    channels_last(layer)
+    settings, size = layer.settings, layer.settings["pool_size"]
+    strides = settings["strides"] or size
+    maximum = layer.kind.startswith("Max")
+    args: dict[str, Any] = {"*kernel_size": even(size)} | (
+        {} if strides == size else {"stride": even(strides)}
+    )
+    name = f"nn.{'Max' if maximum else 'Avg'}Pool{len(size)}d"
+    if settings["padding"] != "same":
+        return [Module(name, args)]
+    pairs = same_padding(call.input.space, size, strides)
+    if pairs is not None and all(pair == (0, 0) for pair in pairs):
+        return [Module(name, args)]
+    if pairs is not None and all(a == b and a <= k // 2 for (a, b), k in zip(pairs, size, strict=True)):
+        args |= {"padding": even([a for a, _ in pairs])}
+        if maximum:
+            return [Module(name, args)]
+        args |= {"count_include_pad": False}
+        return [Module(name, args, comment="Keras averages over the pixels that are there")]
+    if not maximum:
+        args = {"*pool_size": even(size)} | ({} if strides == size else {"*stride": even(strides)})
+        return [Module("SameAveragePool", args, comment="Keras averages over the pixels that are there")]
+    if pairs is None:
+        before = Module(
+            "SamePad", {"*reach": even(size), "*stride": even(strides), "value": Code('float("-inf")')}, "pad"
+        )
+        return [before, Module(name, args)]
+    return [pad(pairs, comment=BEHIND, value='float("-inf")'), Module(name, args)]
+
+
+def _global(layer: Layer, call: CallOf) -> list[Piece]:
+    channels_last(layer)
+    average, keep = "Average" in layer.kind, layer.settings.get("keepdims", False)
+    value = call.input
+    dims = list(range(2, value.rank)) if value.first else list(range(1, value.rank - 1))
+    dim = dims[0] if len(dims) == 1 else tuple(dims)
+    text = f"{{0}}.{'mean' if average else 'amax'}({dim}{', keepdim=True' if keep else ''})"
+    args = {"*dim": dim, **({"keepdim": True} if keep else {})}
+    return [Expression(text, Module(f"Global{'Average' if average else 'Max'}Pooling", args))]
+
+
+def _adaptive_source(layer: Layer, call: CallOf) -> list[Piece]:
+    channels_last(layer)
+    size = layer.settings["output_size"]
+    which = "Max" if "Max" in layer.kind else "Avg"
+    sizes = size if isinstance(size, list) else [size]
+    return [Module(f"nn.Adaptive{which}Pool{layer.kind[-2]}d", {"*output_size": even(sizes)})]
+
+
+SOURCES = {
+    **{
+        f"{which}Pooling{n}D": SourceRule(_source, "first") for which in ("Max", "Average") for n in (1, 2, 3)
+    },
+    **{f"Global{which}Pooling{n}D": SourceRule(_global) for which in ("Max", "Average") for n in (1, 2, 3)},
+    **{
+        f"Adaptive{which}Pooling{n}D": SourceRule(_adaptive_source, "first")
+        for which in ("Max", "Average")
+        for n in (1, 2, 3)
+    },
+}

@@ -219,7 +219,7 @@ def test_both_sides_have_the_same_families_of_layers() -> None:
         for side in ("keras_impl", "lightning_impl")
     )
     assert keras - lightning == {"fused_batchnorm.py"}
-    assert lightning <= keras
+    assert lightning - keras <= {"source.py", "sources.py", "operations.py"}  # what migrate writes
 
 
 def test_public_names_and_arguments_differ_only_where_they_must() -> None:

@@ -1,0 +1,351 @@
+"""Layers and optimizers that behave as Keras's do, where torch's own differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.adam import adam
+from torch.optim.optimizer import _default_to_fused_or_foreach
+
+
+def as_tensorflow(constant: float) -> float:
+    """A constant as Keras on TensorFlow takes it up: rounded to float32, in float64 too."""
+    return float(np.float32(constant))
+
+
+class Adam(torch.optim.Adam):
+    """Keras's Adam on torch's own kernels, for torch's schedulers, scalers and checkpoints as they are.
+
+    Arguments, groups and state are those of torch.optim.Adam, but for four things that are Keras's:
+
+    - epsilon (`eps`, 1e-7 for 1e-8) is added to sqrt(v) before the bias correction, torch's after it;
+    - both betas are rounded to float32 in the bias correction, as Keras on TensorFlow does, in float64 too
+      (keras/src/optimizers/adam.py, update_step);
+    - the bias correction counts the optimizer's steps, so a parameter that gets its first gradient late is
+      corrected as the others are; a step at which no parameter has a gradient is none;
+    - `weight_decay` is decoupled: w -= lr * weight_decay * w before the step.
+
+    Raises ValueError for `capturable`: a CUDA graph would freeze numbers that change with every step.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-7,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        if capturable:
+            raise ValueError(
+                "capturable: Keras's Adam takes other numbers at each step; a graph repeats its own"
+            )
+        self._forget_count()
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+        )
+        # A GradScaler then leaves out the steps with infinite gradients, which this class must not count.
+        self._step_supports_amp_scaling = False
+
+    @property
+    def iterations(self) -> int:
+        """Steps taken, as Keras counts them: the optimizer's own, not each parameter's."""
+        if not self.state:  # new, or its user began it anew
+            self._iterations = 0
+        if self._iterations is None:
+            steps = [int(state["step"]) for state in self.state.values() if "step" in state]
+            self._iterations = max(steps, default=0)
+        return self._iterations
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as torch does; raises ValueError for Keras's names, which torch would pass over."""
+        _refuse_names_of_keras(param_group)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["fused"] is None and group["foreach"] is None:
+            fused, _ = _default_to_fused_or_foreach(
+                group["params"], group["differentiable"], use_fused=True
+            )
+            group["fused"] = fused or None  # None leaves it to torch
+
+    def step(self, closure: Any = None) -> Any:
+        """Take a step; returns what `closure`, which evaluates the model anew, returns."""
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "Keras's Adam cannot be captured: a graph repeats the numbers of one step"
+            )
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        t, before, stepped = self.iterations + 1, self._stepped, set()
+        self._stepped = set()  # should this step fail, no parameter's count is sure
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            for group in self.param_groups:
+                stepped.update(self._step_group(group, t, before))
+        if stepped:
+            self._iterations, self._stepped = t, stepped
+        return loss
+
+    def _step_group(self, group: dict[str, Any], t: int, before: set[Tensor]) -> list[Tensor]:
+        parameters: list[Tensor] = []
+        lists: list[list[Tensor]] = [[] for _ in range(5)]  # gradients, m, v, largest v, steps
+        has_complex = self._init_group(group, parameters, *lists)
+        for parameter, step in zip(parameters, lists[-1], strict=True):
+            if parameter not in before:  # new, or without a gradient for a while
+                step.fill_(t - 1)
+        factor, eps = self._as_torch(group, t)
+        decay, (beta1, beta2) = group["weight_decay"], map(float, group["betas"])
+        if group["decoupled_weight_decay"]:
+            # torch multiplies it by the learning rate that it is handed
+            decay = as_tensorflow(decay) / factor
+        adam(
+            parameters,
+            *lists,
+            amsgrad=group["amsgrad"],
+            has_complex=has_complex,
+            beta1=beta1,
+            beta2=beta2,
+            lr=_number(group["lr"]) * factor,
+            weight_decay=decay,
+            eps=eps,
+            maximize=group["maximize"],
+            foreach=group["foreach"],
+            capturable=group["capturable"],
+            differentiable=group["differentiable"],
+            fused=group["fused"],
+            decoupled_weight_decay=group["decoupled_weight_decay"],
+        )
+        return parameters
+
+    def _as_torch(self, group: dict[str, Any], t: int) -> tuple[float, float]:
+        """The factor of the learning rate, and the epsilon, with which torch's step t (from 1) is Keras's."""
+        exact = [1 - float(beta) ** t for beta in group["betas"]]
+        rounded = [1 - as_tensorflow(beta) ** t for beta in group["betas"]]
+        factor = math.sqrt(rounded[1] / exact[1]) / (rounded[0] / exact[0])
+        return factor, group["eps"] / math.sqrt(exact[1])
+
+    def _forget_count(self) -> None:
+        """Read the steps taken from the state when they are next asked for."""
+        self._iterations: int | None = None
+        self._stepped: set[Tensor] = set()  # the parameters of the last step: their count is right
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a state: loaded, unpickled or copied."""
+        super().__setstate__(state)
+        self._forget_count()
+        for group in (
+            self.param_groups
+        ):  # until 2026-11 checkpoints kept the user's numbers under other names
+            if "learning_rate" in group:
+                group.update(lr=group.pop("learning_rate"), eps=group.pop("epsilon"))
+                del group["steps"]
+
+
+def _refuse_names_of_keras(group: dict[str, Any]) -> None:
+    for torchs, keras in (("lr", "learning_rate"), ("eps", "epsilon")):
+        if keras in group:
+            raise ValueError(f"a parameter group has torch's names: {torchs}, not {keras}")
+
+
+def _number(rate: float | Tensor) -> float | Tensor:
+    """A learning rate as a float where reading it waits for no device, and nothing is to be derived."""
+    if isinstance(rate, Tensor) and rate.device.type == "cpu" and not rate.requires_grad:
+        return rate.item()
+    return rate
+
+
+class ReduceLROnPlateau(Callback):
+    """Keras's ReduceLROnPlateau, on any optimizer: acts when `wait >= patience`, with an absolute threshold.
+
+    It looks at `monitor` once an epoch, after the validation, and passes over epochs that had none. Every
+    group of every optimizer is reduced, down to `min_learning_rate`. mode: "min" or "max". On several
+    processes the metric must be the same on each (`self.log(..., sync_dist=True)`).
+
+    Raises ValueError for a factor or a mode that Keras refuses, RuntimeError where nothing logs `monitor`.
+    """
+
+    def __init__(
+        self,
+        patience: int = 10,
+        factor: float = 0.1,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_learning_rate: float = 0.0,
+        monitor: str = "val_loss",
+        mode: str = "min",
+    ) -> None:
+        if factor >= 1:
+            raise ValueError(f"ReduceLROnPlateau: factor {factor} must be less than 1")
+        if mode not in ("min", "max"):
+            raise ValueError(f"ReduceLROnPlateau: mode {mode} must be min or max")
+        self.patience, self.factor, self.min_delta = patience, factor, abs(min_delta)
+        self.cooldown, self.min_learning_rate = cooldown, min_learning_rate
+        self.monitor, self.sign = monitor, 1.0 if mode == "min" else -1.0
+        self.best, self.wait, self.cooldown_counter = math.inf * self.sign, 0, 0
+        self._validates = self._validated = (
+            False  # the metric comes from validation; and it came just now
+        )
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._before = trainer.callback_metrics.get(self.monitor)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.callback_metrics.get(self.monitor) is not self._before:
+            self._validates, self._validated = True, not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._validates and not self._validated:
+            return  # what stands there is an earlier epoch's
+        self._validated = False
+        if self.monitor not in trainer.callback_metrics:
+            if (trainer.check_val_every_n_epoch or 2) > 1 and trainer.enable_validation:
+                return  # it may come with the first validation
+            raise RuntimeError(
+                f"ReduceLROnPlateau looks at {self.monitor}, which nothing logs; there are: "
+                f"{', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}"
+            )
+        current = float(trainer.callback_metrics[self.monitor])
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.wait = 0
+        if self.sign * current + self.min_delta < self.sign * self.best:
+            self.best, self.wait = current, 0
+        elif self.cooldown_counter == 0:
+            self.wait += 1
+            if self.wait >= self.patience:
+                self._reduce(
+                    [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+                )
+
+    def _reduce(self, groups: list[dict[str, Any]]) -> None:
+        for group in groups:
+            old = float(group["lr"])
+            if old <= self.min_learning_rate:
+                continue
+            new = max(old * self.factor, self.min_learning_rate)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(new)  # what is compiled holds this tensor
+            else:
+                group["lr"] = new
+            self.cooldown_counter, self.wait = self.cooldown, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "wait": self.wait, "cooldown_counter": self.cooldown_counter}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.wait = state_dict["best"], state_dict["wait"]
+        self.cooldown_counter = state_dict["cooldown_counter"]
+
+
+def _prepared(module: Any, input: Tensor, dropout: float, go_backwards: bool) -> Tensor:
+    """A sequence (N, T, F) as a layer runs through it: Keras drops the same features at every step."""
+    if dropout and module.training:
+        input = input * F.dropout(torch.ones_like(input[:, :1]), dropout)
+    return input.flip(1) if go_backwards else input
+
+
+def _one_bias(module: Any) -> None:
+    """Hold torch's second bias at zero: Keras has one, and two would learn twice as fast."""
+    for name, parameter in module.named_parameters():
+        if "bias_hh" in name:
+            nn.init.zeros_(parameter).requires_grad_(False)
+
+
+def _merged(forward: Tensor, backward: Tensor, mode: str) -> Tensor:
+    if mode == "concat":
+        return torch.cat([forward, backward], dim=-1)
+    if mode == "mul":
+        return forward * backward
+    return (forward + backward) / (2 if mode == "ave" else 1)
+
+
+def _both(module: Any, outputs: Tensor, last: Tensor) -> Tensor:
+    """What Keras's Bidirectional gives: every step of both directions, or the last of each."""
+    if not module.sequences:
+        return _merged(last[0], last[1], module.merge_mode)
+    forward, backward = outputs.chunk(2, dim=-1)
+    return _merged(forward, backward, module.merge_mode)
+
+
+class BidirectionalLSTM(nn.Module):
+    """Keras's Bidirectional(LSTM): (N, T, features) -> (N, 2 * units), or (N, T, 2 * units).
+
+    merge_mode: concat, sum, ave or mul of the two directions.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        units: int,
+        return_sequences: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        merge_mode: str = "concat",
+    ) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(features, units, bias=bias, batch_first=True, bidirectional=True)
+        self.sequences, self.merge_mode, self.input_dropout = return_sequences, merge_mode, dropout
+        _one_bias(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        outputs, (last, _) = self.lstm(_prepared(self, input, self.input_dropout, False))
+        return _both(self, outputs, last)
+
+
+def exponential_decay(
+    step: int,
+    initial_learning_rate: float,
+    decay_steps: int,
+    decay_rate: float,
+    staircase: bool = False,
+) -> float:
+    """Keras's ExponentialDecay."""
+    share = step / decay_steps
+    return initial_learning_rate * decay_rate ** (math.floor(share) if staircase else share)
+
+
+@torch.no_grad()
+def clip_gradients(
+    parameters: Iterable[Tensor],
+    clipnorm: float | None = None,
+    clipvalue: float | None = None,
+    global_clipnorm: float | None = None,
+) -> None:
+    """Clip as Keras does: `clipnorm` each gradient by its own norm, `global_clipnorm` all by their common one."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if clipnorm is not None:
+        for gradient in gradients:
+            gradient.mul_(clipnorm / gradient.norm().clamp(min=clipnorm))
+    if global_clipnorm is not None and gradients:
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        for gradient in gradients:
+            gradient.mul_(global_clipnorm / norm.clamp(min=global_clipnorm))
+    if clipvalue is not None:
+        for gradient in gradients:
+            gradient.clamp_(-clipvalue, clipvalue)

@@ -1,0 +1,366 @@
+"""python -m keras_impl.trace.graph REQUEST.json OUT: a Keras model as `experiment.protocols.graph` has it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.models.functional import Functional
+
+from experiment import cli
+from experiment.config import Experiment
+from experiment.deploy.prediction import TrainedRun
+from experiment.protocols.faults import told
+from experiment.protocols.graph import Arrays, Call, Graph, Layer, Migration, Tensor, outside_the_proof
+from experiment.protocols.trace import Request, TraceError, user_object
+from keras_impl.layers import weight_layout
+from keras_impl.trace.target import users_model
+
+# What a layer's config says that is no setting of its computation, or stands elsewhere in the graph.
+LEFT_OUT = ("name", "trainable", "dtype", "seed", "batch_shape", "build_config", "batch_input_shape")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    request, out = (Path(argument) for argument in (sys.argv[1:] if argv is None else argv))
+
+    def command() -> int:
+        wanted = json.loads(request.read_text())
+        if "save" in wanted:
+            take_weights(wanted)
+            return 0
+        model = built(wanted["build"])
+        migration = read(model, wanted["build"], wanted.get("callbacks"))
+        migration.write(out)
+        _save(model, out / "model.keras")
+        return 0
+
+    return cli.guarded(command)
+
+
+def built(build: str) -> keras.Model:
+    """A user's model: `package.module:function`, a .keras file, or the directory of a run of this project.
+
+    Raises TraceError and RunError.
+    """
+    return _of_run(Path(build)) if Path(build).is_dir() else _users(build)
+
+
+def read(model: keras.Model, source: str, callbacks: str | None = None) -> Migration:
+    """A model with its weights and what it was compiled with. source: what the user named.
+
+    callbacks: `package.module:function`, which gives a list of Keras's callbacks. Raises TraceError.
+    """
+    reader = _Reader()
+    graph = reader.graph(model)
+    training = compiled(model)
+    return Migration(graph, reader.arrays, source, training, _callbacks(callbacks) if callbacks else [])
+
+
+def take_weights(wanted: dict[str, Any]) -> None:
+    """Save a model with the weights of a file of arrays, and write its predictions; raises TraceError.
+
+    wanted: `build`, `arrays` and `inputs` (.npz), `save` (.keras) and `predictions` (.npz).
+    """
+    model = built(wanted["build"])
+    with np.load(wanted["arrays"]) as arrays:
+        _assign(model, dict(arrays))
+    with np.load(wanted["inputs"]) as arrays:
+        inputs = [arrays[name] for name in arrays.files]
+    outputs = keras.tree.flatten(model(inputs[0] if len(inputs) == 1 else inputs, training=False))
+    model.save(wanted["save"])
+    found = {f"output/{index}": keras.ops.convert_to_numpy(output) for index, output in enumerate(outputs)}
+    np.savez(wanted["predictions"], allow_pickle=False, **found)
+
+
+def _assign(model: keras.Model, arrays: Arrays, path: str = "") -> None:
+    """Give every layer its arrays; raises TraceError for one that is missing or of another size."""
+    for layer in model.layers:
+        here = f"{path}{layer.name}"
+        if isinstance(layer, keras.Model):
+            _assign(layer, arrays, f"{here}/")
+            continue
+        for name, weight in _named_weights(layer).items():
+            array = arrays.get(f"{here}/{name}")
+            shape = tuple(weight.variable.shape)
+            if array is None:
+                raise TraceError(f"{here}: the torch model has no {name} for it")
+            if array.size == 2 * int(np.prod(shape)):  # the second bias of a GRU that has one
+                array = array[0]
+            if array.size != int(np.prod(shape)):
+                raise TraceError(f"{here}: its {name} is {shape}, the torch model's is {array.shape}")
+            weight.variable.assign(array.reshape(shape))
+
+
+def _named_weights(layer: Any) -> dict[str, Any]:
+    """A layer's weights by the part of it that holds them and their names."""
+    found = {}
+    for unit, weights in weight_layout.units(layer.name, layer).items():
+        part = unit.removeprefix(layer.name).lstrip("/")
+        for name, weight in weights.items():
+            # Of two weights with one name the path tells them apart.
+            own = name.rsplit(f"{layer.name}/", 1)[-1]
+            found[f"{part}/{own}" if part else own] = weight
+    return found
+
+
+def compiled(model: keras.Model) -> dict[str, Any] | None:
+    """The optimizer, losses and metrics that a model was compiled with, as plain values; None if it was
+    not."""
+    if not getattr(model, "compiled", False) or model.optimizer is None:
+        return None
+    losses, metrics = model._compile_loss, model._compile_metrics
+    return {
+        "optimizer": _described(model.optimizer),
+        "loss": _plain(None if losses is None else losses._user_loss),
+        "loss_weights": _plain(None if losses is None else losses._user_loss_weights),
+        "metrics": _plain(None if metrics is None else metrics._user_metrics),
+        "weighted_metrics": _plain(None if metrics is None else metrics._user_weighted_metrics),
+    }
+
+
+class _Reader:
+    """Reads a model and those nested in it; `arrays` takes up weights and constants."""
+
+    def __init__(self) -> None:
+        self.arrays: Arrays = {}
+
+    def graph(self, model: keras.Model, path: str = "") -> Graph:
+        functional = _functional(model)
+        if functional is None:
+            graph = Graph(model.name, "Subclass")
+            for layer in model.layers:
+                graph.layers[layer.name] = self.layer(layer, path)
+            return graph
+        kind = "Sequential" if isinstance(model, keras.Sequential) else "Functional"
+        graph, known = Graph(model.name, kind), {}
+
+        def known_tensor(tensor: Any) -> dict[str, int]:
+            if id(tensor) not in known:
+                known[id(tensor)] = len(graph.tensors)
+                graph.tensors.append(Tensor(list(tensor.shape), str(tensor.dtype)))
+            return {"tensor": known[id(tensor)]}
+
+        def argument(value: Any) -> Any:
+            return _plain(value, known_tensor, self.constant)
+
+        graph.inputs = argument(functional._inputs_struct)
+        graph.input_names = [tensor._keras_history.operation.name for tensor in functional.inputs]
+        for node in _in_order(functional):
+            operation = node.operation
+            layer = graph.layers.get(operation.name)
+            if layer is None:
+                graph.layers[operation.name] = self.layer(operation, path)
+            # A functional model gives its own mode to all of its layers: what `training` said is overridden.
+            given = {n: v for n, v in node.arguments.kwargs.items() if v is not None and n != "training"}
+            kwargs = {name: argument(value) for name, value in given.items()}
+            outputs = [known_tensor(tensor)["tensor"] for tensor in node.outputs]
+            graph.calls.append(Call(operation.name, argument(list(node.arguments.args)), kwargs, outputs))
+        graph.outputs = argument(functional._outputs_struct)
+        return graph
+
+    def layer(self, operation: Any, path: str) -> Layer:
+        found = Layer(operation.name, type(operation).__name__, type(operation).__module__)
+        found.frozen = not getattr(operation, "trainable", True)
+        if isinstance(operation, keras.Model):
+            found.graph = self.graph(operation, f"{path}{operation.name}/")
+            return found
+        try:
+            found.settings, found.penalties = _settings(operation.get_config())
+        except Exception as error:  # whatever a custom layer's get_config raises
+            found.settings = {"unreadable": told(error)}
+        if isinstance(operation, keras.layers.Layer):
+            if found.of_keras:
+                found.settings |= _built(operation)
+            for name, array in self._weights(operation, f"{path}{operation.name}").items():
+                found.weights[name] = list(array.shape)
+            if operation.dtype_policy.name != keras.config.dtype_policy().name:
+                found.settings["dtype"] = operation.dtype_policy.name
+        return found
+
+    def _weights(self, layer: Any, path: str) -> Arrays:
+        found = {name: np.asarray(weight.value) for name, weight in _named_weights(layer).items()}
+        self.arrays |= {f"{path}/{name}": array for name, array in found.items()}
+        return found
+
+    def constant(self, value: Any) -> dict[str, str]:
+        key = f"array/{len(self.arrays)}"
+        self.arrays[key] = np.asarray(keras.ops.convert_to_numpy(value))
+        return {"array": key}
+
+
+def _functional(model: keras.Model) -> Any:
+    """What holds the graph of a model; None where its Python code alone says what it computes."""
+    if isinstance(model, keras.Sequential):
+        if type(model).call is not keras.Sequential.call:
+            return None
+        if model._functional is None:
+            if not model.built:
+                raise TraceError(f"{model.name}: has no shapes yet: begin it with keras.Input(...)")
+            return None
+        return model._functional
+    if isinstance(model, Functional) and type(model).call is Functional.call:
+        return model
+    return None
+
+
+def _in_order(functional: Any) -> list[Any]:
+    """The model's calls, each branch whole before the next, the last of a layer's inputs first."""
+    own = {node for nodes in functional._nodes_by_depth.values() for node in nodes}
+    done, order = set(), []
+    stack = [(tensor._keras_history, False) for tensor in functional.outputs]
+    while stack:
+        (operation, index, _), opened = stack.pop()
+        node = operation._inbound_nodes[index]
+        if node in done or node not in own or node.is_input:
+            continue
+        if opened:
+            done.add(node)
+            order.append(node)
+            continue
+        stack.append(((operation, index, 0), True))
+        stack += [(t._keras_history, False) for t in node.input_tensors]
+    return order
+
+
+def _settings(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A layer's config as settings and as regularizers by weight."""
+    settings, penalties = {}, {}
+    for key, value in config.items():
+        if key.endswith("_regularizer"):
+            if value is not None:
+                penalties[key.removesuffix("_regularizer")] = _plain(value)
+        elif key not in LEFT_OUT and not key.endswith("_initializer"):
+            settings[key] = _plain(value)
+    if isinstance(inner := config.get("layer"), dict) and "config" in inner:  # of a wrapper
+        penalties |= {f"layer/{k}": v for k, v in _settings(inner["config"])[1].items()}
+    return settings, penalties
+
+
+def _built(layer: Any) -> dict[str, Any]:
+    """What a layer of Keras's holds that its config does not say: statistics that were adapted to data."""
+    if isinstance(layer, keras.layers.Normalization) and getattr(layer, "mean", None) is not None:
+        mean, variance = (keras.ops.convert_to_numpy(v) for v in (layer.mean, layer.variance))
+        return {"mean": mean.tolist(), "variance": variance.tolist()}
+    return {}
+
+
+def _plain(value: Any, tensor: Any = None, array: Any = None) -> Any:
+    """A value as JSON has it; objects of Keras's as {"kind", "settings"}, tensors as the functions say."""
+    if isinstance(value, keras.KerasTensor) and tensor is not None:
+        return tensor(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is Ellipsis:
+        return {"ellipsis": True}
+    if isinstance(value, slice):
+        return {"slice": [_plain(v, tensor, array) for v in (value.start, value.stop, value.step)]}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, tensor, array) for inner in value]
+    if isinstance(value, dict):
+        if "class_name" in value and "config" in value:
+            return _simple(value, tensor, array)
+        return {str(key): _plain(inner, tensor, array) for key, inner in value.items()}
+    if array is not None and hasattr(value, "shape"):
+        return array(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "get_config"):
+        return _described(value)
+    if inspect.isfunction(value):
+        own = value.__module__.startswith("keras.")
+        return value.__name__ if own else {"kind": "function", "settings": value.__qualname__}
+    return {"kind": type(value).__name__, "settings": str(value)}
+
+
+def _simple(serialized: dict[str, Any], tensor: Any = None, array: Any = None) -> Any:
+    """What `keras.saving` writes of an object, in the graph's words."""
+    kind, config = serialized["class_name"], serialized["config"]
+    if kind == "function":
+        own = str(serialized.get("module") or "").split(".")[0] in ("keras", "builtins")
+        return config if own else {"kind": kind, "settings": str(config)}
+    if not isinstance(config, dict):
+        return {"kind": kind, "module": serialized.get("module"), "settings": _plain(config)}
+    settings = {
+        k: _plain(v, tensor, array)
+        for k, v in config.items()
+        if k not in LEFT_OUT and not k.endswith(("_initializer", "_regularizer"))
+    }
+    return {"kind": kind, "settings": settings}
+
+
+def _described(thing: Any) -> dict[str, Any]:
+    """An object of Keras's (an optimizer, a loss, a metric) by its class and config."""
+    config = {k: _plain(v) for k, v in thing.get_config().items() if k != "dtype"}
+    return {"kind": type(thing).__name__, "module": type(thing).__module__, "settings": config}
+
+
+def _callbacks(name: str) -> list[dict[str, Any]]:
+    try:
+        given: Iterable[Any] = user_object(name)()
+    except Exception as error:  # whatever the user's function raises
+        raise TraceError(f"{name}: gives no callbacks: {told(error)}") from error
+    described = []
+    for callback in given:
+        values = {k: v for k, v in vars(callback).items() if not k.startswith("_")}
+        plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float | str)}
+        described.append({"kind": type(callback).__name__, "settings": plain})
+    return described
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    """Save a model for the proof, which then starts from the same weights; one that cannot be is left out."""
+    try:
+        model.save(path)
+        _exact_rate(path)
+    except Exception:  # whatever a custom layer's get_config raises
+        path.unlink(missing_ok=True)
+
+
+def _exact_rate(path: Path) -> None:
+    """Put the learning rate that the user wrote into a saved model: Keras saves what float32 left of it.
+
+    A model whose optimizer has what the ladder does not run is saved as one that was not compiled.
+    """
+    with zipfile.ZipFile(path) as saved:
+        parts = {entry: saved.read(entry) for entry in saved.namelist()}
+    config = json.loads(parts["config.json"])
+    optimizer = ((config.get("compile_config") or {}).get("optimizer") or {}).get("config", {})
+    if outside_the_proof(optimizer):
+        config["compile_config"] = None
+    elif isinstance(rate := optimizer.get("learning_rate"), float):
+        optimizer["learning_rate"] = float(str(np.float32(rate)))
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as saved:
+        for entry, content in parts.items():
+            saved.writestr(entry, content)
+
+
+def _users(build: str) -> keras.Model:
+    """A user's model; what its builder draws is what a trace of it draws."""
+    experiment = Experiment()
+    return users_model(Request(experiment, build=build), experiment.seed)
+
+
+def _of_run(directory: Path) -> keras.Model:
+    """The best model of a run of this project's Keras side, without the shared dropout of its training."""
+    from keras_impl.checkpoint import load
+
+    trained = TrainedRun.open(directory, "keras")
+    training = trained.experiment.training.model_copy(update={"dropout_masks": "independent"})
+    experiment = trained.experiment.model_copy(update={"training": training})
+    return load(replace(trained, experiment=experiment))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

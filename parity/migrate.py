@@ -1,0 +1,307 @@
+"""python -m parity migrate BUILD --out FOLDER: a Keras model as a Lightning package, with the proof
+attached."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment import cli
+from experiment.errors import RunError
+from experiment.protocols.graph import Graph, Migration, outside_the_proof, tensors
+from experiment.system import processes
+
+BACK = 1e-6  # between the predictions of both sides, in float32
+TOKENS = 8  # numbers below this stand for tokens and for small whole numbers
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = parse(argv)
+    return cli.guarded(lambda: back(arguments) if arguments.back else migrate(arguments))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; exits with 2 on a mistake."""
+    parser = cli.PlainParser(
+        prog="parity migrate",
+        description="Write a Keras model as a Lightning package that needs nothing of this project, and "
+        "prove that it is the same; or take trained weights back into a .keras file (--back).",
+    )
+    parser.add_argument("build", nargs="?", metavar="MODEL", help="PKG.MOD:BUILD, a .keras file, or a run")
+    parser.add_argument("--out", type=Path, help="where the package goes; a .keras file with --back")
+    parser.add_argument("--callbacks", metavar="PKG.MOD:LIST", help="gives a list of Keras's callbacks")
+    parser.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="CLASS=PKG.MOD:RULE",
+        help="a source rule of your own (may be repeated)",
+    )
+    parser.add_argument("--stub", action="store_true", help="leave what cannot be translated to be written")
+    parser.add_argument("--steps", type=int, default=20, help="training steps of the proof (default 20)")
+    parser.add_argument(
+        "--size", type=int, default=32, help="for sizes that the model leaves open (default 32)"
+    )
+    parser.add_argument("--no-proof", action="store_true", help="write the package alone")
+    parser.add_argument("--back", metavar="PKG.MOD:BUILD", help="the torch side of weights to take back")
+    parser.add_argument("--keras", metavar="MODEL", help="with --back: the Keras model that takes them")
+    parser.add_argument("--weights", type=Path, help="with --back: .safetensors, or a Lightning checkpoint")
+    arguments = parser.parse_args(argv)
+    if arguments.back and not arguments.keras:
+        parser.error("--back needs --keras, the model that takes the weights")
+    if not arguments.back and not arguments.build:
+        parser.error("name a Keras model: package.module:function, a .keras file or a run")
+    if arguments.weights and not arguments.weights.is_file():
+        parser.error(f"--weights {arguments.weights}: no such file")
+    if any("=" not in text for text in arguments.layer):
+        parser.error("--layer takes CLASS=package.module:rule")
+    if arguments.steps < 1 or arguments.size < 1:
+        parser.error("--steps and --size must be at least 1")
+    if arguments.out is None:
+        arguments.out = Path("trained.keras") if arguments.back else Path("migrated")
+    return arguments
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    """Write the package and prove it; returns 1 where the proof fails. Raises RunError."""
+    out = arguments.out.resolve()
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise RunError(f"{arguments.out} exists: name another place with --out")
+    if not out.name.isidentifier():
+        raise RunError(f"--out {arguments.out}: {out.name} is no name that Python can import")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        graph, made = Path(folder) / "graph", Path(folder) / out.name
+        made.mkdir()
+        read_graph(arguments.build, arguments.callbacks, graph)
+        written = write(graph, made, arguments)
+        migration = Migration.read(graph)
+        shutil.rmtree(out, ignore_errors=True)
+        made.rename(out)
+        np.savez(
+            Path(folder) / "inputs.npz",
+            allow_pickle=False,
+            **inputs(migration.graph, arguments.steps, arguments.size),
+        )
+        print(
+            f"{out}: model.py has {written['lines']} lines ({time.perf_counter() - started:.0f} s)",
+            flush=True,
+        )
+        for note in written["notes"]:
+            print(f"note: {note}")
+        if written["stubs"]:
+            print(f"not proven: {', '.join(written['stubs'])} left to be written")
+            return 0
+        if arguments.no_proof:
+            return 0
+        verdict = prove(arguments, out, Path(folder), migration)
+    tell(out, verdict, arguments)
+    print(f"{verdict['line']} ({time.perf_counter() - started:.0f} s)")
+    return verdict["code"]
+
+
+def read_graph(build: str, callbacks: str | None, folder: Path) -> None:
+    """Have Keras's side read a model into a folder; raises RunError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    request = folder / "request.json"
+    request.write_text(json.dumps({"build": build, "callbacks": callbacks}))
+    start("keras_impl.trace.graph", [str(request), str(folder)])
+
+
+def write(graph: Path, out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Have torch's side write the package; returns what it says of it. Raises RunError."""
+    answer = graph / "answer.json"
+    request = {
+        "graph": str(graph),
+        "out": str(out),
+        "layers": arguments.layer,
+        "stub": arguments.stub,
+        "answer": str(answer),
+    }
+    path = graph / "write.json"
+    path.write_text(json.dumps(request))
+    start("lightning_impl.migrate.command", [str(path)])
+    return json.loads(answer.read_text())
+
+
+def start(module: str, arguments: Sequence[str]) -> str:
+    """Run one side's command; raises RunError with what it said."""
+    try:
+        return processes.start(module, arguments)
+    except processes.SideError as error:
+        raise RunError(str(error)) from error
+
+
+def inputs(graph: Graph, steps: int, size: int) -> dict[str, np.ndarray]:
+    """Inputs for a model, four for each step: whole numbers where it takes tokens, else uniform ones.
+
+    size: of axes that the model leaves open.
+    """
+    generator = np.random.default_rng(1)
+    tokens = {
+        t for call in graph.calls if graph.layers[call.layer].kind == "Embedding" for t in tensors(call.args)
+    }
+    top = 255 if _takes_pixels(graph) else 1
+    found = {}
+    for index, tensor in enumerate(tensors(graph.inputs)):
+        shape = [4 * steps, *(n or size for n in graph.tensors[tensor].shape[1:])]
+        if tensor in tokens or "int" in graph.tensors[tensor].dtype:
+            found[f"input{index}"] = generator.integers(0, TOKENS, shape).astype("int32")
+        else:
+            drawn = generator.uniform(0, top, shape).astype(np.float32)
+            found[f"input{index}"] = drawn.astype(np.float64)  # the same numbers in either precision
+    return found
+
+
+def _takes_pixels(graph: Graph) -> bool:
+    """Whether a model scales its inputs down itself, as one does that takes pixels from 0 to 255."""
+    layers = [layer for _, layer in graph.every_layer()]
+    scales = [layer.settings.get("scale") for layer in layers if layer.kind == "Rescaling"]
+    means = [
+        np.max(layer.settings["mean"])
+        for layer in layers
+        if layer.kind == "Normalization" and layer.settings.get("mean")
+    ]
+    return any(isinstance(scale, float) and abs(scale) < 0.1 for scale in scales) or any(
+        mean > 10 for mean in means
+    )
+
+
+def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Migration) -> dict[str, Any]:
+    """Climb the ladder with the written package; returns its verdict as the ladder's JSON has it.
+
+    The Keras side is the model as it was read, weights and all, where Keras can save it.
+    """
+    training = migration.training
+    outside = outside_the_proof(training["optimizer"]["settings"]) if training else []
+    compiled = training is not None and not outside
+    torch_side = f"{out.name}.{'lightning_module' if compiled else 'model'}:build"
+    saved, file = folder / "graph" / "model.keras", folder / "inputs.npz"
+    with np.load(file) as arrays:
+        if len(arrays.files) == 1:
+            file = file.with_suffix(".npy")
+            np.save(file, arrays[arrays.files[0]])
+    options = ["--loss", "compiled"] if compiled and training and training["loss"] is not None else []
+    command = [
+        *(sys.executable, "-m", "parity", "--keras", str(saved) if saved.is_file() else arguments.build),
+        *("--torch", torch_side, "--inputs", str(file), "--steps", str(arguments.steps)),
+        *("--out", str(out / "parity"), "--format", "json", *options),
+    ]
+    environment = processes.environment("cpu", "tensorflow")
+    environment["PYTHONPATH"] = os.pathsep.join([str(out.parent), environment["PYTHONPATH"]])
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        said = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        said = {"refused": str(processes.failure("parity", done.stderr, done.returncode))}
+    return {
+        "code": 0 if done.returncode == 0 else 1,
+        "line": line_of(said),
+        "said": said,
+        "torch": torch_side,
+    }
+
+
+def line_of(said: dict[str, Any]) -> str:
+    """A verdict in one line: proven, or the first rung that fails with its layer and cause."""
+    if said.get("refused"):
+        return f"not proven: {said['refused']}"
+    if said.get("verdict") == "passed":
+        return f"proven: {', '.join(dict.fromkeys(rung['name'] for rung in said['rungs']))} agree"
+    failed = next((said[part] for part in ("computation", "weights") if said[part]["status"] == "failed"), {})
+    return f"not proven: {failed.get('rung')} fails at {failed.get('layer')}: {failed.get('cause')}"
+
+
+def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Put the verdict into the package's README and beside the ladder's report."""
+    folder = out / "parity"
+    folder.mkdir(exist_ok=True)
+    said = {key: value for key, value in verdict["said"].items() if key != "report"}  # a path of this machine
+    (folder / "verdict.json").write_text(json.dumps(said, indent=1))
+    rows = [f"| {r['name']} | {r['status']} | {_worst(r)} |" for r in verdict["said"].get("rungs", [])]
+    table = (
+        "\n".join(["| rung | | largest difference, of how much |", "|---|---|---|", *rows]) if rows else ""
+    )
+    text = (
+        f"{verdict['line'][0].upper()}{verdict['line'][1:]}.\n\n{table}\n\nMade by running this package, "
+        f"with {arguments.steps} steps in float64; "
+        f"`parity/` has the report. To repeat it, from the folder that "
+        f"holds this one:\n\n    python -m parity --keras {arguments.build} --torch {verdict['torch']} "
+        "--input-shape ...\n\nA builder that draws its weights draws others in float64: a saved .keras file "
+        "keeps them."
+    )
+    readme = out / "README.md"
+    readme.write_text(readme.read_text().replace("Not proven yet.", text))
+
+
+def _worst(rung: dict[str, Any]) -> str:
+    worst = rung.get("worst")
+    if not worst:
+        return ""
+    return f"{worst['difference']:.1e} of {worst['tolerance']:.1e} ({worst['quantity']})"
+
+
+def back(arguments: argparse.Namespace) -> int:
+    """Write a .keras file with weights that torch trained; returns 1 where the predictions differ."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "graph"
+        read_graph(arguments.keras, None, graph)
+        given, arrays = graph / "inputs.npz", graph / "arrays.npz"
+        np.savez(given, allow_pickle=False, **_single(inputs(Migration.read(graph).graph, 2, arguments.size)))
+        request = {
+            "graph": str(graph),
+            "build": arguments.back,
+            "weights": str(arguments.weights or ""),
+            "layers": arguments.layer,
+            "inputs": str(given),
+            "out": str(arrays),
+        }
+        path = graph / "back.json"
+        path.write_text(json.dumps(request))
+        start("lightning_impl.migrate.command", [str(path)])
+        keras = graph / "keras.json"
+        predictions = graph / "predictions.npz"
+        keras.write_text(
+            json.dumps(
+                {
+                    "build": arguments.keras,
+                    "arrays": str(arrays),
+                    "inputs": str(given),
+                    "save": str(arguments.out.resolve()),
+                    "predictions": str(predictions),
+                }
+            )
+        )
+        start("keras_impl.trace.graph", [str(keras), str(graph)])
+        with np.load(arrays) as torch_side, np.load(predictions) as keras_side:
+            largest = max(float(np.abs(torch_side[key] - keras_side[key]).max()) for key in keras_side.files)
+    print(f"{arguments.out}: predictions differ by at most {largest:.1e} (tolerance {BACK:.0e})")
+    if not largest <= BACK:  # true for NaN, too
+        arguments.out.unlink(missing_ok=True)
+        print(
+            "error: the Keras model does not predict what the torch model does; nothing is kept",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _single(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: a.astype(np.float32) if a.dtype == np.float64 else a for k, a in arrays.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
