@@ -147,6 +147,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
 PAIRS: dict[str, Callable[[], keras.Model]] = {
     "gru_reset_before": lambda: gru(reset_after=False),
     "l2": lambda: dense(regularizer=regularizers.L2(1e-2)),
+    "activity": lambda: _classifier((10,), layers.Dense(8, activation="tanh", activity_regularizer="l2")),
     "l1": lambda: dense(regularizer=regularizers.L1(1e-2)),
     "smoothed": lambda: dense(loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.1)),
     "binary": lambda: keras.Sequential([keras.Input((10,)), layers.Dense(3, activation="sigmoid")]),

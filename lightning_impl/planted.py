@@ -412,6 +412,7 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "decoupled_decay": lambda: Dense(_adam(optim.AdamW, lr=1e-3, weight_decay=1e-2)),
     "penalty_factor": lambda: Dense(penalty=lambda weight: 5e-3 * weight.square().sum()),
     "without_l1": Dense,
+    "without_activity": Dense,
     "added_penalty": lambda: Dense(penalty=lambda weight: 1e-2 * weight.square().sum()),
     "held": lambda: Dense(held=["hidden", "head"]),
     "held_hidden": lambda: Dense(held=["hidden"]),

@@ -36,6 +36,7 @@ class LossTerm:
     name: crossentropy (of class numbers), binary, mse, mae or huber. from_logits: takes what Keras's model
     gives for logits. reduction: mean or sum over the samples. weight: of this output among all.
     class_weights: of a crossentropy's samples, by class; divided by the number of samples, as Keras does.
+    stands_in: for the one that Keras's model was compiled with, which torch's side has not.
     """
 
     name: str
@@ -45,6 +46,7 @@ class LossTerm:
     reduction: str = "mean"
     weight: float = 1.0
     class_weights: Sequence[float] = ()
+    stands_in: bool = False
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ def loss_of(name: str, shape: tuple[int, ...], ending: str, seed: int, compiled:
         function, term = _compiled(compiled)
     else:
         kind = _kind(name, shape, ending)
-        term = LossTerm(kind, kind in ("crossentropy", "binary") and ending not in ("softmax", "sigmoid"))
+        from_logits = kind in ("crossentropy", "binary") and ending not in ("softmax", "sigmoid")
+        term = LossTerm(kind, from_logits, stands_in=bool(note))
         function = _function(term)
     targets = randomness.targets(seed, shape, term.name)
     if isinstance(function, keras.losses.CategoricalCrossentropy):

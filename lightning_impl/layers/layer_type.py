@@ -88,11 +88,8 @@ class Weight:
         for name, tensor in zip(self.names, self.tensors, strict=True):
             if _behind(self.module, name)[0] is not tensor:
                 return True
-        order = self.order
-        return order is None or not torch.equal(self._flat()[order], self.view(*self.tensors))
-
-    def _flat(self) -> Tensor:
-        return torch.cat([tensor.detach().flatten() for tensor in self.tensors])
+        order, tensors = self.order, self.tensors
+        return order is None or not _same(_flat(tensors)[order], self.view(*tensors))
 
     @property
     def order(self) -> Tensor | None:
@@ -112,8 +109,9 @@ class Weight:
 
         Raises ValueError where the tensors are computed from others that cannot give this value.
         """
-        tensors, order, flat = self.tensors, self.order, self._flat()
-        if order is None or not torch.equal(flat[order], self.view(*tensors)):
+        order, tensors = self.order, self.tensors  # once: spectral_norm's are others at every look
+        flat = _flat(tensors)
+        if order is None or not _same(flat[order], self.view(*tensors)):
             raise ValueError(f"{' and '.join(self.names)} are computed with before they act")
         flat[order.flatten()] = value.to(flat).flatten()
         for name, tensor, part in zip(
@@ -122,6 +120,15 @@ class Weight:
             _assign(self.module, name, part.view(tensor.shape))
         for name in self.added:
             _assign(self.module, name, torch.zeros_like(attrgetter(name)(self.module)))
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, NaN among them."""
+    return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
 
 
 def _behind(module: nn.Module, path: str) -> list[Tensor]:

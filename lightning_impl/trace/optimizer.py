@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn, optim
+from torch.nn.utils import clip_grad
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from experiment.protocols.faults import told
@@ -68,6 +69,7 @@ SLOTS: dict[str, dict[str, tuple[str, Callable[[Tensor, State], Tensor]]]] = {
     },
     "Lion": {"momentums": ("exp_avg", lambda kept, group: kept)},
 }
+MARGIN = 1e-6  # of torch's clip_grad_norm_
 SAMPLED = 32  # elements of each parameter whose way through the steps is kept
 
 
@@ -146,9 +148,7 @@ def users_training(model: nn.Module, learning_rate: float) -> Training:
         )
     value, algorithm = _setting(model, "gradient_clip_val"), _setting(model, "gradient_clip_algorithm")
     if value:
-        by_value = {"clipvalue": float(value)}
-        by_norm = {"global_clipnorm": float(value), "clip_margin": 1e-6}  # which clip_grad_norm_ adds to it
-        training.clipping = by_value if algorithm == "value" else by_norm
+        training.clipping = {"clipvalue" if algorithm == "value" else "global_clipnorm": float(value)}
     training.accumulate = int(_setting(model, "accumulate_grad_batches") or 1)
     if not value and not _overrides(model, "configure_gradient_clipping"):
         training.notes.append(
@@ -170,7 +170,8 @@ def configured(model: nn.Module) -> tuple[list[Any], list[dict[str, Any]]]:
     try:
         returned: Any = model.configure_optimizers() if isinstance(model, pl.LightningModule) else None
     except Exception as error:  # whatever the user's function raises
-        raise TraceError(f"configure_optimizers fails: {told(error)}") from error
+        way_out = ": give the numbers that it asks the Trainer for" if "Trainer" in str(error) else ""
+        raise TraceError(f"configure_optimizers fails: {told(error)}{way_out}") from error
     schedulers: Any = []
     if isinstance(returned, tuple | list) and returned and isinstance(returned[0], tuple | list):
         returned, schedulers = returned[0], returned[1]  # lists of both
@@ -322,10 +323,20 @@ class Path:
 
 
 @contextmanager
-def exact_settings() -> Iterator[None]:
-    """`keras_semantics` keeps the digits of an optimizer's settings, as the traced Keras model does."""
-    exact = staticmethod(float)
+def exact_settings(notes: list[str]) -> Iterator[None]:
+    """`keras_semantics` keeps the digits of an optimizer's settings, as the traced Keras model does, and
+    torch's clip_grad_norm_ divides by the norm, without the 1e-6 that it adds. notes: told where that acts.
+    """
+    exact, clip = staticmethod(float), clip_grad._clip_grads_with_norm_
+
+    def clipped(parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None) -> None:
+        note = f"torch's clip_grad_norm_ adds {MARGIN:g} to the norm that it divides by; traced without it"
+        if note not in notes:
+            notes.append(note)
+        clip(parameters, max_norm, total_norm - MARGIN, foreach)
+
     with (
+        patch.object(clip_grad, "_clip_grads_with_norm_", clipped),
         patch.object(steps, "as_tensorflow", float),
         patch.object(keras_semantics.SGD, "rounded", exact),
     ):

@@ -100,7 +100,7 @@ class Subject:
 
     def repeatable(self) -> AbstractContextManager[None]:
         """Until it is left, training draws nothing that the other side does not draw, too."""
-        return nullcontext() if self.dropout else _repeatable(self.model)
+        return nullcontext() if self.dropout else _repeatable(self)
 
     def loss_at(self, index: int) -> Tensor:
         """The loss of a batch, in training."""
@@ -152,8 +152,8 @@ def own(request: Request) -> tuple[Subject, Arrays]:
 
 
 @contextmanager
-def _repeatable(model: nn.Module) -> Iterator[None]:
-    with without_dropout(model), exact_settings():
+def _repeatable(subject: Subject) -> Iterator[None]:
+    with without_dropout(subject.model), exact_settings(subject.notes):
         yield
 
 
@@ -273,6 +273,9 @@ def _take_loss(
     subject.finish = lambda outputs: finished(in_order(outputs), endings, keras_endings)
     subject.loss = lambda outputs, labels: loss_of(in_order(outputs), labels, terms, endings, keras_endings)
     if not has_own_loss(subject.model):
+        return
+    if any(term.stands_in for term in terms):
+        subject.notes.append("torch's training_step was not run: Keras's own loss is not traced, either")
         return
 
     def own(index: int) -> Tensor:

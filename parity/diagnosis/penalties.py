@@ -70,10 +70,10 @@ def notes(pair: Pair) -> list[str]:
 
 
 def explain(pair: Pair) -> Explanation | None:
-    """The penalty that parts the gradients of two losses, None where something else does."""
+    """The penalty that parts two losses or their gradients, None where something else does."""
     apart = _factors(pair)
     if not apart:
-        return None
+        return _of_outputs(pair)
     theirs = {key: found for key, found in pair.keras.penalties.items() if key in apart}
     left_out = all(
         np.isclose(apart[key].l2, -found.get("l2", 0.0), rtol=1e-3, atol=1e-12)
@@ -101,6 +101,21 @@ def explain(pair: Pair) -> Explanation | None:
         f"the {norm} penalty has another factor",
         f"torch's above Keras's by {named}; Keras's are {own}",
         "add l2 * w.square().sum() and l1 * w.abs().sum() with Keras's factors, for the same weights",
+    )
+
+
+def _of_outputs(pair: Pair) -> Explanation | None:
+    """A penalty on what layers put out, which torch's loss leaves out."""
+    layers = [key for key in pair.keras.penalties if key in pair.names]
+    if not layers or "penalty" not in pair.keras:
+        return None
+    penalty = float(pair.keras["penalty"] - pair.keras["penalties"][0])
+    if abs(float(pair.keras["loss"] - pair.torch["loss"]) - penalty) > LEFT * abs(penalty):
+        return None
+    return Explanation(
+        "torch's loss leaves out Keras's penalty on outputs (activity_regularizer)",
+        f"it is lower by that of {', '.join(layers)}, {penalty:.4g}",
+        "in training_step add the factor times output.square().sum() (or .abs().sum()) over the batch's size",
     )
 
 

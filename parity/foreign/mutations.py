@@ -110,6 +110,7 @@ FAULTS = {
     "decoupled_decay": Fault("l2", "decoupled in AdamW (torch)"),
     "penalty_factor": Fault("l2", "penalty has another factor"),
     "without_l1": Fault("l1", "leaves out Keras's L1 penalty"),
+    "without_activity": Fault("activity", "penalty on outputs"),
     "added_penalty": Fault("dense", "penalty that Keras's has not"),
     "held": Fault("dense", "whole model is frozen on torch's side alone"),
     "held_hidden": Fault("dense", "frozen on one side alone"),

@@ -96,5 +96,5 @@ def test_the_compiled_loss_is_taken_unless_another_is_asked_for() -> None:
 
 def test_a_compiled_loss_that_torch_is_without_is_noted() -> None:
     found = loss_of("auto", (6, 4), "softmax", 0, losses.Tversky())
-    assert found.term.name == "crossentropy"
+    assert (found.term.name, found.term.stands_in) == ("crossentropy", True)
     assert "has no Tversky" in found.note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,7 +17,7 @@ from experiment.protocols.trace import TraceError
 from lightning_impl import keras_semantics
 from lightning_impl.layers import weight_layout
 from lightning_impl.trace.losses import has_own_loss, own_loss
-from lightning_impl.trace.optimizer import Path, configured, facts, slots, users_training
+from lightning_impl.trace.optimizer import Path, configured, exact_settings, facts, slots, users_training
 from lightning_impl.trace.signature import Inputs
 
 
@@ -33,7 +34,8 @@ class Module(pl.LightningModule):
     def __init__(self, configure: Callable[[nn.Module], Any], **hyperparameters: Any) -> None:
         super().__init__()
         self.save_hyperparameters(hyperparameters)
-        self.layer, self.configure = nn.Linear(3, 2), configure
+        self.layer: Any = nn.Linear(3, 2)
+        self.configure = configure
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
@@ -97,7 +99,7 @@ def test_the_facts_have_keras_words_and_the_groups_that_differ() -> None:
 
 
 def test_a_weight_of_no_group_never_moves() -> None:
-    module = Module(lambda module: torch.optim.SGD([module.layer.weight], lr=0.1))
+    module = Module(lambda module: torch.optim.SGD([module.get_parameter("layer.weight")], lr=0.1))
     assert facts(users_training(module, 1e-3), weights(module))["overrides"] == {
         "layer/bias": {"learning_rate_factor": 0.0}
     }
@@ -123,8 +125,21 @@ def test_gradients_are_clipped_as_the_module_has_it(by: str) -> None:
     training.clip()
     norm = float(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]).norm())
     assert norm == pytest.approx(0.5 * 8**0.5 if by == "value" else 0.5, rel=1e-5)
-    named = {"hook": set(), "norm": {"global_clipnorm", "clip_margin"}, "value": {"clipvalue"}}[by]
+    named = {"hook": set(), "norm": {"global_clipnorm"}, "value": {"clipvalue"}}[by]
     assert set(training.clipping) == named
+
+
+def test_a_trace_clips_by_the_norm_itself() -> None:
+    parameter = nn.Parameter(torch.zeros(4))
+    norms, notes = [], []
+    for exact in (False, True):
+        parameter.grad = torch.full_like(parameter, 3.0)
+        with exact_settings(notes) if exact else nullcontext():
+            nn.utils.clip_grad_norm_([parameter], 0.5)
+        norms.append(float(parameter.grad.norm()))
+    assert norms[0] == pytest.approx(0.5 * 6 / (6 + 1e-6), rel=1e-12)
+    assert norms[1] == pytest.approx(0.5, rel=1e-12)
+    assert "adds 1e-06" in notes[0]
 
 
 def test_batches_are_accumulated_and_schedules_step_with_the_optimizer() -> None:

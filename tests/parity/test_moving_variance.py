@@ -28,8 +28,7 @@ def ways(factor: float) -> list[np.ndarray]:
 
 
 def traced(folder: Path, values: int, factor: float, foreign: bool = True) -> Pair:
-    keras, torch = ways(1.0), ways(factor)
-    arrays = [
+    keras, torch = (
         {
             "initial/bn/moving_variance": INITIAL,
             "step/bn/moving_variance": way[1],
@@ -37,9 +36,9 @@ def traced(folder: Path, values: int, factor: float, foreign: bool = True) -> Pa
             "train/bn": np.zeros((values, 2)),
             "losses": np.zeros(STEPS),
         }
-        for way in (keras, torch)
-    ]
-    return pair(folder, LAYERS, *arrays, foreign=foreign)
+        for way in (ways(1.0), ways(factor))
+    )
+    return pair(folder, LAYERS, keras, torch, foreign=foreign)
 
 
 def passes(both: Pair) -> bool:

@@ -77,8 +77,8 @@ def _float64() -> Iterator[None]:
 
 
 def way(gradients: np.ndarray = GRADIENTS, norms: np.ndarray | None = None) -> Way:
-    norms = np.linalg.norm(gradients, axis=1) if norms is None else norms
-    return Way(START, gradients, norms, 2 * norms, RATES)
+    lengths = np.linalg.norm(gradients, axis=1) if norms is None else norms
+    return Way(START, gradients, lengths, 2 * lengths, RATES)
 
 
 def settings(family: str, form: str, **own: Any) -> dict[str, Any]:
