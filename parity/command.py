@@ -231,9 +231,7 @@ def foreign(place: Place, findings: Findings, record: Record) -> None:
     record.console.print(f"mutation score of users' pairs {score:.0%} of {len(outcomes)} planted faults")
     subject = Subject("planted", "tensorflow", "float64", place.device)
     took = time.perf_counter() - started
-    findings.decide(
-        "faults of a user's pair", lambda: planted.checks(outcomes), subject, "", took, place.watch
-    )
+    findings.decide("planted faults", lambda: planted.checks(outcomes), subject, "", took, place.watch)
 
 
 def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:

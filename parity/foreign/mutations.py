@@ -23,7 +23,7 @@ from parity.foreign.sides import Sides
 from parity.foreign.verdict import Verdict
 from parity.ladder.climb import Findings
 
-STEPS = 4
+STEPS = 3
 IMAGES, SMALL, SEQUENCES, NUMBERS = (12, 12, 3), (6, 6, 3), (7, 5), (10,)
 SHAPES = {
     **dict.fromkeys(

@@ -56,7 +56,7 @@ ROWS = {
         {"none": 1e-5, "float16": 1e-5, "dynamic": 1e-1, "int8": 1e-1},
         "one forward pass from the same float32 weights, of probabilities; the classes are equal",
     ),
-    "faults of a user's pair": Row(
+    "planted faults": Row(
         {}, "a fault is planted in a pair of a user's kind: caught and named by its cause, or missed"
     ),
     # Float64 rounding, carried on. Measured margins stand in the report; a missed alignment of the two
