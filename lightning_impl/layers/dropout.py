@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from lightning_impl.dropout import Dropout, SharedDropout
 from lightning_impl.layers.layer_type import Call, LayerType, Settings
@@ -13,6 +12,11 @@ from lightning_impl.layers.layer_type import Call, LayerType, Settings
 
 def _rate(layer: Any) -> Settings:
     return {"rate": layer.p}
+
+
+def _path_rate(layer: Any) -> Settings:
+    names = [name for name in ("p", "drop_prob") if hasattr(layer, name)]
+    return {"rate": getattr(layer, name) for name in names[:1]}
 
 
 def _of_call(call: Call) -> Settings:
@@ -30,8 +34,6 @@ TABLE = (
     _dropout("SpatialDropout2D", "dropout2d", nn.Dropout2d),
     _dropout("SpatialDropout3D", "dropout3d", nn.Dropout3d),
     _dropout("AlphaDropout", "alpha_dropout", nn.AlphaDropout, nn.FeatureAlphaDropout),
-    LayerType("StochasticDepth", (StochasticDepth,), settings=_rate, random=True),
-    LayerType(
-        "StochasticDepth", named=("DropPath",), settings=lambda layer: {"rate": layer.drop_prob}, random=True
-    ),
+    # torchvision's, timm's and a user's own.
+    LayerType("StochasticDepth", named=("StochasticDepth", "DropPath"), settings=_path_rate, random=True),
 )

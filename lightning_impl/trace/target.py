@@ -10,28 +10,21 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from experiment import randomness
 from experiment.config import Experiment
-from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
-from experiment.training.lifecycle import class_weights
-from lightning_impl.classifier import build_classifier
-from lightning_impl.data import Batch, build_data
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.keras_semantics import SGD, Adam
 from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
-from lightning_impl.precision import use_gpu
 from lightning_impl.trace.losses import finished, loss_of
 from lightning_impl.trace.precision import WithoutCasts, in_one_precision
 from lightning_impl.trace.recorder import Recording, without_dropout
@@ -117,40 +110,6 @@ def _repeatable(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def own(request: Request) -> tuple[Subject, Arrays]:
-    """This project's model on its real data, and what the data module made of the first two epochs."""
-    experiment = request.experiment
-    device = torch.device("cuda" if use_gpu(experiment) else "cpu")
-    dataset = load_data(experiment.data, experiment.seed)
-    weights = class_weights(experiment, dataset)
-    classifier = build_classifier(experiment, len(dataset.class_names), weights).to(device)
-    data = build_data(experiment, dataset, device)
-    batches: list[tuple[Tensor, Tensor]] = []
-    arrays: Arrays = {}
-    loader: Any = data.train_dataloader()
-    for epoch in range(2):
-        loader.sampler.set_epoch(epoch)
-        plain: list[Batch] = [data.on_after_batch_transfer(batch, 0) for batch in loader]
-        arrays |= trace.epoch(
-            epoch, [(batch.images.movedim(1, -1).numpy(force=True), batch.labels.numpy()) for batch in plain]
-        )
-        for batch in plain:
-            if len(batches) < max(request.steps, 1):
-                batches.append((data.augmented(batch).to(device), batch.labels.to(device)))
-    loader.sampler.set_epoch(0)
-    first = data.on_after_batch_transfer(next(iter(loader)), 0).images.to(device)
-    arrays["data/augmented"] = batches[0][0].movedim(1, -1).numpy(force=True)
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return classifier.loss(logits, labels, classifier.class_weights)
-
-    def finish(logits: Tensor) -> list[Tensor]:
-        return [F.softmax(logits, dim=1)]
-
-    optimizer = classifier.configure_optimizers()
-    return Subject(classifier.network, loss, optimizer, batches, first, finish, aligned=True), arrays
-
-
 def users(request: Request, seed: int | None = None) -> Subject:
     """A user's model, built under the seed of the experiment or another; raises TraceError."""
     rules.use(request.rules)
@@ -227,7 +186,9 @@ def configured(model: nn.Module) -> tuple[Any, Any]:
     None for what there is not. Raises TraceError where it fails.
     """
     try:
-        given: Any = model.configure_optimizers() if isinstance(model, pl.LightningModule) else None
+        # By its name: the import takes seconds, and `pytorch_lightning` has a class of its own.
+        trains_itself = any(cls.__name__ == "LightningModule" for cls in type(model).__mro__)
+        given: Any = model.configure_optimizers() if trains_itself else None  # type: ignore[operator]
     except Exception as error:  # whatever the user's function raises
         raise TraceError(f"configure_optimizers fails: {told(error)}") from error
     schedulers: Any = None

@@ -48,7 +48,7 @@ def itself(matched: Mapping[str, str]) -> dict[str, str]:
 
 def signature(layer: Layer) -> tuple[str, tuple]:
     """A layer's kind, and the names and shapes of its weights; a convolution of single pixels is a Dense."""
-    kind = "Dense" if is_pixelwise(layer) else layer["kind"]
+    kind = "Dense" if _of_single_pixels(layer) else layer["kind"]
     shapes = layer["weights"].items()
     if kind == "Dense":
         shapes = ((name, shape[-2:] if name == "kernel" else shape) for name, shape in shapes)
@@ -57,12 +57,20 @@ def signature(layer: Layer) -> tuple[str, tuple]:
 
 def is_pixelwise(layer: Layer) -> bool:
     """Whether a layer is a convolution that takes each pixel by itself, as a Dense layer does."""
-    kernel, settings = layer["weights"].get("kernel", ()), layer.get("settings", {})
+    settings = layer.get("settings", {})
     return (
-        layer["kind"] in ("Conv1D", "Conv2D", "Conv3D")
-        and all(size == 1 for size in (*kernel[:-2], *settings.get("strides", ()), settings.get("groups", 1)))
+        _of_single_pixels(layer)
+        and all(size == 1 for size in settings.get("strides", ()))
         and not any(map(any, settings.get("padding", ())))
     )
+
+
+def _of_single_pixels(layer: Layer) -> bool:
+    """Whether a layer's weights are those of a Dense one. Its strides may be others than its counterpart's:
+    which is whose must not hang on them.
+    """
+    kernel, groups = layer["weights"].get("kernel", ()), layer.get("settings", {}).get("groups", 1)
+    return layer["kind"] in ("Conv1D", "Conv2D", "Conv3D") and {*kernel[:-2], groups} == {1}
 
 
 def without_ones(shape: Iterable[int] | None) -> tuple[int, ...] | None:

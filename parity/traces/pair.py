@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiment.config import Experiment
-from parity.traces.layers import itself, signature, sources, without_ones
+from parity.traces.layers import is_pixelwise, itself, signature, sources, without_ones
 from parity.traces.matching import Matching, check_covered, match
 
 
@@ -89,7 +89,8 @@ class Pair:
         """
         for keras_name, torch_name in self.names.items():
             keras, torch = self.keras.layer(keras_name), self.torch.layer(torch_name)
-            if signature(keras) == signature(torch) and keras["kind"] != torch["kind"]:
+            same = signature(keras) == signature(torch) and keras["kind"] != torch["kind"]
+            if same and all(layer["kind"] == "Dense" or is_pixelwise(layer) for layer in (keras, torch)):
                 torch.update(kind=keras["kind"], weights=keras["weights"], settings={})
             if keras["shape"] and without_ones(keras["shape"]) == without_ones(torch["shape"]):
                 torch["shape"] = keras["shape"]
