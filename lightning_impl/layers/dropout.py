@@ -15,8 +15,8 @@ def _rate(layer: Any) -> Settings:
 
 
 def _path_rate(layer: Any) -> Settings:
-    names = [name for name in ("p", "drop_prob") if hasattr(layer, name)]
-    return {"rate": getattr(layer, name) for name in names[:1]}
+    rate = getattr(layer, "p", getattr(layer, "drop_prob", None))
+    return {} if rate is None else {"rate": rate}
 
 
 def _of_call(call: Call) -> Settings:
