@@ -219,7 +219,13 @@ def hand_over(subject: Subject, request: Request, weights: str, layers: Mapping[
         if name not in subject.weights:
             continue  # without weights
         try:
-            weight_layout.write(subject.weights[name], theirs[theirs_name], subject.flattened.get(name))
+            own, its = subject.weights[name], theirs[theirs_name]
+            shared = own.keys() & its.keys()  # what one side is without, the structure rung tells
+            weight_layout.write(
+                {weight: own[weight] for weight in own if weight in shared},
+                {weight: its[weight] for weight in its if weight in shared},
+                subject.flattened.get(name),
+            )
         except ValueError as error:
             raise TraceError(f"layer {name} cannot take the weights of {theirs_name}: {error}") from error
     structure = json.loads(Path(weights).with_name("structure.json").read_text())

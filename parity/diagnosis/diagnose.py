@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,8 @@ def diagnose(rung: str, checks: Sequence[Check], pair: Pair) -> Diagnosis | None
     if not failed:
         return None
     first = failed[0]
+    if rung == "structure":  # a layer tells more than the counts of all parameters
+        first = next((check for check in failed if check.quantity in pair.names), first)
     explain = EXPLANATIONS.get(rung)
     found = explain(first, failed, pair) if explain else None
     layer = first.quantity.split(" (")[0]
@@ -54,12 +57,25 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
             causes[found.cause] = found.change
         elif keras["kind"] != torch["kind"]:
             causes[f"a layer of another kind, {torch['kind']} for Keras's {keras['kind']}"] = ""
+        elif keras["weights"].keys() != torch["weights"].keys():
+            causes.update([_other_weights(keras["weights"], torch["weights"])])
         elif keras["trainable"] != torch["trainable"]:
             causes["a layer is frozen on one side alone"] = "freeze it, or let it train, on both sides"
     if any("takes its input" in check.where for check in named):
         causes.setdefault("the layers act in another order", "apply them in Keras's order")
     words = "; ".join(causes) or "the two models have other layers"
     return Explanation(words, where, "; ".join(filter(None, causes.values())))
+
+
+def _other_weights(keras: Mapping[str, Any], torch: Mapping[str, Any]) -> tuple[str, str]:
+    """The weights that one side's layer is without, in words, and the change that mends it."""
+    lacking = [name for name in keras if name not in torch]
+    more = [name for name in torch if name not in keras]
+    causes = [f"torch's layers have no {name}" for name in lacking]
+    causes += [f"torch's layers have a {name}, Keras's none" for name in more]
+    changes = [f"give them a {name}, as Keras's have" for name in lacking]
+    changes += [f"leave the {name} out, or hold it at {1 if name == 'gamma' else 0}" for name in more]
+    return " and ".join(causes), " and ".join(changes)
 
 
 def _initial_weights(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:

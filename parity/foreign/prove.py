@@ -168,9 +168,14 @@ def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: F
     ours = dict(zip(named, as_built(torch.out / "weights.npz", named.values()).values(), strict=True))
     kinds = {layer["name"]: layer["kind"] for layer in pair.keras.layers}
     for layer, weights in ours.items():
-        for weight, array in weights.items():
+        # What one side's layer is without, the structure rung tells.
+        shared = theirs[layer].keys() & weights.keys()
+        theirs[layer], ours[layer] = (
+            {name: side[layer][name] for name in theirs[layer] if name in shared} for side in (theirs, ours)
+        )
+        for weight, array in ours[layer].items():
             if pair.alike(theirs[layer][weight], array):
-                weights[weight] = array.reshape(theirs[layer][weight].shape)
+                ours[layer][weight] = array.reshape(theirs[layer][weight].shape)
     flattened = pair.flattened_shapes()
     compared = as_they_are.compare(theirs, ours, kinds, flattened)
 
@@ -187,7 +192,8 @@ def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: F
         torch.ask("rebuild", seed=2, precision="float64")  # asked for by `_drawn`, while Keras's is built
         keras.get("rebuild", seed=1, precision="float32")
         torch.answer()
-        theirs = as_built(keras.out / "rebuilt.npz", named)
+        rebuilt = as_built(keras.out / "rebuilt.npz", named)
+        theirs = {layer: {name: rebuilt[layer][name] for name in weights} for layer, weights in ours.items()}
         compared = as_they_are.compare(theirs, ours, kinds, flattened)
         drawn = None if compared.related else _drawn(keras, torch, theirs, ours)
     if compared.same:

@@ -31,6 +31,19 @@ def sources(
     return tuple(sorted(found))
 
 
+def pooled(layers: Layers, name: str) -> tuple[str, ...]:
+    """The kinds of pooling that stand between a layer and those with weights before it."""
+    kinds, passed, waiting = set(), set(), list(layers[name].get("inputs", ()))
+    while waiting:
+        source = waiting.pop()
+        if source in layers and source not in passed and not layers[source]["weights"]:
+            passed.add(source)
+            waiting += layers[source].get("inputs", ())
+            if "Pooling" in layers[source]["kind"]:
+                kinds.add(layers[source]["kind"])
+    return tuple(sorted(kinds))
+
+
 def activations(layers: Layers) -> dict[str, tuple[str, ...]]:
     """The activations that take each layer's output, by the layer's name; none where there is none."""
     found: dict[str, list[str]] = {}
