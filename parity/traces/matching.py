@@ -139,6 +139,7 @@ def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, 
         ends = activations(torch), activations(keras)
         if all(
             sources(torch, t, ordered, "torch") == sources(keras, k, itself(ordered), "Keras")
+            and pooled(torch, t) == pooled(keras, k)
             and (ends[0].get(t) == ends[1].get(k) or None in (ends[0].get(t), ends[1].get(k)))
             for t, k in ordered.items()
         ):
