@@ -1,7 +1,8 @@
 """python -m parity applications: keras.applications against their twins in timm and torchvision.
 
 Proves the pairs of examples/applications_keras.py and examples/applications_torch.py, one after the other in
-two processes, and writes OUT/README.md and results.json: each pair's verdict, cause, change and time.
+two processes, and writes OUT/README.md and results.json: each pair's verdict, cause, change and time. Other
+pairs that OUT has stay there.
 Run it from the project's folder.
 """
 
@@ -12,7 +13,7 @@ import importlib.util
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,13 @@ def _study(names: Sequence[str], out: Path, command: str) -> int:
         raise RunError("timm is not installed: pip install timm (the twins are its models)")
     if not Path("examples", "applications_torch.py").is_file():
         raise RunError("examples/applications_torch.py is not here: run this from the project's folder")
-    verdicts: dict[str, Verdict] = {}
+    pairs: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="parity-") as folder, Sides(Path(folder)) as sides:
         for name in names:
-            verdicts[name] = prove_pair(name, Path(folder), sides)
-            print("  ".join(row_of(name, verdicts[name])), flush=True)
-    print(write(out, verdicts, command))
-    return int(any(verdict.status == "refused" for verdict in verdicts.values()))
+            pairs[name] = prove_pair(name, Path(folder), sides).as_json()
+            print("  ".join(row_of(name, pairs[name])), flush=True)
+    print(write(out, pairs, command))
+    return int(any(pair["verdict"] == "refused" for pair in pairs.values()))
 
 
 def prove_pair(name: str, folder: Path, sides: Sides) -> Verdict:
@@ -79,21 +80,23 @@ def prove_pair(name: str, folder: Path, sides: Sides) -> Verdict:
         return prove(request, Path(own), Findings(), sides=sides)
 
 
-def row_of(name: str, verdict: Verdict) -> list[str]:
-    """What the report says of a pair, by HEADS."""
-    answer = verdict.computation
-    where = f"{answer.rung}, {answer.layer}" if answer.rung else ""
-    cause = verdict.refused or answer.cause or ""
-    return [name, verdict.status, where, cause, answer.change or "", duration(verdict.seconds)]
+def row_of(name: str, verdict: Mapping[str, Any]) -> list[str]:
+    """What the report says of a pair, by HEADS, from its verdict as JSON."""
+    answer = verdict["computation"]
+    where = f"{answer['rung']}, {answer['layer']}" if answer["rung"] else ""
+    cause = (verdict["refused"] or answer["cause"] or "").partition("\n")[0]
+    return [name, verdict["verdict"], where, cause, answer["change"] or "", duration(verdict["seconds"])]
 
 
-def write(out: Path, verdicts: dict[str, Verdict], command: str) -> Path:
-    """Write the report into `out`; returns the path of its README.md."""
+def write(out: Path, pairs: Mapping[str, Any], command: str) -> Path:
+    """Write the report into `out`; returns the path of its README.md. pairs: verdicts as JSON, by name."""
     facts = environment("keras, torch", "cpu", devices.count_cores(), 0, {})
     out.mkdir(parents=True, exist_ok=True)
-    pairs: dict[str, Any] = {name: verdict.as_json() for name, verdict in verdicts.items()}
-    study.write(out / "results.json", json.dumps({"pairs": pairs, "facts": facts}, indent=1))
-    rows = [row_of(name, verdict) for name, verdict in verdicts.items()]
+    path = out / "results.json"
+    before = json.loads(path.read_text())["pairs"] if path.is_file() else {}
+    pairs = {name: {**before, **pairs}[name] for name in NAMES if name in before or name in pairs}
+    study.write(path, json.dumps({"pairs": pairs, "facts": facts}, indent=1))
+    rows = [row_of(name, verdict) for name, verdict in pairs.items()]
     lines = [
         "# keras.applications and their twins",
         "",
