@@ -88,4 +88,4 @@ def xception() -> nn.Module:
 
 
 def inception_v3() -> nn.Module:
-    return torchvision.models.inception_v3(num_classes=CLASSES, init_weights=False)
+    return torchvision.models.inception_v3(num_classes=CLASSES, aux_logits=False, init_weights=False)

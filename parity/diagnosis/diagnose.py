@@ -53,12 +53,12 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         if check.quantity not in pair.names:
             continue
         keras, torch = pair.keras.layer(check.quantity), pair.torch.layer(pair.names[check.quantity])
+        if keras["weights"].keys() != torch["weights"].keys():
+            causes.update([_other_weights(keras["weights"], torch["weights"])])
         if (found := settings.explain(keras["settings"], torch["settings"], keras["kind"])) is not None:
             causes[found.cause] = found.change
         elif keras["kind"] != torch["kind"]:
             causes[f"a layer of another kind, {torch['kind']} for Keras's {keras['kind']}"] = ""
-        elif keras["weights"].keys() != torch["weights"].keys():
-            causes.update([_other_weights(keras["weights"], torch["weights"])])
         elif keras["trainable"] != torch["trainable"]:
             causes["a layer is frozen on one side alone"] = "freeze it, or let it train, on both sides"
     if any("takes its input" in check.where for check in named):
