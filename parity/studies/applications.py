@@ -94,6 +94,7 @@ def write(out: Path, pairs: Mapping[str, Any], command: str) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.json"
     before = json.loads(path.read_text())["pairs"] if path.is_file() else {}
+    proved, kept = list(pairs), before.keys() - pairs.keys()
     pairs = {name: {**before, **pairs}[name] for name in NAMES if name in before or name in pairs}
     study.write(path, json.dumps({"pairs": pairs, "facts": facts}, indent=1))
     rows = [row_of(name, verdict) for name, verdict in pairs.items()]
@@ -108,7 +109,8 @@ def write(out: Path, pairs: Mapping[str, Any], command: str) -> Path:
         "",
         markdown.table(list(HEADS), rows),
         "",
-        f"`{command}`",
+        f"`{command}`"
+        + (f" proved {', '.join(proved)}; the other rows are of runs before it." if kept else ""),
         "",
         environment_line(facts),
         "",
