@@ -98,6 +98,7 @@ def write(out: Path, pairs: Mapping[str, Any], command: str) -> Path:
     pairs = {name: {**before, **pairs}[name] for name in NAMES if name in before or name in pairs}
     study.write(path, json.dumps({"pairs": pairs, "facts": facts}, indent=1))
     rows = [row_of(name, verdict) for name, verdict in pairs.items()]
+    told = f" proved {', '.join(proved)}; the other rows are of runs before it." if kept else ""
     lines = [
         "# keras.applications and their twins",
         "",
