@@ -110,8 +110,7 @@ def write(out: Path, pairs: Mapping[str, Any], command: str) -> Path:
         "",
         markdown.table(list(HEADS), rows),
         "",
-        f"`{command}`"
-        + (f" proved {', '.join(proved)}; the other rows are of runs before it." if kept else ""),
+        f"`{command}`{told}",
         "",
         environment_line(facts),
         "",
