@@ -97,7 +97,7 @@ def test_the_facts_have_keras_words_and_the_groups_that_differ() -> None:
 
 
 def test_a_weight_of_no_group_never_moves() -> None:
-    module = Module(lambda module: torch.optim.SGD([module.layer.weight], lr=0.1))
+    module = Module(lambda module: torch.optim.SGD([module.layer.weight], lr=0.1))  # type: ignore[union-attr, list-item]
     assert facts(users_training(module, 1e-3), weights(module))["overrides"] == {
         "layer/bias": {"learning_rate_factor": 0.0}
     }

@@ -39,7 +39,7 @@ def traced(folder: Path, values: int, factor: float, foreign: bool = True) -> Pa
         }
         for way in (keras, torch)
     ]
-    return pair(folder, LAYERS, *arrays, foreign=foreign)
+    return pair(folder, LAYERS, arrays[0], arrays[1], foreign=foreign)
 
 
 def passes(both: Pair) -> bool:

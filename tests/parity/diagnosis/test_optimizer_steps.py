@@ -77,8 +77,8 @@ def _float64() -> Iterator[None]:
 
 
 def way(gradients: np.ndarray = GRADIENTS, norms: np.ndarray | None = None) -> Way:
-    norms = np.linalg.norm(gradients, axis=1) if norms is None else norms
-    return Way(START, gradients, norms, 2 * norms, RATES)
+    own: np.ndarray = np.linalg.norm(gradients, axis=1) if norms is None else norms
+    return Way(START, gradients, own, 2 * own, RATES)
 
 
 def settings(family: str, form: str, **own: Any) -> dict[str, Any]:

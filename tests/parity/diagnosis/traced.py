@@ -39,7 +39,7 @@ def pair(
         (folder / name).mkdir()
         structure = {"layers": own, "parameters": {}, "unused": [], **more}
         (folder / name / "structure.json").write_text(json.dumps(structure))
-        np.savez(folder / name / "arrays.npz", **{key: np.asarray(value) for key, value in arrays.items()})
+        np.savez(folder / name / "arrays.npz", **{key: np.asarray(value) for key, value in arrays.items()})  # type: ignore[arg-type]
         sides.append(Trace(folder / name))
     names = [[one["name"] for one in own] for own in (layers, torch_layers)]
     both = [name for name in names[1] if name in names[0]]
