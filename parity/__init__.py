@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 # The commands and their modules.
 COMMANDS = {
     "accuracy": "parity.accuracy.command",
+    "applications": "parity.studies.applications",
     "ablation": "parity.studies.ablation",
     "convert": "parity.convert",
     "demo": "parity.demo.command",

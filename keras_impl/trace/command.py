@@ -24,7 +24,7 @@ from keras_impl.precision import numerics
 from keras_impl.trace import optimizer as training
 from keras_impl.trace.recorder import named_leaves, without_record
 from keras_impl.trace.signature import arrays_of
-from keras_impl.trace.target import Subject, own, users, users_model, weights
+from keras_impl.trace.target import Subject, users, users_model, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,12 @@ def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
     """The structure and the arrays that the request asks for; raises TraceError and DataError."""
 
     with numerics(request.experiment):
-        subject, arrays = own(request) if request.build is None else (users(request), {})
+        if request.build is None:
+            from keras_impl.trace.own import own  # what a user's model does without
+
+            subject, arrays = own(request)
+        else:
+            subject, arrays = users(request), {}
         structure = describe(subject)
         if request.steps:
             arrays |= numbers(subject)

@@ -22,9 +22,10 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
     """Constants that TensorFlow takes through float32 keep their digits in float64.
 
     These are the scale of Rescaling, what Normalization was given, the slope of leaky_relu, the constants of
-    gelu and an optimizer's settings: 1e-7 to 1e-9 that would hide what a float64 trace can show, and that are
-    nothing beside float32's own rounding. Pooling three axes, and resizing, TensorFlow does in float32 alone:
-    here it is done in float64. `keras_semantics.Adam`, of the other side, rounds no betas in such a trace.
+    gelu and an optimizer's settings: 1e-7 to 1e-9 that would hide what a float64 trace can show, and that
+    are nothing beside float32's own rounding. Pooling three axes, and resizing, TensorFlow does in float32
+    alone: here it is done in float64. Convolutions of groups, which Keras has XLA compile at every call,
+    become one for each group. `keras_semantics.Adam`, of the other side, rounds no betas in such a trace.
     """
     if keras.backend.backend() != "tensorflow" or keras.config.floatx() != "float64":
         yield
@@ -44,6 +45,7 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
         for name, of_windows in (("max_pool", _largest), ("average_pool", _mean)):
             replaced = functools.partial(_pool, getattr(nn, name), of_windows)
             stack.enter_context(patch.object(nn, name, replaced))
+        stack.enter_context(patch.object(nn, "conv", functools.partial(_conv, nn.conv, nn.depthwise_conv)))
         stack.enter_context(patch.object(image, "resize", functools.partial(_resize, image.resize)))
         yield
 
@@ -56,6 +58,31 @@ def _gelu(x: Any, approximate: bool = True) -> Any:
     if approximate:
         return 0.5 * x * (1 + keras.ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
     return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
+
+
+def _conv(
+    conv: Callable[..., Any],
+    depthwise: Callable[..., Any],
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """Convolution; one of groups as a depthwise one, where each channel is a group, or as one for each."""
+    last = (data_format or keras.config.image_data_format()) == "channels_last"
+    groups = inputs.shape[-1] // kernel.shape[-2]
+    steps = strides if isinstance(strides, int) else tuple(strides)
+    settings = (steps, padding, data_format, dilation_rate)
+    if not last or groups == 1:
+        return conv(inputs, kernel, *settings)
+    if kernel.shape[-2] == 1 and len(inputs.shape) < 5:
+        kernel = keras.ops.reshape(kernel, (*kernel.shape[:-2], groups, -1))
+        return depthwise(inputs, kernel, *settings)
+    parts = keras.ops.split(inputs, groups, axis=-1), keras.ops.split(kernel, groups, axis=-1)
+    outputs = [conv(part, its_kernel, *settings) for part, its_kernel in zip(*parts, strict=True)]
+    return keras.ops.concatenate(outputs, axis=-1)
 
 
 def _pool(

@@ -12,13 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
-from experiment.training.lifecycle import class_weights
-from keras_impl.classifier import build_classifier
-from keras_impl.data import build_data
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
 from keras_impl.trace.losses import Loss, loss_of
@@ -26,6 +22,8 @@ from keras_impl.trace.optimizer import notes
 from keras_impl.trace.precision import exact_constants, in_one_precision, kept_in_float32
 from keras_impl.trace.recorder import Recording, leaves, named_leaves, without_dropout
 from keras_impl.trace.signature import arrays_of, inputs_of
+
+EAGER_STEPS = 12
 
 
 @dataclass
@@ -68,37 +66,6 @@ class Subject:
         for layer in leaves(self.model):
             if isinstance(layer, SharedDropout):
                 layer.seed_generator.state.assign(np.array([0, index], dtype="uint32"))
-
-
-def own(request: Request) -> tuple[Subject, Arrays]:
-    """This project's model on its real data, and what the data module made of the first two epochs."""
-
-    experiment = request.experiment
-    dataset = load_data(experiment.data, experiment.seed)
-    weights = class_weights(experiment, dataset)
-    classifier = build_classifier(experiment, len(dataset.class_names))
-    data = build_data(experiment, dataset)
-    batches, arrays, plain = [], {}, None
-    floatx = keras.config.floatx()
-    for epoch in range(2):
-        data.train.epoch = epoch
-        loaded = [data.train[step] for step in range(len(data.train))]
-        images = [x["images"] if isinstance(x, dict) else x for x, _ in loaded]
-        labels = [np.argmax(y, axis=1) for _, y in loaded]
-        arrays |= trace.epoch(epoch, [(i.astype(floatx), y) for i, y in zip(images, labels, strict=True)])
-        plain = images[0].astype(floatx) if plain is None else plain
-        for (x, y), numbers in zip(loaded, labels, strict=True):
-            if len(batches) < max(request.steps, 1):
-                shares = None if weights is None else np.asarray(weights, floatx)[numbers]
-                batches.append((x, y, shares))
-    subject = Subject(classifier.model, classifier.trained, batches, plain)
-    if experiment.augment.kind == "none":
-        arrays["data/augmented"] = plain
-    else:
-        inputs = dict(batches[0][0])
-        augmented = classifier.trained.get_layer("augment")(inputs.pop("images"), inputs, training=True)
-        arrays["data/augmented"] = keras.ops.convert_to_numpy(augmented)
-    return subject, arrays
 
 
 def users(request: Request) -> Subject:
@@ -144,6 +111,8 @@ def users(request: Request) -> Subject:
         (_part(inputs, p), targets[0][p] if single else [t[p] for t in targets], _shares(losses, p))
         for p in trace.parts(count, request.steps)
     ]
+    # To compile a graph takes as long as a dozen steps without one.
+    model.run_eagerly = keras.backend.backend() == "tensorflow" and len(batches) <= EAGER_STEPS
     return Subject(
         model,
         model,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from experiment.protocols.graph import Layer
 from lightning_impl.dropout import Dropout, SharedDropout
@@ -26,6 +25,11 @@ def _rate(layer: Any) -> Settings:
     return {"rate": layer.p}
 
 
+def _path_rate(layer: Any) -> Settings:
+    rate = getattr(layer, "p", getattr(layer, "drop_prob", None))
+    return {} if rate is None else {"rate": rate}
+
+
 def _of_call(call: Call) -> Settings:
     return {"rate": call.argument(1, "p", 0.5)}
 
@@ -41,10 +45,8 @@ TABLE = (
     _dropout("SpatialDropout2D", "dropout2d", nn.Dropout2d),
     _dropout("SpatialDropout3D", "dropout3d", nn.Dropout3d),
     _dropout("AlphaDropout", "alpha_dropout", nn.AlphaDropout, nn.FeatureAlphaDropout),
-    LayerType("StochasticDepth", (StochasticDepth,), settings=_rate, random=True),
-    LayerType(
-        "StochasticDepth", named=("DropPath",), settings=lambda layer: {"rate": layer.drop_prob}, random=True
-    ),
+    # torchvision's, timm's and a user's own.
+    LayerType("StochasticDepth", named=("StochasticDepth", "DropPath"), settings=_path_rate, random=True),
 )
 
 

@@ -25,7 +25,7 @@ from lightning_impl.layers import weight_layout
 from lightning_impl.layers.layer_type import Weight, Weights
 from lightning_impl.precision import numerics
 from lightning_impl.trace.optimizer import Path, facts, slots
-from lightning_impl.trace.target import Subject, hand_over, own, users
+from lightning_impl.trace.target import Subject, hand_over, users
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +64,12 @@ def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
     """The structure and the arrays that the request asks for; raises TraceError and DataError."""
     with numerics(request.experiment):
         torch.use_deterministic_algorithms(True, warn_only=True)
-        subject, arrays = own(request) if request.build is None else (users(request), {})
+        if request.build is None:
+            from lightning_impl.trace.own import own  # what a user's model does without
+
+            subject, arrays = own(request)
+        else:
+            subject, arrays = users(request), {}
         structure = describe(subject)
         if request.steps:
             arrays |= numbers(subject)

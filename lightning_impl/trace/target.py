@@ -12,22 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from experiment import randomness
-from experiment.data.dataset import load as load_data
 from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
-from experiment.training.lifecycle import class_weights
-from lightning_impl.classifier import build_classifier
-from lightning_impl.data import Batch, build_data
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
-from lightning_impl.precision import use_gpu
 from lightning_impl.trace.losses import finished, has_own_loss, loss_of, own_loss
 from lightning_impl.trace.optimizer import Training, exact_settings, users_training
 from lightning_impl.trace.precision import WithoutCasts, in_one_precision
@@ -117,40 +111,6 @@ class Subject:
                 module.step = index
 
 
-def own(request: Request) -> tuple[Subject, Arrays]:
-    """This project's model on its real data, and what the data module made of the first two epochs."""
-    experiment = request.experiment
-    device = torch.device("cuda" if use_gpu(experiment) else "cpu")
-    dataset = load_data(experiment.data, experiment.seed)
-    weights = class_weights(experiment, dataset)
-    classifier = build_classifier(experiment, len(dataset.class_names), weights).to(device)
-    data = build_data(experiment, dataset, device)
-    batches: list[tuple[Tensor, Tensor]] = []
-    arrays: Arrays = {}
-    loader: Any = data.train_dataloader()
-    for epoch in range(2):
-        loader.sampler.set_epoch(epoch)
-        plain: list[Batch] = [data.on_after_batch_transfer(batch, 0) for batch in loader]
-        arrays |= trace.epoch(
-            epoch, [(batch.images.movedim(1, -1).numpy(force=True), batch.labels.numpy()) for batch in plain]
-        )
-        for batch in plain:
-            if len(batches) < max(request.steps, 1):
-                batches.append((data.augmented(batch).to(device), batch.labels.to(device)))
-    loader.sampler.set_epoch(0)
-    first = data.on_after_batch_transfer(next(iter(loader)), 0).images.to(device)
-    arrays["data/augmented"] = batches[0][0].movedim(1, -1).numpy(force=True)
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return classifier.loss(logits, labels, classifier.class_weights)
-
-    def finish(logits: Tensor) -> list[Tensor]:
-        return [F.softmax(logits, dim=1)]
-
-    training = Training(classifier.network, classifier.configure_optimizers())
-    return Subject(classifier.network, loss, training, batches, first, finish, aligned=True), arrays
-
-
 @contextmanager
 def _repeatable(subject: Subject) -> Iterator[None]:
     with without_dropout(subject.model), exact_settings(subject.notes):
@@ -236,7 +196,13 @@ def hand_over(subject: Subject, request: Request, weights: str, layers: Mapping[
         if name not in subject.weights:
             continue  # without weights
         try:
-            weight_layout.write(subject.weights[name], theirs[theirs_name], subject.flattened.get(name))
+            own, its = subject.weights[name], theirs[theirs_name]
+            shared = own.keys() & its.keys()  # what one side is without, the structure rung tells
+            weight_layout.write(
+                {weight: own[weight] for weight in own if weight in shared},
+                {weight: its[weight] for weight in its if weight in shared},
+                subject.flattened.get(name),
+            )
         except ValueError as error:
             raise TraceError(f"layer {name} cannot take the weights of {theirs_name}: {error}") from error
     structure = json.loads(Path(weights).with_name("structure.json").read_text())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,8 @@ def diagnose(rung: str, checks: Sequence[Check], pair: Pair) -> Diagnosis | None
     if not failed:
         return None
     first = failed[0]
+    if rung == "structure":  # a layer tells more than the counts of all parameters
+        first = next((check for check in failed if check.quantity in pair.names), first)
     explain = EXPLANATIONS.get(rung)
     found = explain(first, failed, pair) if explain else None
     layer = first.quantity.split(" (")[0]
@@ -50,6 +53,8 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         if check.quantity not in pair.names:
             continue
         keras, torch = pair.keras.layer(check.quantity), pair.torch.layer(pair.names[check.quantity])
+        if keras["weights"].keys() != torch["weights"].keys():
+            causes.update([_other_weights(keras["weights"], torch["weights"])])
         if (found := settings.explain(keras["settings"], torch["settings"], keras["kind"])) is not None:
             causes[found.cause] = found.change
         elif keras["kind"] != torch["kind"]:
@@ -80,6 +85,17 @@ def _frozen(pair: Pair) -> Explanation | None:
                 "freeze both, or let both train",
             )
     return None
+
+
+def _other_weights(keras: Mapping[str, Any], torch: Mapping[str, Any]) -> tuple[str, str]:
+    """The weights that one side's layer is without, in words, and the change that mends it."""
+    lacking = [name for name in keras if name not in torch]
+    more = [name for name in torch if name not in keras]
+    causes = [f"torch's layers have no {name}" for name in lacking]
+    causes += [f"torch's layers have a {name}, Keras's none" for name in more]
+    changes = [f"give them a {name}, as Keras's have" for name in lacking]
+    changes += [f"leave the {name} out, or hold it at {1 if name == 'gamma' else 0}" for name in more]
+    return " and ".join(causes), " and ".join(changes)
 
 
 def _initial_weights(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:

@@ -57,6 +57,7 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         return Explanation(
             "a layer that only one side has computes otherwise",
             f"between the last that agree and this: {between}",
+            "let both sides have it, or neither",
         )
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -170,13 +170,18 @@ def _computation(findings: Findings, pair: Pair) -> Answer:
 def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: Findings) -> Answer:
     started = time.perf_counter()
     named = {layer: torch_layer for layer, torch_layer in pair.names.items() if pair.weights(layer)}
-    theirs = {layer: as_built(keras.out / "weights.npz", layer) for layer in named}
-    ours = {layer: as_built(torch.out / "weights.npz", name) for layer, name in named.items()}
+    theirs = as_built(keras.out / "weights.npz", named)
+    ours = dict(zip(named, as_built(torch.out / "weights.npz", named.values()).values(), strict=True))
     kinds = {layer["name"]: layer["kind"] for layer in pair.keras.layers}
     for layer, weights in ours.items():
-        for weight, array in weights.items():
+        # What one side's layer is without, the structure rung tells.
+        shared = theirs[layer].keys() & weights.keys()
+        theirs[layer], ours[layer] = (
+            {name: side[layer][name] for name in theirs[layer] if name in shared} for side in (theirs, ours)
+        )
+        for weight, array in ours[layer].items():
             if pair.alike(theirs[layer][weight], array):
-                weights[weight] = array.reshape(theirs[layer][weight].shape)
+                ours[layer][weight] = array.reshape(theirs[layer][weight].shape)
     flattened = pair.flattened_shapes()
     compared = as_they_are.compare(theirs, ours, kinds, flattened)
 
@@ -190,8 +195,11 @@ def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: F
     drawn = None
     if not compared.related:
         # A builder that seeds its own draws draws other numbers in float64 than it does for its user.
+        torch.ask("rebuild", seed=2, precision="float64")  # asked for by `_drawn`, while Keras's is built
         keras.get("rebuild", seed=1, precision="float32")
-        theirs = {layer: as_built(keras.out / "rebuilt.npz", layer) for layer in named}
+        torch.answer()
+        rebuilt = as_built(keras.out / "rebuilt.npz", named)
+        theirs = {layer: {name: rebuilt[layer][name] for name in weights} for layer, weights in ours.items()}
         compared = as_they_are.compare(theirs, ours, kinds, flattened)
         drawn = None if compared.related else _drawn(keras, torch, theirs, ours)
     if compared.same:
@@ -210,8 +218,10 @@ def _weights(request: Request, pair: Pair, keras: Side, torch: Side, findings: F
 
 
 def _drawn(keras: Side, torch: Side, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
-    """Whose weights are drawn at random, in words, or None where both models come with loaded ones."""
-    torch.get("rebuild", seed=2, precision="float64")
+    """Whose weights are drawn at random, in words, or None where both models come with loaded ones.
+
+    torch's side has built its model anew already.
+    """
     if _differ(torch.out / "weights.npz", torch.out / "rebuilt.npz"):
         return "torch's are drawn anew whenever the model is built"
     keras.get("rebuild", seed=2, precision="float64")
@@ -230,12 +240,12 @@ def _differ(one: Path, other: Path) -> bool:
         )
 
 
-def as_built(path: Path, layer: str) -> dict[str, np.ndarray]:
-    """A layer's weights as its model was built, by Keras's names."""
-    prefix = f"own/{layer}/"
+def as_built(path: Path, layers: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The weights of some layers as their model was built, by Keras's names."""
+    weights: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in layers}
     with np.load(path) as arrays:
-        return {
-            name.removeprefix(prefix): arrays[name]
-            for name in arrays.files
-            if name.startswith(prefix) and "/" not in name.removeprefix(prefix)
-        }
+        for key in arrays.files:
+            layer, _, name = key.removeprefix("own/").rpartition("/")
+            if key.startswith("own/") and layer in weights:
+                weights[layer][name] = arrays[key]
+    return weights

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experiment.system import processes
+from experiment.system import devices, processes
 from experiment.system.processes import SideError
 
 MODULES = {"keras": "keras_impl.trace.command", "torch": "lightning_impl.trace.command"}
@@ -35,7 +35,7 @@ class Side:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=processes.environment(device, backend),
+            env={**_threads(), **processes.environment(device, backend)},
         )
 
     def describe(self, request: Mapping[str, Any], out: Path) -> None:
@@ -122,6 +122,13 @@ class Sides:
     def __exit__(self, *exception: object) -> None:
         for side in self._sides.values():
             side.close(at_once=exception[0] is not None)
+
+
+def _threads() -> dict[str, str]:
+    """Half of the cores for each side, as both compute at once, and no spinning while a thread waits."""
+    count = str(max(devices.count_cores() // 2, 1))
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    return {"OMP_WAIT_POLICY": "PASSIVE", **dict.fromkeys(names, count)}
 
 
 def died(side: str, stderr: str, code: int) -> SideError:

@@ -31,6 +31,19 @@ def sources(
     return tuple(sorted(found))
 
 
+def pooled(layers: Layers, name: str) -> tuple[str, ...]:
+    """The kinds of pooling that stand between a layer and those with weights before it."""
+    kinds, passed, waiting = set(), set(), list(layers[name].get("inputs", ()))
+    while waiting:
+        source = waiting.pop()
+        if source in layers and source not in passed and not layers[source]["weights"]:
+            passed.add(source)
+            waiting += layers[source].get("inputs", ())
+            if "Pooling" in layers[source]["kind"]:
+                kinds.add(layers[source]["kind"])
+    return tuple(sorted(kinds))
+
+
 def activations(layers: Layers) -> dict[str, tuple[str, ...]]:
     """The activations that take each layer's output, by the layer's name; none where there is none."""
     found: dict[str, list[str]] = {}
@@ -48,7 +61,7 @@ def itself(matched: Mapping[str, str]) -> dict[str, str]:
 
 def signature(layer: Layer) -> tuple[str, tuple]:
     """A layer's kind, and the names and shapes of its weights; a convolution of single pixels is a Dense."""
-    kind = "Dense" if is_pixelwise(layer) else layer["kind"]
+    kind = "Dense" if _of_single_pixels(layer) else layer["kind"]
     shapes = layer["weights"].items()
     if kind == "Dense":
         shapes = ((name, shape[-2:] if name == "kernel" else shape) for name, shape in shapes)
@@ -56,17 +69,21 @@ def signature(layer: Layer) -> tuple[str, tuple]:
 
 
 def is_pixelwise(layer: Layer) -> bool:
-    """Whether a layer is a convolution that takes each pixel by itself, as a Dense layer does.
-
-    One that is marked as `apart` is told from a Dense layer all the same.
-    """
-    kernel, settings = layer["weights"].get("kernel", ()), layer.get("settings", {})
+    """Whether a layer is a convolution that takes each pixel by itself, as a Dense layer does."""
+    settings = layer.get("settings", {})
     return (
-        layer["kind"] in ("Conv1D", "Conv2D", "Conv3D")
-        and not layer.get("apart")
-        and all(size == 1 for size in (*kernel[:-2], *settings.get("strides", ()), settings.get("groups", 1)))
+        _of_single_pixels(layer)
+        and all(size == 1 for size in settings.get("strides", ()))
         and not any(map(any, settings.get("padding", ())))
     )
+
+
+def _of_single_pixels(layer: Layer) -> bool:
+    """Whether a layer's weights are those of a Dense one. Its strides may be others than its counterpart's:
+    which is whose must not hang on them.
+    """
+    kernel, groups = layer["weights"].get("kernel", ()), layer.get("settings", {}).get("groups", 1)
+    return layer["kind"] in ("Conv1D", "Conv2D", "Conv3D") and {*kernel[:-2], groups} == {1}
 
 
 def without_ones(shape: Iterable[int] | None) -> tuple[int, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
@@ -14,6 +14,7 @@ from parity.traces.layers import (
     full,
     itself,
     listed,
+    pooled,
     signature,
     size,
     sources,
@@ -52,7 +53,14 @@ def match(
     keras = {layer["name"]: layer for layer in keras_layers}
     torch = {layer["name"]: layer for layer in torch_layers}
     _check_given(given := dict(given or {}), keras, torch)
-    weighted = _weighted_or_apart(keras, torch, {t: k for t, k in given.items() if torch[t]["weights"]})
+    of_weights = {t: k for t, k in given.items() if torch[t]["weights"]}
+    try:
+        weighted = _weighted(keras, torch, of_weights)
+    except MatchError as problem:
+        try:  # where one side's layers go without a bias or a scale, the structure rung will tell
+            weighted = _weighted(_without_vectors(keras), _without_vectors(torch), of_weights)
+        except MatchError:
+            raise problem from None
     plain = _plain(keras, torch, weighted, {t: k for t, k in given.items() if t not in weighted})
     matched = weighted | plain
     alone_keras = [layer for name, layer in keras.items() if name not in matched.values()]
@@ -104,19 +112,16 @@ def check_covered(keras: Iterable[Layer], torch: Iterable[Layer]) -> None:
 
 # === Layers with weights ===
 
+OPTIONAL = ("bias", "gamma", "beta")  # what layers of one kind may have or not (use_bias, scale, center)
 
-def _weighted_or_apart(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, str]:
-    """As `_weighted`, first with convolutions of single pixels as Dense layers, then as what they are: one
-    that has strides on one side alone is matched as well, so that the strides are told.
-    """
-    try:
-        return _weighted(keras, torch, given)
-    except MatchError as problem:
-        marked = [{name: {**one, "apart": True} for name, one in layers.items()} for layers in (keras, torch)]
-        try:
-            return _weighted(marked[0], marked[1], given)
-        except MatchError:
-            raise problem from None
+
+def _without_vectors(layers: Layers) -> dict[str, Layer]:
+    """The layers with the weights alone that no option leaves out."""
+    needed = {
+        name: {weight: shape for weight, shape in layer["weights"].items() if weight not in OPTIONAL}
+        for name, layer in layers.items()
+    }
+    return {name: {**layer, "weights": needed[name] or layer["weights"]} for name, layer in layers.items()}
 
 
 def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, str]:
@@ -132,6 +137,7 @@ def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, 
         ends = activations(torch), activations(keras)
         if all(
             sources(torch, t, ordered, "torch") == sources(keras, k, itself(ordered), "Keras")
+            and pooled(torch, t) == pooled(keras, k)
             and (ends[0].get(t) == ends[1].get(k) or None in (ends[0].get(t), ends[1].get(k)))
             for t, k in ordered.items()
         ):
@@ -188,9 +194,59 @@ def _narrowed(
         found.update(single if every else single[:1])
         return bool(single)
 
-    while pair(flow_and_end, every=True) or pair(flow, every=True) or pair(shapes, every=False):
+    def surroundings() -> bool:
+        """Pair those whose neighbours are alike, in circles that grow."""
+        for colours in _colours({"torch": torch, "Keras": keras}, {"torch": found, "Keras": itself(found)}):
+            if pair(lambda side, name, known, seen=colours: seen[side, name], every=True):
+                return True
+        return False
+
+    while (
+        pair(flow_and_end, every=True)
+        or pair(flow, every=True)
+        or pair(shapes, every=False)
+        or surroundings()
+    ):
         pass
     return found
+
+
+CIRCLES = 6  # of neighbours around a layer
+
+
+def _colours(
+    sides: Mapping[str, Layers], known: Mapping[str, Mapping[str, str]]
+) -> Iterator[dict[tuple[str, str], int]]:
+    """Colours of the layers with weights of both sides, equal where ever more of what lies around is alike.
+
+    These are the rounds of colour refinement (Weisfeiler and Leman 1968) over the layers that each takes its
+    inputs from and gives its output to. known: a common name of the layers that are matched already.
+    """
+    numbers: dict[Hashable, int] = {}
+
+    def number(key: Hashable) -> int:
+        return numbers.setdefault(key, len(numbers))
+
+    before: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    after: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    colours = {}
+    for side, layers in sides.items():
+        weighted = {name: name for name, layer in layers.items() if layer["weights"]}
+        for name in weighted:
+            key = side, name
+            before[key] = [(side, s) for s in sources(layers, name, weighted, side) if s in weighted]
+            for source in before[key]:
+                after.setdefault(source, []).append(key)
+            own = signature(layers[name]), pooled(layers, name), known[side].get(name)
+            colours[key] = number(own)
+    for _ in range(CIRCLES):
+        colours = {
+            key: number(
+                (colour, *(tuple(sorted(colours[n] for n in near.get(key, ()))) for near in (before, after)))
+            )
+            for key, colour in colours.items()
+        }
+        yield colours
 
 
 def _problem(ours: Layers, theirs: Layers, found: Mapping[str, str]) -> str:

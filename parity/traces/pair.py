@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiment.config import Experiment
-from parity.traces.layers import itself, signature, sources, without_ones
+from parity.traces.layers import is_pixelwise, itself, signature, sources, without_ones
 from parity.traces.matching import Matching, check_covered, match
 
 
@@ -99,7 +99,8 @@ class Pair:
         """
         for keras_name, torch_name in self.names.items():
             keras, torch = self.keras.layer(keras_name), self.torch.layer(torch_name)
-            if signature(keras) == signature(torch) and keras["kind"] != torch["kind"]:
+            same = signature(keras) == signature(torch) and keras["kind"] != torch["kind"]
+            if same and all(layer["kind"] == "Dense" or is_pixelwise(layer) for layer in (keras, torch)):
                 torch.update(kind=keras["kind"], weights=keras["weights"], settings={})
             if keras["shape"] and without_ones(keras["shape"]) == without_ones(torch["shape"]):
                 torch["shape"] = keras["shape"]
@@ -164,11 +165,14 @@ class Pair:
     def other_inputs(self, layer: str) -> list[str]:
         """What a layer takes its inputs from, in words, where that is another layer on the other side."""
         known = {torch: keras for keras, torch in self.names.items()}
-        theirs = sources(self.keras.by_name, layer, itself(known), "Keras")
-        ours = sources(self.torch.by_name, self.names[layer], known, "torch")
-        # "" stands for the model's inputs, and for what left no trace: x + y in a layer's own code.
-        if ours == theirs or "" in (*ours, *theirs):
-            return []
+        # Two concatenations, or two sums, may be one of all their parts.
+        parts = {t: k for t, k in known.items() if self.keras.layer(k)["kind"] not in ("Concatenate", "Add")}
+        for names in (known, parts):
+            theirs = sources(self.keras.by_name, layer, itself(names), "Keras")
+            ours = sources(self.torch.by_name, self.names[layer], names, "torch")
+            # "" stands for the model's inputs, and for what left no trace: x + y in a layer's own code.
+            if ours == theirs or "" in (*ours, *theirs):
+                return []
         return [f"takes its input from {', '.join(ours)} for Keras's {', '.join(theirs)}"]
 
     def weights(self, layer: str) -> Iterable[str]:

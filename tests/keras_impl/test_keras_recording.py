@@ -11,6 +11,7 @@ from keras import layers
 
 from keras_impl.layers import weight_layout
 from keras_impl.layers.registry import kind, settings
+from keras_impl.trace.precision import exact_constants
 from keras_impl.trace.recorder import Recording, leaves, without_dropout
 
 
@@ -115,3 +116,19 @@ def test_without_dropout_training_repeats_itself() -> None:
         first, second = (keras.ops.convert_to_numpy(whole(images, training=True)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert rates == [layer.rate for layer in leaves(whole) if isinstance(layer, layers.Dropout)] == [0.5]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("settings", [{"strides": 2}, {"dilation_rate": 2}, {"padding": "same"}])
+def test_a_traced_convolution_of_groups_is_what_keras_computes(groups: int, settings: dict) -> None:
+    layer = built(layers.Conv2D(8, 3, groups=groups, dtype="float64", **settings), 9, 9, 4)
+    x = np.random.default_rng(0).normal(size=(2, 9, 9, 4))
+    plain = keras.ops.convert_to_numpy(layer(x))
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        with exact_constants(keras.Sequential([layer])):
+            traced = keras.ops.convert_to_numpy(layer(x))
+    finally:
+        keras.config.set_floatx(floatx)
+    np.testing.assert_allclose(traced, plain, rtol=1e-12, atol=1e-12)

@@ -189,7 +189,7 @@ def test_this_projects_own_model_has_none(users: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("model", "training", "given", "message"),
     [
-        (3, None, {}, "gives int"),
+        (3, None, {}, "gives an object of type int"),
         (nn.Linear(3, 2), None, {"input_shape": (5,)}, "fails on inputs"),
         (nn.Identity(), lambda: 1 / 0, {}, "ZeroDivisionError"),
         (nn.LSTM(3, 2), None, {"input_shape": (4, 3)}, "gives tuple"),

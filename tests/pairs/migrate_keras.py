@@ -355,7 +355,7 @@ def main(out: Path) -> None:
             for step in range(STEPS):
                 with tf.GradientTape() as tape:
                     outputs = keras.tree.flatten(model(given, training=True))
-                    loss = sum(tf.reduce_sum(output * pattern(output.shape)) for output in outputs)
+                    loss = tf.add_n([tf.reduce_sum(output * pattern(output.shape)) for output in outputs])
                 # An Embedding's comes in slices, of which Keras's Adam squares each on its own.
                 sliced = tape.gradient(loss, model.trainable_variables)
                 gradients = [tf.convert_to_tensor(gradient) for gradient in sliced]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from parity.traces.layers import is_pixelwise
 from parity.traces.matching import MatchError, Matching, check_covered, match
 
 Layers = list[dict[str, Any]]
@@ -88,8 +89,8 @@ def test_parallel_layers_of_one_shape_follow_their_inputs_and_not_their_order() 
 
 
 def test_a_choice_is_named_with_its_candidates_and_the_way_out() -> None:
-    keras = [dense("k1", ""), dense("k2", ""), conv("k3", "k1")]
-    torch = [conv("t3", "t1"), dense("t1", ""), dense("t2", "")]
+    keras = [dense("k1", ""), dense("k2", ""), conv("k3", "")]
+    torch = [conv("t3", ""), dense("t1", ""), dense("t2", "")]
     with pytest.raises(MatchError) as error:
         match(keras, torch)
     assert str(error.value) == (
@@ -145,9 +146,10 @@ def test_a_convolution_of_single_pixels_is_a_dense_layer() -> None:
 
     plain = layer("t", "Dense", "", shape=[8, 8, 4], kernel=[4, 4])
     assert match([pixelwise("k", stride=1)], [plain]).weighted == {"t": "k"}
-    with pytest.raises(MatchError, match="no counterpart"):
-        match([pixelwise("k", stride=2)], [plain])
-    assert match([pixelwise("k", stride=2)], [pixelwise("t", stride=1)]).weighted == {"t": "k"}
+    assert is_pixelwise(pixelwise("k", stride=1))
+    # With other strides it is matched, and no Dense: the structure rung tells.
+    assert match([pixelwise("k", stride=2)], [plain]).weighted == {"t": "k"}
+    assert not is_pixelwise(pixelwise("k", stride=2))
 
 
 def test_parallel_layers_are_told_apart_by_the_activations_they_end_in() -> None:
@@ -273,3 +275,46 @@ def test_a_further_call_of_a_layer_with_weights_is_the_others_further_call() -> 
     one_module = [layer("relu", "relu", "t"), layer("relu@2", "relu", "relu")]
     two_layers = [layer("act", "relu", "k"), layer("act_1", "relu", "act")]
     assert plain(two_layers, one_module).plain == {"relu": "act", "relu@2": "act_1"}
+
+
+# === Layers that differ in an option, and branches alike ===
+
+
+def test_layers_without_a_bias_or_a_scale_are_matched_so_that_it_is_told() -> None:
+    keras = [dense("a", ""), layer("norm", "BatchNormalization", "a", beta=[4], moving_mean=[4])]
+    torch = [
+        layer("fc", "Dense", "", kernel=[4, 4]),
+        layer("bn", "BatchNormalization", "fc", gamma=[4], beta=[4], moving_mean=[4]),
+    ]
+    assert match(keras, torch).weighted == {"fc": "a", "bn": "norm"}
+
+
+def test_other_strides_do_not_make_another_layer_of_a_convolution_of_single_pixels() -> None:
+    def strided(name: str, strides: int) -> dict:
+        return {**conv(name, "", size=1), "settings": {"strides": [strides, strides]}}
+
+    keras = [strided("a", 2), conv("b", "a", size=1)]
+    assert match(keras, [strided("c", 1), conv("d", "c", size=1)]).weighted == {"c": "a", "d": "b"}
+
+
+def branches(order: str, prefix: str) -> Layers:
+    """Three branches of single pixels from one layer: plain, before a larger convolution, and pooled."""
+    made = {
+        "plain": [conv(f"{prefix}plain", f"{prefix}stem", size=1)],
+        "deep": [
+            conv(f"{prefix}deep", f"{prefix}stem", size=1),
+            conv(f"{prefix}deeper", f"{prefix}deep"),
+        ],
+        "pooled": [
+            layer(f"{prefix}pool", "AveragePooling2D", f"{prefix}stem", shape=[8, 8, 4]),
+            conv(f"{prefix}pooled", f"{prefix}pool", size=1),
+        ],
+    }
+    return [conv(f"{prefix}stem", "", size=7), *(part for name in order.split() for part in made[name])]
+
+
+def test_branches_alike_are_told_apart_by_what_lies_around_them() -> None:
+    found = match(branches("plain deep pooled", "k_"), branches("pooled deep plain", "t_"))
+    assert found.weighted == {
+        f"t_{name}": f"k_{name}" for name in ("stem", "plain", "deep", "deeper", "pooled")
+    }

@@ -13,17 +13,19 @@ from experiment.config import Experiment
 from parity.ladder.rungs import structure
 from parity.traces.pair import Pair
 
+KINDS = {"act": "relu", "cat": "Concatenate"}
+
 
 def trace(folder: Path, inputs: dict[str, list[str]]) -> Path:
-    """A trace of dense layers of one shape, and of weightless ones whose name begins with `act`."""
+    """A trace of dense layers of one shape, and of weightless ones whose name begins as in KINDS."""
     layers: list[dict[str, Any]] = [
         {
             "name": name,
-            "kind": "relu" if name.startswith("act") else "Dense",
+            "kind": KINDS.get(name[:3], "Dense"),
             "shape": [4],
             "settings": {},
             "inputs": sources,
-            "weights": {} if name.startswith("act") else {"kernel": [4, 4]},
+            "weights": {} if name[:3] in KINDS else {"kernel": [4, 4]},
             "trainable": True,
         }
         for name, sources in inputs.items()
@@ -57,3 +59,12 @@ def test_another_input_is_told(tmp_path: Path, torch: dict[str, list[str]], said
     keras = trace(tmp_path / "keras", CHAIN)
     pair = Pair.of(keras, trace(tmp_path / "torch", torch), Experiment())
     assert {check.quantity: check.where for check in structure(pair) if not check.passed} == said
+
+
+@pytest.mark.parametrize(("parts", "failed"), [(["a", "b", "c"], 0), (["a", "c"], 1)])
+def test_a_concatenation_may_be_made_of_others(tmp_path: Path, parts: list[str], failed: int) -> None:
+    block = {"a": [""], "act": ["a"], "b": ["act"], "cat": ["a", "b"], "c": ["cat"]}
+    keras = trace(tmp_path / "keras", {**block, "cat2": ["cat", "c"], "d": ["cat2"]})
+    torch = trace(tmp_path / "torch", {**block, "cat2": parts, "d": ["cat2"]})
+    wrong = [check.where for check in structure(Pair.of(keras, torch, Experiment())) if not check.passed]
+    assert len(wrong) == failed, wrong
