@@ -131,3 +131,10 @@ def test_clipping_is_read_from_the_gradients(margin: float) -> None:
     assert optimizers.clipped(raw, alone, norms)["clipnorm"] == pytest.approx(limit)
     assert optimizers.clipped(raw, np.clip(raw, -1e-4, 1e-4), norms) == {"clipvalue": 1e-4}
     assert optimizers.clipped(raw, raw, norms) == {}
+
+
+def test_a_setting_of_what_one_side_has_not_is_no_cause_of_its_own(tmp_path: Path) -> None:
+    """Where torch's SGD has no momentum, that is the cause, and not whose the momentum is."""
+    keras = facts("keras", "SGD", momentum=0.9, nesterov=True, weight_decay=0.0, decay="decoupled")
+    torch = facts("torch", "SGD", momentum=0.0, nesterov=False, weight_decay=0.0, dampening=0.0)
+    assert explained(tmp_path, keras, torch).cause == "SGD's momentum differs"
