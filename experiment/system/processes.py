@@ -54,7 +54,11 @@ def environment(device: str, backend: str) -> dict[str, str]:
         "TF_DETERMINISTIC_OPS": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys((str(Path(__file__).parents[2]), *_users_paths()))),
+        "PYTHONPATH": os.pathsep.join(
+            dict.fromkeys(
+                filter(None, (str(Path(__file__).parents[2]), values.get("PYTHONPATH"), *_users_paths()))
+            )
+        ),
     }
 
 

@@ -49,7 +49,8 @@ def draw(study: Study, out: Path, monitor: str) -> list[str]:
                 pyplot.close("all")
                 continue
             if name == "curves":
-                axes[0].get_legend().remove()  # a line for each trial
+                if (legend := axes[0].get_legend()) is not None:  # none where no trial reported an epoch
+                    legend.remove()  # a line for each trial
                 axes[0].set(xlabel="epoch", ylabel=monitor)
             for panel in axes:
                 panel.xaxis.set_minor_formatter("")

@@ -64,7 +64,7 @@ def stock_draws(settings: Augment, count: int, size: int, seed: int) -> Paramete
     generator = stock_generator(settings)
     np.random.seed(seed)  # noqa: NPY002  ImageDataGenerator draws from numpy's global generator
     drawn = [generator.get_random_transform((size, size, 3)) for _ in range(count)]
-    drawn = [{**one, "flip": one["flip_horizontal"]} for one in drawn]
+    drawn = [{**one, "flip": bool(one["flip_horizontal"])} for one in drawn]
     names = [name for name in PARAMETERS if drawn[0][name] is not None]
     return {name: np.array([one[name] for one in drawn]) for name in names}
 

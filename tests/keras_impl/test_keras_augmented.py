@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,9 +33,10 @@ def test_replay_is_what_training_sees() -> None:
     dataset = load(EXPERIMENT.data, EXPERIMENT.seed)
     batches = build_data(EXPERIMENT, dataset).train
     batches.epoch = 2
-    inputs, _ = batches[3]
+    inputs: Any = batches[3][0]
     layer = build_classifier(EXPERIMENT, 10).trained.get_layer("augment")
-    trained_on = keras.ops.convert_to_numpy(layer(inputs["images"], inputs["matrices"], training=True))
+    placed = {name: array for name, array in inputs.items() if name != "images"}
+    trained_on = keras.ops.convert_to_numpy(layer(inputs["images"], placed, training=True))
     generator = randomness.generator(EXPERIMENT.seed, "augment", 2, 3)
     parameters = randomness.augmentation(generator, len(trained_on), EXPERIMENT.augment, 32)
     replayed = augmented.replay(inputs["images"].astype(np.float32), parameters)
