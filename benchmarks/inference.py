@@ -16,12 +16,12 @@ import numpy as np
 from benchmarks import suite
 from benchmarks.collect import Cell, Sample
 from benchmarks.suite import Measured, digits
+from experiment.deploy import conversion
 from experiment.deploy.export import QUANTIZATIONS
+from experiment.deploy.exported import SHORTCUTS, Model, make
 from experiment.deploy.model_worker import Worker
 from experiment.runs.record import Run
 from experiment.system import devices, processes
-from parity.exports import command as exports
-from parity.exports.comparison import SHORTCUTS, Model
 
 BATCHES = (1, 64)
 
@@ -43,14 +43,14 @@ class Suite(suite.Suite):
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
         run = Run(arguments.run.resolve())
-        models = exports.make(run, self.work, () if arguments.quick else QUANTIZATIONS)
+        models = make(run, self.work, () if arguments.quick else QUANTIZATIONS)
         self.models = {model.name: model for model in models}
         runs = {model.side: model.path for model in models if not model.exported}
         self.plain: set[str] = set()
         for model in models if not arguments.quick else ():
             if model.exported and not model.quantize:
                 self._without(model, runs[model.side])
-        size = exports.convert.config(run).data.image_size
+        size = conversion.config(run).data.image_size
         self.images = self.work / "images.npy"
         shape = (max(BATCHES), size, size, 3)
         np.save(self.images, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))

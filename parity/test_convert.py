@@ -12,10 +12,11 @@ import pytest
 import yaml
 from keras_files import arrays
 
+from experiment.deploy import conversion
+from experiment.deploy.conversion import OTHER
 from experiment.runs.record import Run
-from parity import convert as conversion
 from parity.checks import table
-from parity.convert import OTHER, main
+from parity.convert import main
 from parity.ladder.whole_run import IDENTITY, compare_runs
 
 SMALL = (

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from experiment.data import dataset
+from experiment.deploy import conversion
+from experiment.deploy.exported import make
 from experiment.deploy.model_worker import Worker
 from experiment.runs.record import Run
 from experiment.system import processes
-from parity import convert
 from parity.checks import table
 from parity.exports import command as exports
 from parity.exports.comparison import check
@@ -39,9 +40,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_four_agree_and_a_mutated_file_does_not(run: Path, tmp_path: Path) -> None:
-    models = exports.make(Run(run), tmp_path, ())
+    models = make(Run(run), tmp_path, ())
     assert [model.name for model in models] == ["Keras", "TFLite", "Lightning", "ONNX"]
-    config = convert.config(Run(run))
+    config = conversion.config(Run(run))
     test = dataset.load(config.data, config.seed).test
     images = tmp_path / "images.npy"
     np.save(images, test.batch(np.arange(len(test)))[0])

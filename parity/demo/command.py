@@ -25,11 +25,11 @@ from PIL import Image
 from experiment import cli
 from experiment.cli import Framework
 from experiment.data.decoding import UnfitError, decode
+from experiment.deploy.exported import SIDES
 from experiment.deploy.model_worker import Lasting, RestartingError, Worker
 from experiment.deploy.prediction import SUFFIXES, TrainedRun
 from experiment.errors import RunError
 from experiment.system import processes
-from parity.exports.command import SIDES
 
 PAGE = Path(__file__).parent / "page"
 TOP = 5

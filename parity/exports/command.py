@@ -17,24 +17,22 @@ import numpy as np
 
 from experiment import cli
 from experiment.backbones import BACKBONES
-from experiment.cli import Framework
+from experiment.deploy.conversion import config as config_of
 from experiment.deploy.export import BATCHES, QUANTIZATIONS
+from experiment.deploy.exported import Model, make
 from experiment.deploy.model_worker import Worker
-from experiment.deploy.prediction import SUFFIXES, framework_of
 from experiment.deploy.run_data import load_all
 from experiment.runs.record import Run
 from experiment.system import processes
 from experiment.system.files import replacing
 from experiment.system.names import command_line, printable
-from parity import convert
 from parity.checks import Subject
-from parity.exports.comparison import BATCH, Model, Predicted, check, markdown, summary
+from parity.exports.comparison import BATCH, Predicted, check, markdown, summary
 from parity.ladder import pairs
 from parity.ladder.climb import Findings, Place
 from parity.report import reporter
 from parity.report.results import Exports
 
-SIDES: dict[Framework, tuple[str, str]] = {"keras": ("Keras", "TFLite"), "lightning": ("Lightning", "ONNX")}
 TRANSFER = (
     "--data.name=digits",
     "--data.limit=200",
@@ -94,7 +92,7 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
     folder = place.folder / "exports" / name.replace(" ", "-").replace(",", "")
     run = Run(directory.resolve())
     models = make(run, folder, quantizations)
-    config = convert.config(run)
+    config = config_of(run)
     test = load_all(config, run)[0].test
     images = folder / "images.npy"
     np.save(images, test.batch(np.arange(len(test)))[0])
@@ -123,31 +121,6 @@ def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
         # With made-up weights, a base's accuracy says nothing of a quantisation.
         quantizations = QUANTIZATIONS if name not in BACKBONES else ()
         rung(directory, f"{name}, digits", quantizations, place, findings)
-
-
-def make(run: Run, folder: Path, quantizations: Sequence[str]) -> list[Model]:
-    """The run, its twin of the other side, and every file exported from the two.
-
-    A file is made whatever quantising costs: `check` is the judge. Raises RunError and SideError.
-    """
-    side = framework_of(run)
-    other = convert.OTHER[side]
-    twin = Run(folder / f"{run.directory.name}-{other}")
-    convert.check(run, other, twin.directory)
-    try:
-        convert.build(run, twin, other)
-    except convert.ConversionError as error:
-        raise processes.SideError(str(error)) from error
-    runs = {side: run, other: twin}
-    models = []
-    for side, (framework, runtime) in SIDES.items():
-        models.append(Model(framework, side, runs[side].directory))
-        for kind in (None, *quantizations):
-            path = folder / f"model_{kind}{SUFFIXES[side]}"
-            options = [] if kind is None else [f"--quantize={kind}", "--max-loss=100"]
-            processes.start(f"{side}_impl.export", [str(runs[side].directory), f"--output={path}", *options])
-            models.append(Model(f"{runtime} {kind}" if kind else runtime, side, path, kind))
-    return models
 
 
 def predict(models: Iterable[Model], images: Path) -> Predicted:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
 from experiment.deploy.export import BATCHES, MAX_LOSS, TOLERANCE
+from experiment.deploy.exported import SHORTCUTS, Model
 from experiment.system.markdown import table
 from parity.checks import Check, compare
 from parity.ladder.tolerances import bound
@@ -17,25 +16,6 @@ from parity.report.formatting import mebibytes, number, percent
 from parity.report.results import ExportedModel, Exports
 
 BATCH = BATCHES[-1]
-SHORTCUTS = {"TFLite": "XNNPACK", "ONNX": "graph optimisations"}
-
-
-@dataclass(frozen=True)
-class Model:
-    """One way to run the weights: a run of a side, or a file exported from it."""
-
-    name: str
-    side: str
-    path: Path
-    quantize: str | None = None
-
-    @property
-    def runtime(self) -> str:
-        return self.name.split()[0]
-
-    @property
-    def exported(self) -> bool:
-        return self.path.is_file()
 
 
 Predicted = dict[tuple[str, str], np.ndarray]  # by model, and the way it was run: a batch size or "plain"

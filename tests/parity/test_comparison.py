@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.exports.comparison import Model, Predicted, check, markdown, summary
+from experiment.deploy.exported import Model
+from parity.exports.comparison import Predicted, check, markdown, summary
 from parity.report import formatting
 from parity.report import page as report
 from parity.report.results import Results
