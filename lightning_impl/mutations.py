@@ -170,6 +170,8 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
         model, "BatchNorm", partial(UnbiasedVariance, epsilon=1e-5, momentum=0.9)
     ),
     "stride_placement": lambda: patch.object(backbones, "Residual", StridesLater),
+    "stride_padding": lambda: patch.object(backbones, "_before_stride", lambda size: nn.ZeroPad2d(1)),
+    "relu6": lambda: patch.object(backbones.nn, "ReLU6", nn.ReLU),
     "adam_epsilon": lambda: patch.dict(optimizers.OPTIMIZERS, adam=EpsilonAfterCorrection),
     "adam_beta_rounding": lambda: patch.dict(optimizers.OPTIMIZERS, adam=ExactBetas),
     "adam_stock": lambda: patch.dict(optimizers.OPTIMIZERS, adam=torch.optim.Adam),

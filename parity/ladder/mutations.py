@@ -39,6 +39,10 @@ MUTATIONS = {
     "stride_placement": Mutation(
         "ResNet's blocks stride as torchvision's", "structure", "strides", "resnet50"
     ),
+    "stride_padding": Mutation(
+        "MobileNetV2 pads on both sides before it strides", "structure", "pads or crops", "mobilenet_v2"
+    ),
+    "relu6": Mutation("ReLU6 is a plain ReLU", "structure", "relu6", "mobilenet_v2"),
     "zoom_direction": Mutation("a zoom above 1 zooms in", "augmentation", "zoom"),
     "swapped_shifts": Mutation("the two shifts are swapped", "augmentation", "shifts"),
     "rotation_sign": Mutation("the rotation runs the other way", "augmentation", "rotation"),
@@ -111,7 +115,7 @@ def run(
     outcomes = []
     for pair in pairs.MODELS:
         names = [name for name, m in MUTATIONS.items() if m.pair == pair and m.rung != "whole run"]
-        for outcome in on_traces(names, pair, folder, device):
+        for outcome in on_traces(names, pair, folder, device) if names else ():
             outcomes.append(outcome)
             watch(outcome)
     names = [name for name, m in MUTATIONS.items() if m.rung == "whole run"]
