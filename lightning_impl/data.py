@@ -17,6 +17,7 @@ from experiment.config import Augment, Experiment, Sampling
 from experiment.data.dataset import Dataset, Split
 from experiment.system import distributed
 from lightning_impl.augment import KerasAugment, build_augment
+from lightning_impl.precision import to_float
 
 # Images are kept on a GPU when they take up at most this share of its free memory.
 RESIDENT_SHARE = 0.5
@@ -158,8 +159,3 @@ def resident(dataset: Dataset, device: torch.device) -> Tensor | None:
     if dataset.images.nbytes > RESIDENT_SHARE * free:
         return None
     return torch.from_numpy(np.array(dataset.images[:])).to(device)
-
-
-def to_float(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 (N, S, S, 3) -> float (N, 3, S, S) in 0..255, channels last in memory; features stay (N, F)."""
-    return images.to(dtype) if images.dim() == 2 else images.to(dtype).permute(0, 3, 1, 2)

@@ -38,18 +38,18 @@ def write(content: Content, path: Path) -> None:
     class Deployed(nn.Module):
         """uint8 (N, S, S, 3) -> probabilities (N, classes)."""
 
-        def __init__(self, classifier: nn.Module) -> None:
+        def __init__(self, model: nn.Module) -> None:
             super().__init__()
-            self.classifier = classifier
+            self.model = model
 
         def forward(self, images: Tensor) -> Tensor:
-            return self.classifier(images.movedim(-1, 1).to(torch.float32))
+            return self.model(images.movedim(-1, 1).to(torch.float32))
 
     size = content.trained.experiment.data.image_size
-    classifier = load(content.trained).to(torch.float32)
+    probabilities = load(content.trained).to(torch.float32)
     if content.fold:
-        classifier.network = fold(classifier.network)
-    model = Deployed(classifier).eval()
+        probabilities.network = fold(probabilities.network)
+    model = Deployed(probabilities).eval()
     images = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

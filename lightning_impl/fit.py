@@ -26,10 +26,10 @@ from experiment.training import lifecycle
 from experiment.training.lifecycle import Session
 from lightning_impl.callbacks import WholeFiles, build_callbacks
 from lightning_impl.classifier import Classifier, build_classifier
-from lightning_impl.data import Batch, DataModule, build_data, to_float
+from lightning_impl.data import Batch, DataModule, build_data
 from lightning_impl.keras_semantics import BatchNorm
 from lightning_impl.model import count_parameters
-from lightning_impl.precision import PRECISIONS, numerics, use_gpu
+from lightning_impl.precision import PRECISIONS, numerics, to_float, use_gpu
 from lightning_impl.trace.recorder import Recording
 from lightning_impl.weights import warm_start
 

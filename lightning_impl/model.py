@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from experiment import randomness
 from experiment.backbones import BACKBONES
@@ -80,6 +81,17 @@ def transfer(config: Model, size: int, classes: int) -> nn.Module:
     head["dropout_dense"] = Dropout(config.head_dropout)
     head["logits"] = nn.Linear(config.dense_units, classes)
     return nn.Sequential(OrderedDict(base=nn.Sequential(base), head=nn.Sequential(head)))
+
+
+class Probabilities(nn.Module):
+    """A network that ends in a softmax: images (N, 3, S, S) in 0..255 -> probabilities (N, classes)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.softmax(self.network(images).to(torch.get_default_dtype()), dim=1)
 
 
 class Rescaling(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from experiment.config import Experiment
 from experiment.system import devices
@@ -25,6 +26,11 @@ def numerics(experiment: Experiment) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def to_float(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 (N, S, S, 3) -> float (N, 3, S, S) in 0..255, channels last in memory; features stay (N, F)."""
+    return images.to(dtype) if images.dim() == 2 else images.to(dtype).permute(0, 3, 1, 2)
 
 
 def use_gpu(experiment: Experiment) -> bool:

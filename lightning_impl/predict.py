@@ -31,15 +31,14 @@ def predictor(trained: TrainedRun) -> Classify:
     """The run's model, ready to classify."""
     import torch
 
-    from lightning_impl.data import to_float
-    from lightning_impl.precision import numerics
+    from lightning_impl.precision import numerics, to_float
 
     with numerics(trained.experiment):
-        classifier = load(trained)
+        model = load(trained)
 
     def classify(images: np.ndarray) -> np.ndarray:
         with numerics(trained.experiment), torch.inference_mode():
-            return classifier(to_float(torch.from_numpy(images), torch.get_default_dtype())).numpy()
+            return model(to_float(torch.from_numpy(images), torch.get_default_dtype())).numpy()
 
     return classify
 

@@ -13,10 +13,10 @@ from experiment.config import Experiment
 from experiment.data import features
 from experiment.data.dataset import load
 from lightning_impl.classifier import build_classifier
-from lightning_impl.data import Batch, build_data, to_float
+from lightning_impl.data import Batch, build_data
 from lightning_impl.fit import base_features
 from lightning_impl.model import build_model
-from lightning_impl.precision import use_gpu
+from lightning_impl.precision import to_float, use_gpu
 
 
 class Work:

@@ -25,8 +25,7 @@ def replay(images: np.ndarray, parameters: Parameters) -> np.ndarray:
     import torch
 
     from lightning_impl.augment import augment
-    from lightning_impl.data import to_float
-    from lightning_impl.precision import numerics, use_gpu
+    from lightning_impl.precision import numerics, to_float, use_gpu
 
     experiment = Experiment.model_validate({"training": {"precision": images.dtype.name}})
     with numerics(experiment):

@@ -13,7 +13,8 @@ from experiment.config import Augment, Experiment
 from experiment.data.dataset import load
 from experiment.protocols.augmentation import Request
 from lightning_impl.augment import build_augment
-from lightning_impl.data import Batch, build_data, to_float
+from lightning_impl.data import Batch, build_data
+from lightning_impl.precision import to_float
 from lightning_impl.trace import augmented
 
 EXPERIMENT = Experiment.model_validate(
