@@ -22,6 +22,7 @@ from experiment.evaluation.metrics import shorten
 from experiment.runs.record import Run, brief, changes
 from experiment.system.files import replacing
 from experiment.system.names import printable
+from experiment.system.progress import Bar
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> probabilities (N, classes)
 Predictor = Callable[["TrainedRun"], Classify]
@@ -113,14 +114,22 @@ def main(
 
     Unreadable images are named on stderr and make the code 1. Raises DataError and RunError.
     """
-    model = open_model(arguments.run, framework, predictor, load)
+    with Bar("loading the model"):
+        model = open_model(arguments.run, framework, predictor, load)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's, on files that decode all the same
         found = read(arguments.images, model.image_size, model.reading)
     for remark in found.remarks:
         print(remark, file=sys.stderr)
     names = found.names
-    probabilities = in_batches(model.predict, found.images)
+    with Bar("classifying", len(names), "images") as bar:
+
+        def classify(images: np.ndarray) -> np.ndarray:
+            probabilities = model.predict(images)
+            bar.update(len(images))
+            return probabilities
+
+        probabilities = in_batches(classify, found.images)
     width = max(len(shorten(name, 40)) for name in names)
     for name, row in zip(names, probabilities, strict=True):
         best = np.argsort(-row)[: max(arguments.top, 1)]
@@ -176,18 +185,22 @@ def read(paths: Sequence[Path], size: int, reading: Reading) -> Images:
     unreadable: list[str] = []
     ignored: Counter[str] = Counter()
     said: list[str] = []
+    files: list[Path] = []
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        if path.suffix == ".npy" and path.is_file():
-            array = _array(path, size)
-            images += list(array)
-            names += [f"{printable(path.name)}[{i}]" for i in range(len(array))]
-            continue
-        files = images_below(path, ignored) if path.is_dir() else [path]
-        if not files:
+        below = images_below(path, ignored) if path.is_dir() else [path]
+        if not below:
             said.append(f"no image in {path}")
+        files += below
+    with Bar("reading", len(files), "files") as bar:
         for file in files:
+            bar.update()
+            if file.suffix == ".npy" and file.is_file():
+                array = _array(file, size)
+                images += list(array)
+                names += [f"{printable(file.name)}[{i}]" for i in range(len(array))]
+                continue
             try:
                 picture = decode(file, size, reading)
             except Exception as error:  # decoders raise whatever a damaged file leads them into

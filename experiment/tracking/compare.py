@@ -73,9 +73,9 @@ def _main(paths: Sequence[Path], filters: Sequence[str], sort: str | None, figur
         for run in runs:
             if not run.finished:
                 raise RunError(f"{run.directory}: not a finished run (no metrics.json)")
-        print(table(runs, [run.directory.name for run in runs]))
+        print(table([known[run.directory] for run in runs], [run.directory.name for run in runs]))
         if len(runs) > 1:
-            print(f"\n{difference(runs)}")
+            print(f"\n{difference(runs, known)}")
         print("\nfigures")
         for run in runs:
             for name in ("samples.png", "curves.png", "confusion.png", "calibration.png"):
@@ -160,22 +160,21 @@ def chosen(
     return runs
 
 
-def difference(runs: Sequence[Run]) -> str:
-    """The settings in which runs differ, a line each."""
-    found = [settings(cli.read_config(run.directory / "config.yaml")) for run in runs]
-    rows = [[key, *(_text(one.get(key)) for one in found)] for key in found[0]]
+def difference(runs: Sequence[Run], known: Mapping[Path, dict[str, Any]]) -> str:
+    """The settings in which runs differ, a line each; known: as in `chosen`."""
+    keys = settings(cli.read_config(runs[0].directory / "config.yaml"))
+    rows = [[key, *(_text(known[run.directory].get(key)) for run in runs)] for key in keys]
     rows = [row for row in rows if len(set(row[1:])) > 1]
     if not rows:
         return "the configurations are the same"
     return _table([["configuration", *(run.directory.name for run in runs)], *rows])
 
 
-def table(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Results of runs as columns of text."""
-    found = [facts(run) for run in runs]
+def table(known: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Results of runs as columns of text; known: the facts of each."""
     rows = []
     for key in COMPARED + RESULTS:
-        rows.append([key.replace("_", " "), *(_text(one.get(key), key) for one in found)])
+        rows.append([key.replace("_", " "), *(_text(facts.get(key), key) for facts in known)])
     return _table([["", *names], *rows])
 
 
