@@ -1,6 +1,6 @@
 """python -m benchmarks SUITE: what both sides take, measured in fresh processes that take turns.
 
-Suites: train, pipeline, inference, startup, growth; `python -m benchmarks compare A.json B.json`.
+Suites: train, pipeline, inference, waiting, growth; `python -m benchmarks compare A.json B.json`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks.collect import Samples, collect
 from experiment import cli
 from experiment.system import environment
 
-SUITES = ("train", "pipeline", "inference", "startup", "growth")
+SUITES = ("train", "pipeline", "inference", "waiting", "growth")
 TURNS, QUICK_TURNS = 5, 2
 
 

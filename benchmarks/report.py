@@ -18,8 +18,10 @@ def write(out: Path, suite: Suite, values: dict[str, Any]) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "results.json") as path:
         path.write_text(json.dumps(values, indent=1) + "\n")
-    drawing.bars(out / "bars.png", suite, grouped(values["cells"]))
-    names = ["bars.png", *suite.figures(out, values)]
+    names = suite.figures(out, values)
+    if suite.compared:
+        drawing.bars(out / "bars.png", suite, grouped(values["cells"]))
+        names.insert(0, "bars.png")
     with replacing(out / "README.md") as path:
         path.write_text(markdown(suite, values, names))
     return out / "README.md"
@@ -30,7 +32,7 @@ def markdown(suite: Suite, values: dict[str, Any], figures: list[str]) -> str:
     lines = [f"# {suite.title}", "", suite.notes, ""]
     for name in figures:
         lines += [f"![{name.removesuffix('.png')}]({name})", ""]
-    for name, cells in grouped(values["cells"]).items():
+    for name, cells in grouped(values["cells"]).items() if suite.compared else ():
         lines += [f"## {name}", "", markdown_table(*table(suite, cells)), ""]
     lines += suite.sections(values)
     facts = values["environment"]

@@ -16,6 +16,7 @@ class Suite:
 
     title, notes = "", ""
     quantity, higher_is_better = "", False  # of `value`, with its unit
+    compared = True  # false: `sections` has the table, and there are no bars
     base = ""  # the name of the cell that the others of a group are set in relation to
 
     def __init__(self, arguments: argparse.Namespace, out: Path) -> None:

@@ -6,9 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+AT_ONCE = 2  # one for each side: each has threads of its own, and one to three GB
 
 
 class SideError(Exception):
@@ -33,6 +37,17 @@ def start(module: str, arguments: Sequence[str], device: str = "cpu", backend: s
     if done.returncode:
         raise failure(module, done.stderr, done.returncode)
     return done.stdout
+
+
+def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """The results of calls that start processes, `AT_ONCE` at a time; raises what one raises."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        started = [pool.submit(call) for call in calls]
+        try:
+            return [call.result() for call in started]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def failure(command: str, stderr: str, code: int) -> SideError:

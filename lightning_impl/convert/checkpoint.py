@@ -76,7 +76,8 @@ def write_checkpoints(session: Session, recorder: Recorder, checkpoints: dict[st
 
 def evaluate(trained: TrainedRun, dataset: Dataset) -> tuple[np.ndarray, float, dict[str, int]]:
     """Probabilities (N, classes) on the test split, the loss on it, and the numbers of parameters."""
-    classifier = load_checkpoint(trained)
+    classifier = build_classifier(trained.experiment, len(trained.class_names), pretrained=False)
+    classifier.network = load_checkpoint(trained).network
     device = torch.device("cuda" if use_gpu(trained.experiment) else "cpu")
     data = build_data(trained.experiment, dataset, device)
     trainer = build_trainer(trained.experiment, [])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,13 +91,24 @@ def _binary(output: Tensor, target: Tensor, ending: str, smoothing: float) -> Te
     return F.binary_cross_entropy_with_logits(output, target)
 
 
-def has_own_loss(model: nn.Module) -> bool:
-    """Whether a model is a LightningModule that says how it trains, and leaves the steps to Lightning."""
-    own = (
-        isinstance(model, pl.LightningModule)
-        and type(model).training_step is not pl.LightningModule.training_step
+def is_lightning(model: nn.Module) -> bool:
+    """True of a LightningModule; Lightning, seconds to import, is there where the model needs it alone."""
+    lightning = sys.modules.get("lightning.pytorch")
+    return lightning is not None and isinstance(model, lightning.LightningModule)
+
+
+def overrides(model: nn.Module, hook: str) -> bool:
+    """True of a LightningModule that has a hook of its own."""
+    if not is_lightning(model):
+        return False
+    return getattr(type(model), hook, None) is not getattr(
+        sys.modules["lightning.pytorch"].LightningModule, hook
     )
-    return own and getattr(model, "automatic_optimization", True)
+
+
+def has_own_loss(model: nn.Module) -> bool:
+    """True of a LightningModule that says how it trains, and leaves the steps to Lightning."""
+    return overrides(model, "training_step") and getattr(model, "automatic_optimization", True)
 
 
 def own_loss(model: nn.Module, inputs: Inputs, labels: Sequence[Tensor], index: int) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn, optim
@@ -21,6 +20,7 @@ from lightning_impl import keras_semantics
 from lightning_impl.keras_semantics import optimizers as steps
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.optimizers import slots as known_slots
+from lightning_impl.trace.losses import is_lightning, overrides
 
 # The families that `parity` knows the steps of, by torch's classes; AdamW is an Adam.
 FAMILIES: dict[type, str] = {
@@ -115,7 +115,7 @@ class Training:
             for parameter in self._parameters():
                 if parameter.grad is not None:
                     parameter.grad /= self.accumulate
-        if _overrides(self.model, "configure_gradient_clipping"):
+        if overrides(self.model, "configure_gradient_clipping"):
             with _clipping_by_itself(self.model):
                 self.model.configure_gradient_clipping(self.optimizer, None, None)  # type: ignore[operator]
         elif "clipvalue" in self.clipping:
@@ -150,7 +150,7 @@ def users_training(model: nn.Module, learning_rate: float) -> Training:
     if value:
         training.clipping = {"clipvalue" if algorithm == "value" else "global_clipnorm": float(value)}
     training.accumulate = int(_setting(model, "accumulate_grad_batches") or 1)
-    if not value and not _overrides(model, "configure_gradient_clipping"):
+    if not value and not overrides(model, "configure_gradient_clipping"):
         training.notes.append(
             "the Trainer's flags (gradient_clip_val, accumulate_grad_batches) stand outside of torch's "
             "module and were not seen"
@@ -167,8 +167,9 @@ def configured(model: nn.Module) -> tuple[list[Any], list[dict[str, Any]]]:
 
     A scheduler comes as a dictionary, with Lightning's defaults. Raises TraceError where it fails.
     """
+    configure: Any = getattr(model, "configure_optimizers", None)
     try:
-        returned: Any = model.configure_optimizers() if isinstance(model, pl.LightningModule) else None
+        returned: Any = configure() if is_lightning(model) else None
     except Exception as error:  # whatever the user's function raises
         way_out = ": give the numbers that it asks the Trainer for" if "Trainer" in str(error) else ""
         raise TraceError(f"configure_optimizers fails: {told(error)}{way_out}") from error
@@ -368,11 +369,6 @@ def _parameters(weights: Mapping[str, Weights]) -> dict[str, list[Tensor]]:
         for layer, found in weights.items()
         for name, weight in found.items()
     }
-
-
-def _overrides(model: nn.Module, hook: str) -> bool:
-    own = getattr(type(model), hook, None)
-    return isinstance(model, pl.LightningModule) and own is not getattr(pl.LightningModule, hook)
 
 
 def _setting(model: nn.Module, name: str) -> Any:

@@ -112,7 +112,8 @@ def rung(directory: Path, name: str, quantizations: Sequence[str], place: Place,
 
 def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
     """Train this project's models shortly, on digits, and export them; raises SideError and RunError."""
-    for name in names:
+
+    def own_pair(name: str) -> None:
         directory = place.folder / "exports" / f"{name}-trained"
         options = [*DIGITS[name], f"--data.cache={place.folder / 'cache'}", f"--run.dir={directory}"]
         if name in BACKBONES:
@@ -121,6 +122,8 @@ def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
         # With made-up weights, a base's accuracy says nothing of a quantisation.
         quantizations = QUANTIZATIONS if name not in BACKBONES else ()
         rung(directory, f"{name}, digits", quantizations, place, findings)
+
+    processes.together([partial(own_pair, name) for name in names])
 
 
 def predict(models: Iterable[Model], images: Path) -> Predicted:

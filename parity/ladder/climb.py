@@ -107,9 +107,11 @@ def own_pairs(
             values = pairs.setup(name, str(data), str(cache), precision)
             request = {"experiment": values, "steps": pairs.STEPS}
             started = time.perf_counter()
-            if precision not in traced:
-                traced[precision] = processes.trace("lightning", folder, request, place.device, backend)
-            keras = processes.trace("keras", folder, request, place.device, backend)
+            sides = ("keras",) if precision in traced else ("keras", "lightning")
+            keras, *torch = processes.together(
+                [partial(processes.trace, side, folder, request, place.device, backend) for side in sides]
+            )
+            traced[precision] = torch[0] if torch else traced[precision]
             pair = Pair.of(keras, traced[precision], cli.experiment_from(values))
             climb(name, pair, backend, place, findings, tuple(RUNGS), time.perf_counter() - started)
             if name == names[0]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from experiment import cli
@@ -112,26 +114,34 @@ def run(
     folder: Path, device: str = "cpu", watch: Callable[[Outcome], None] = lambda _: None
 ) -> list[Outcome]:
     """Try every mutation on traces, or on whole runs where its rung is that; raises SideError."""
-    outcomes = []
-    for pair in pairs.MODELS:
-        names = [name for name, m in MUTATIONS.items() if m.pair == pair and m.rung != "whole run"]
-        for outcome in on_traces(names, pair, folder, device) if names else ():
-            outcomes.append(outcome)
+
+    def watched(outcomes: Iterable[Outcome]) -> list[Outcome]:
+        kept = []
+        for outcome in outcomes:
+            kept.append(outcome)
             watch(outcome)
-    names = [name for name, m in MUTATIONS.items() if m.rung == "whole run"]
-    for outcome in on_whole_runs(names, folder / "whole", device):
-        outcomes.append(outcome)
-        watch(outcome)
-    return outcomes
+        return kept
+
+    def of_pair(pair: str) -> list[Outcome]:
+        names = [name for name, m in MUTATIONS.items() if m.pair == pair and m.rung != "whole run"]
+        return watched(on_traces(names, pair, folder, device)) if names else []
+
+    whole = [name for name, m in MUTATIONS.items() if m.rung == "whole run"]
+    calls = [
+        lambda: watched(on_whole_runs(whole, folder / "whole", device)),
+        *(partial(of_pair, pair) for pair in pairs.MODELS),
+    ]
+    return list(chain.from_iterable(processes.together(calls)))
 
 
 def on_traces(names: Sequence[str], pair: str, folder: Path, device: str):
+    folder = folder / pair
     folder.mkdir(parents=True, exist_ok=True)
     data = photos.write(folder / "photos.npz")
     values = pairs.setup(pair, str(data), str(folder / "cache"), "float64")
     request = {"experiment": values, "steps": 2}
-    keras = processes.trace("keras", folder / pair, request, device, "tensorflow")
-    path, out = folder / pair / "keras.json", folder / pair / "mutated"
+    keras = processes.trace("keras", folder, request, device, "tensorflow")
+    path, out = folder / "keras.json", folder / "mutated"
     processes.start("lightning_impl.mutations", [",".join(names), "trace", str(path), str(out)], device)
     for name in names:
         traced = Pair.of(keras, out / name, cli.experiment_from(values))

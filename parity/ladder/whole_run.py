@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ HEAD = (
 
 def train_both(folder: Path, options: Sequence[str], device: str = "cpu") -> dict[str, Run]:
     """Run both `train` commands with `IDENTITY` and `options`; raises SideError where one fails."""
-    return {side: train(side, folder / side, options, device) for side in SIDES}
+    runs = processes.together([partial(train, side, folder / side, options, device) for side in SIDES])
+    return dict(zip(SIDES, runs, strict=True))
 
 
 def train(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import roofline
+from benchmarks import roofline, waiting
 from benchmarks.inference import summary
 from benchmarks.suite import setting_of
 from benchmarks.train import Suite
@@ -209,3 +210,27 @@ def test_growth_is_measured_and_reported(tmp_path: Path) -> None:
     assert text.count("| 10,000 images |") == 2
     assert (tmp_path / "memory.png").exists()
     assert not (tmp_path / "work").exists()
+
+
+def test_waiting_is_until_something_is_said_and_until_the_end(tmp_path: Path) -> None:
+    code = (
+        "import time; print('here', flush=True); time.sleep(0.4); print('epoch', flush=True); time.sleep(0.4)"
+    )
+    command = [sys.executable, "-c", code]
+    at_once, whole = waiting.in_terminal(command, tmp_path, tmp_path)
+    awaited, _ = waiting.in_terminal(command, tmp_path, tmp_path, b"epoch")
+    assert at_once + 0.8 <= whole
+    assert awaited >= at_once + 0.2
+    with pytest.raises(processes.SideError, match="no good"):
+        waiting.in_terminal([sys.executable, "-c", "raise SystemExit('no good')"], tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+def test_waiting_is_measured_beside_another_checkout(tmp_path: Path) -> None:
+    here = str(Path(__file__).parents[2])
+    arguments = ["--turns=1", "--only=mistake", f"--beside={here}", f"--out={tmp_path}"]
+    assert command.main(["waiting", *arguments]) == 0
+    [row] = [
+        line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| a mistake")
+    ]
+    assert all(float(cell) > 0 for cell in row.strip("|").split("|")[1:6])

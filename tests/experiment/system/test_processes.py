@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from experiment import cli
 from experiment.errors import ConfigError
 from experiment.runs.record import Run
-from experiment.system import distributed
+from experiment.system import distributed, processes
 
 # An odd batch: the two processes never have as many images as one another.
 OPTIONS = (
@@ -160,3 +161,17 @@ def test_batch_that_jax_cannot_divide_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "training.batch_size 51: a batch of 51 train images" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_calls_made_together_run_at_once_and_answer_in_order() -> None:
+    barrier = threading.Barrier(2, timeout=20)
+    first, second = lambda: (barrier.wait(), "first")[1], lambda: (barrier.wait(), "second")[1]
+    assert processes.together([first, second]) == ["first", "second"]
+
+
+def test_what_fails_of_calls_made_together_is_raised() -> None:
+    def fail() -> None:
+        raise processes.SideError("no good")
+
+    with pytest.raises(processes.SideError, match="no good"):
+        processes.together([lambda: None, fail])
