@@ -111,7 +111,8 @@ def test_no_processor_can_saturate_on_quantised_weights(quantised: dict[str, Pat
 def test_predicting_needs_no_lightning(run: Path, tmp_path: Path) -> None:
     """Its import takes longer than all else that classifying an image takes."""
     np.save(tmp_path / "images.npy", np.zeros((1, 32, 32, 3), np.uint8))
-    code = "import sys; from lightning_impl.predict import main; print(main(sys.argv[1:]), 'lightning' in sys.modules)"
+    code = "import sys; from lightning_impl import predict; "
+    code += "print(predict.main(sys.argv[1:]), 'lightning' in sys.modules)"
     command = [sys.executable, "-c", code, str(run), str(tmp_path / "images.npy")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 False", done.stderr
