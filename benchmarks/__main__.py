@@ -1,6 +1,7 @@
 """python -m benchmarks SUITE: what both sides take, measured in fresh processes that take turns.
 
-Suites: train, pipeline, inference, waiting, growth; `python -m benchmarks compare A.json B.json`.
+Suites: train, pipeline, inference, waiting, growth; `python -m benchmarks compare A.json B.json`,
+and `python -m benchmarks gpu`: all that only a GPU can show, in one call.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from experiment import cli
 from experiment.system import environment
 
 SUITES = ("train", "pipeline", "inference", "waiting", "growth")
+COMMANDS = ("compare", "gpu")
 TURNS, QUICK_TURNS = 5, 2
 
 
@@ -23,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, or 2 for a mistake of the user."""
     argv = list(sys.argv[1:] if argv is None else argv)
     name = argv[0] if argv else "--help"
-    if name == "compare":
-        return importlib.import_module("benchmarks.compare").main(argv[1:])
+    if name in COMMANDS:
+        return importlib.import_module(f"benchmarks.{name}").main(argv[1:])
     if name not in SUITES:
         print(__doc__)
         return 0 if name in ("-h", "--help") else 2

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,7 +106,8 @@ class Suite(suite.Suite):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             run = Run(Path(folder) / "run")
             to_run = [f"--run.dir={run.directory}"] if way.recorded else []
-            lines, peak = timed(way.module, [*way.options, *options, *to_run])
+            with GpuMemory() as gpu:
+                lines, peak = timed(way.module, [*way.options, *options, *to_run])
             if way.recorded:
                 history = run.history_columns()
                 seconds, ends = history["seconds"], [when for when, line in lines if line.startswith("epoch")]
@@ -119,6 +121,7 @@ class Suite(suite.Suite):
             "end_to_end": [images / one for one in np.diff(ends)],
             "warm_up": seconds[0] - statistics.median(seconds[1:]),
             "peak_mib": peak,
+            "gpu_peak_mib": gpu.peak,
         }
 
     @staticmethod
@@ -131,11 +134,43 @@ class Suite(suite.Suite):
 
     def columns(self, cell: Measured) -> dict[str, str]:
         samples = cell["samples"]
+        gpu = max(sample.get("gpu_peak_mib", 0.0) for sample in samples)
         return {
             "ms/batch": digits(1e3 * cell["setting"]["batch"] / self.speed(cell)),
             "warm-up, s": digits(statistics.median(sample["warm_up"] for sample in samples)),
             "peak, MiB": digits(max(sample["peak_mib"] for sample in samples)),
+            **({"GPU peak, MiB": digits(gpu)} if gpu else {}),
         }
+
+
+class GpuMemory:
+    """The most memory in use on the first GPU while entered, above what was before; MiB, 0 without a GPU."""
+
+    def __init__(self) -> None:
+        self.peak, self._over = 0.0, threading.Event()
+        self._before = self._used() if devices.count_gpus() else None
+
+    def __enter__(self) -> GpuMemory:
+        if self._before is not None:
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.2):
+            self.peak = max(self.peak, (self._used() or 0.0) - (self._before or 0.0))
+
+    @staticmethod
+    def _used() -> float | None:
+        """As the driver counts it, which is the same for every framework."""
+        command = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        try:
+            return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        except (OSError, ValueError, subprocess.CalledProcessError):
+            return None
 
 
 def timed(module: str, options: list[str]) -> tuple[list[tuple[float, str]], float]:

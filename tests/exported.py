@@ -190,6 +190,7 @@ def test_a_script_of_its_own_needs_the_runtime_and_pillow_alone(
     assert imported.isdisjoint({"torch", "keras", "tensorflow", "experiment", "onnx"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float64"])
 def test_other_precisions_are_exported_in_float32(side: Side, tmp_path: Path, precision: str) -> None:
     convolves = getattr(import_module(f"{side.name}_impl.precision"), "convolves_in_bfloat16", lambda: True)
@@ -212,6 +213,7 @@ def test_a_run_of_any_backend_is_exported(side: Side, tmp_path: Path, backend: s
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vgg16_is_exported(side: Side, tmp_path: Path) -> None:
     run = side.trained(tmp_path / "run", *VGG16)
     assert side.export.main([str(run)]) == 0

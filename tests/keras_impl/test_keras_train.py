@@ -60,6 +60,7 @@ def test_run_record_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert np.average(first, weights=[50] * 7 + [10]) == pytest.approx(history[0]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_same_seed_same_run_and_other_seed_another(tmp_path: Path) -> None:
     first, second = train(tmp_path / "a", "--training.epochs=1"), train(tmp_path / "b", "--training.epochs=1")
     other = train(tmp_path / "c", "--training.epochs=1", "--seed=2")
@@ -83,6 +84,7 @@ def test_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, ends[1][name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_finished_run_resumes_only_for_more_epochs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     longer = train(tmp_path / "longer", "--training.epochs=2")
     run = train(tmp_path / "run", "--training.epochs=1")
