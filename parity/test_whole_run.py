@@ -16,7 +16,6 @@ from parity.ladder import whole_run
 from parity.ladder.pairs import weights
 from parity.ladder.whole_run import CNN, HEAD, compare_runs, diagnose, train, train_both
 
-
 # As the ladder's own run of the CNN, of half the images, and stopped after eight epochs.
 QUICK = (*CNN, "--data.limit=370", "--training.early_stopping.patience=7")
 
