@@ -169,6 +169,38 @@ def side_by_side(path: str | Path, histories: Mapping[str, History], title: str)
     return Path(path)
 
 
+def step_by_step(path: str | Path, losses: Mapping[str, np.ndarray], title: str) -> Path:
+    """Draw the loss of every step of two runs, and below it how far apart the two are, on a log axis.
+
+    `losses`: run name -> (steps,), as many of both. Returns `path`. Raises ValueError for anything else.
+    """
+    if len(losses) != 2 or len({values.shape for values in losses.values()}) != 1:
+        raise ValueError("two runs of as many steps are compared step by step")
+    from matplotlib.ticker import NullLocator
+
+    one, other = losses.values()
+    steps, apart = np.arange(1, len(one) + 1), np.abs(one - other)
+    with page(path, (7.5, 6.2), title) as figure:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for axes, name in ((above, "loss of a step"), (below, "how far apart the two losses are")):
+            axes.set_title(name, loc="left", fontsize=13, fontweight="bold", pad=8)
+            axes.grid()
+            axes.tick_params(length=0, which="both")
+        for (name, values), colour, width in zip(losses.items(), COLOURS, (4.5, 1.5), strict=False):
+            above.plot(steps, values, color=colour, linewidth=width, label=shorten(printable(name), 36))
+        above.legend()
+        below.plot(steps, np.where(apart > 0, apart, np.nan), color=COLOURS[2], linewidth=1.2)
+        if (apart > 0).any():
+            below.set_yscale("log")
+            below.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
+            below.yaxis.set_minor_locator(NullLocator())
+        else:
+            below.text(0.5, 0.5, "equal to the last bit", transform=below.transAxes, ha="center", color=INK)
+        below.set_xlabel("step")
+        below.set_xlim(0, len(steps) + 1)
+    return Path(path)
+
+
 def confusion(path: str | Path, matrix: np.ndarray, class_names: Names, title: str) -> Path:
     """Draw a confusion matrix, coloured by the share of the true class, with each class's recall.
 

@@ -10,10 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiment import cli
 from experiment.errors import RunError
 from experiment.evaluation import figures
-from experiment.runs.record import Run
+from experiment.runs.record import Run, step_losses
 from experiment.tracking.mlflow import settings
 
 # The columns of the list, beside the keys that are filtered or sorted by.
@@ -83,7 +85,18 @@ def _main(paths: Sequence[Path], filters: Sequence[str], sort: str | None, figur
     if figure is not None:
         draw(figure, [run for run in runs if run.history()])
         print(f"  {figure}")
+        if len(losses := _steps(runs)) == 2:
+            beside = figure.with_stem(f"{figure.stem}_steps")
+            figures.step_by_step(beside, losses, "two runs, step by step")
+            print(f"  {beside}")
     return 0
+
+
+def _steps(runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    """The losses of the steps of two runs that recorded as many; else nothing."""
+    recorded = [run for run in runs if (run.directory / "steps.csv").is_file()]
+    losses = {run.directory.name: step_losses(run) for run in recorded} if len(runs) == 2 else {}
+    return losses if len({values.shape for values in losses.values()}) == 1 else {}
 
 
 def find(paths: Sequence[Path]) -> list[Run]:

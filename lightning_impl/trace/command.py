@@ -99,6 +99,13 @@ def describe(subject: Subject) -> dict[str, Any]:
         for layer in layers
         for weight in layer["computed"]
     ]
+    reordered = [layer["name"] for layer in layers if layer["flattened"] and layer["weights"]]
+    if reordered:
+        subject.notes.append(
+            f"torch flattens channel first before {', '.join(reordered)}: its weights are compared in "
+            "Keras's order of features. Reorder Keras's when you load them, or flatten as Keras does: "
+            "x.permute(0, 2, 3, 1).flatten(1)"
+        )
     seen = {one.name for one in recording.seen}
     untouched, uncovered = _left_over(subject)
     unused = sorted({*(name for name in subject.weights if name not in seen), *untouched})

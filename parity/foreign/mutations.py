@@ -16,12 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from experiment.system.environment import environment, environment_line
+from experiment.system.markdown import table
+from experiment.system.names import command_line
 from parity.checks import Check
 from parity.foreign.inputs import drawn
 from parity.foreign.prove import Request, prove
 from parity.foreign.sides import Sides
 from parity.foreign.verdict import Verdict
 from parity.ladder.climb import Findings
+from parity.report.formatting import number
 
 STEPS = 3
 IMAGES, SMALL, SEQUENCES, NUMBERS = (12, 12, 3), (6, 6, 3), (7, 5), (10,)
@@ -197,11 +201,40 @@ def score(outcomes: Iterable[Outcome]) -> float:
     return sum(named) / len(named)
 
 
+def markdown(outcomes: Iterable[Outcome], command: Sequence[str]) -> str:
+    """A table of the faults: where each is caught, what it is called, and what it changes."""
+    rows = []
+    for outcome in outcomes:
+        failed = next((rung.name for rung in outcome.verdict.rungs if rung.status == "failed"), "refused")
+        found = {check.quantity: check.largest for rung in outcome.verdict.rungs for check in rung.checks}
+        changes = [number(found.get(name)) for name in ("the model's outputs", "step loss")]
+        words = outcome.said.replace("|", "/")
+        rows.append([outcome.name, outcome.fault.keras, failed if outcome.caught else "", words, *changes])
+    heads = ["fault", "in the pair", "first failing rung", "named as", "outputs", f"loss, {STEPS} steps"]
+    lines = [
+        "# What faults in a port change",
+        "",
+        "Each fault is planted in the torch side of a small pair that is right without it (`keras_impl/planted.py`, "
+        "`lightning_impl/planted.py`), and must be caught and named. Outputs: the largest difference from Keras's "
+        "before any training, as a share of the largest output. Loss: the largest difference of a step's loss over "
+        "the first steps of training.",
+        "",
+        table(heads, rows),
+        "",
+        f"`{command_line(command)}`",
+        "",
+        environment_line(environment("both", "cpu", 0, 0, {})),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 where every fault is named and every right pair passes."""
     parser = argparse.ArgumentParser(prog="parity.foreign.mutations", description=__doc__)
     parser.add_argument("names", nargs="*", help="which (default all)")
-    wanted = parser.parse_args(argv).names or [*RIGHT, *FAULTS]
+    parser.add_argument("--out", type=Path, help="where a table of the faults goes (README.md)")
+    arguments = parser.parse_args(argv)
+    wanted = arguments.names or [*RIGHT, *FAULTS]
     right = {name: RIGHT[name] for name in wanted if name in RIGHT}
     faults = {name: FAULTS[name] for name in wanted if name in FAULTS and name not in right}
 
@@ -213,6 +246,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         outcomes = run(right | faults, Path(folder), watch=show)
     wrong = [o for o in outcomes if (o.caught and o.name in right) or (not o.named and o.name in faults)]
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        command = ["python", "-m", "parity.foreign.mutations", *(sys.argv[1:] if argv is None else argv)]
+        text = markdown([o for o in outcomes if o.name in faults], command)
+        (arguments.out / "README.md").write_text(text)
     if faults:
         print(f"mutation score of foreign pairs {score(o for o in outcomes if o.name in faults):.0%}")
     return 1 if wrong else 0

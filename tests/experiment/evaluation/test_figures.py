@@ -129,6 +129,20 @@ def test_side_by_side_gives_a_colour_to_a_run_and_dashes_to_training(draw):
     assert lines[1].get_linewidth() > lines[3].get_linewidth()
 
 
+def test_step_by_step_shows_how_far_apart_two_runs_are(draw):
+    keras = np.array([2.0, 1.5, 1.25])
+    figure = draw(
+        figures.step_by_step, {"keras": keras, "lightning": keras + np.array([0, 1e-6, 1e-5])}, "both"
+    )
+    above, below = figure.axes
+    assert [line.get_label() for line in above.lines] == ["keras", "lightning"]
+    assert above.lines[0].get_linewidth() > above.lines[1].get_linewidth()
+    np.testing.assert_allclose(below.lines[0].get_ydata(), [np.nan, 1e-6, 1e-5], rtol=1e-6)
+    assert below.get_yscale() == "log"
+    equal = draw(figures.step_by_step, {"keras": keras, "lightning": keras}, "both")
+    assert [text.get_text() for text in equal.axes[1].texts] == ["equal to the last bit"]
+
+
 def test_confusion_shows_counts_and_recalls(draw):
     matrix = np.array([[90, 10, 0], [30, 60, 30], [0, 0, 0]])
     figure = draw(figures.confusion, matrix, ["ant", "bee", "cat"], "the title")
@@ -208,6 +222,7 @@ IMAGES, LABELS = np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, int)
         (figures.curves, (history(5) | {"loss": [1.0]}, 5, "a run"), "dimension"),
         (figures.curves, (history(0), None, "a run"), "empty"),
         (figures.side_by_side, ({}, "no run"), "need at least one"),
+        (figures.step_by_step, ({"a": np.ones(2), "b": np.ones(3)}, "of other lengths"), "as many steps"),
         (figures.confusion, (np.eye(3, dtype=int), ["a", "b"], "t"), "square"),
     ],
 )

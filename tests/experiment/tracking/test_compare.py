@@ -74,6 +74,15 @@ def test_two_runs_stand_side_by_side_with_what_their_configurations_differ_in(
     assert lines["training.learning_rate"] == ["0.001", "0.002"]
     assert "training.batch_size" not in lines
     assert figure.stat().st_size > 10_000
+    assert not (folder / "both_steps.png").exists()
+
+
+def test_two_runs_that_recorded_their_steps_are_drawn_step_by_step(folder: Path) -> None:
+    runs = [folder / "keras-a", folder / "lightning-b"]
+    for run, loss in zip(runs, (2.0, 2.5), strict=True):
+        (run / "steps.csv").write_text(f"epoch,step,loss\n1,0,{loss}\n1,1,{loss / 2}\n")
+    assert compare.main([*map(str, runs), "--figure", str(folder / "both.png")]) == 0
+    assert (folder / "both_steps.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
