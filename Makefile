@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help env train test test-all lint format requirements clean
+.PHONY: help env train test test-all lint format docs requirements clean
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -34,6 +34,11 @@ lint: env  ## Check style and types
 format: env  ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: env  ## Make the site of the guide in build/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/site
+	@echo '<meta http-equiv="refresh" content="0; url=docs/contents.html">' > build/site/index.html
+	@echo build/site/index.html
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 

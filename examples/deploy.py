@@ -29,7 +29,7 @@ def tflite(path: Path) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
 
 
 def main(path: str, images: Sequence[str]) -> np.ndarray:
-    """Classify N images and print the likeliest class of each by number; returns probabilities (N, classes)."""
+    """Classify N images and print the likeliest class of each; returns probabilities (N, classes)."""
     size, classify = (onnx if path.endswith(".onnx") else tflite)(Path(path))
     pixels = [np.asarray(Image.open(image).convert("RGB").resize((size, size))) for image in images]
     probabilities = np.asarray(classify(np.stack(pixels)))

@@ -2,7 +2,9 @@
 
 from collections import OrderedDict
 
-from torch import nn
+import lightning as L
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_impl.keras_semantics import BatchNorm, Flatten
 
@@ -13,7 +15,7 @@ def right() -> nn.Module:
 
 
 def channel_first() -> nn.Module:
-    """nn.Flatten's order of features: as right, once the rows of Keras's kernel are reordered, which is noted."""
+    """nn.Flatten's order: right once the rows of Keras's kernel are reordered (a note says so)."""
     return _network(BatchNorm(8), nn.Flatten())
 
 
@@ -22,9 +24,19 @@ def wrong_batchnorm() -> nn.Module:
     return _network(nn.BatchNorm2d(8), Flatten())
 
 
-def wrong_softmax() -> nn.Module:
+class WrongSoftmax(L.LightningModule):
     """Probabilities where torch's cross-entropy takes logits: the softmax acts twice."""
-    return nn.Sequential(right(), nn.Softmax(1))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(right(), nn.Softmax(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(self(images), labels)
 
 
 def _network(norm: nn.Module, flatten: nn.Module) -> nn.Module:

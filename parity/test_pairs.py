@@ -149,5 +149,28 @@ def test_a_layer_without_a_counterpart_is_told(tmp_path: Path, capsys: pytest.Ca
         climb_pair(tmp_path, "text:build_recurrent")
     assert refused.value.code == 2
     said = capsys.readouterr().err
-    assert "a layer of kind LSTM has weights" in said
+    assert "torch's lstm, LSTM (kernel 16x32" in said, "it and its weights"
+    assert "no recurrent_kernel" in said, "and what is wrong with the nearest"
     assert "Traceback" not in said
+
+
+EXAMPLES = {
+    "right": (0, None),
+    "channel_first": (0, None),
+    "wrong_batchnorm": (1, "epsilon differs"),
+    "WrongSoftmax": (1, "softmax acts twice"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_get_the_verdict_that_they_are_told_to(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
+    code, cause = EXAMPLES[name]
+    pair = ["--keras=examples.pairs_keras:small", f"--torch=examples.pairs_torch:{name}"]
+    assert main([*pair, "--input-shape", "16", "16", "3", "--format=json", f"--out={tmp_path}"]) == code
+    verdict = json.loads(capsys.readouterr().out)
+    assert cause is None or cause in verdict["computation"]["cause"]
+    told = [note for note in verdict["notes"] if "torch flattens channel first before dense" in note]
+    assert len(told) == (name == "channel_first")

@@ -214,10 +214,10 @@ def markdown(outcomes: Iterable[Outcome], command: Sequence[str]) -> str:
     lines = [
         "# What faults in a port change",
         "",
-        "Each fault is planted in the torch side of a small pair that is right without it (`keras_impl/planted.py`, "
-        "`lightning_impl/planted.py`), and must be caught and named. Outputs: the largest difference from Keras's "
-        "before any training, as a share of the largest output. Loss: the largest difference of a step's loss over "
-        "the first steps of training.",
+        "Each fault is planted in the torch side of a small pair that is right without it "
+        "(`keras_impl/planted.py`, `lightning_impl/planted.py`), and must be caught and named. Outputs: the "
+        "largest difference from Keras's before any training, as a share of the largest output. Loss: the "
+        "largest difference of a step's loss over the first steps of training.",
         "",
         table(heads, rows),
         "",

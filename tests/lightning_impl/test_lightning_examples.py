@@ -15,6 +15,9 @@ from lightning.pytorch.callbacks import Callback
 from experiment import randomness
 from experiment.config import Augment, Data, Experiment
 from experiment.data.dataset import load
+from experiment.deploy import prediction
+from experiment.deploy.prediction import TrainedRun
+from lightning_impl import export, predict
 from lightning_impl.callbacks import StepSeeds
 from lightning_impl.classifier import Classifier, build_classifier
 from lightning_impl.data import Batch, DataModule
@@ -143,3 +146,19 @@ def test_the_order_of_an_epoch_is_the_shared_one() -> None:
     batch = next(iter(loader))
     expected = randomness.training_order(3, 0, dataset.train.labels)[:16]
     np.testing.assert_array_equal(batch.labels, dataset.train.labels[expected])
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_is_learnt_and_its_model_deployed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert runpy.run_path(str(ROOT / "examples" / "own_folder.py"))["main"](str(tmp_path)) > 0.6
+    photos = sorted((tmp_path / "photos/test/digit 3").iterdir())
+    said = capsys.readouterr().out.splitlines()[-len(photos) :]
+    assert all(photo.name in line for photo, line in zip(photos, said, strict=True))
+    assert export.main([str(tmp_path / "run")]) == 0
+    deploy = runpy.run_path(str(ROOT / "examples" / "deploy.py"))["main"]
+    probabilities = deploy(str(tmp_path / "run/model.onnx"), [str(photo) for photo in photos])
+    run = TrainedRun.open(tmp_path / "run", "lightning")
+    images = prediction.read([tmp_path / "photos/test/digit 3"], 32, prediction.DEFAULTS).images
+    np.testing.assert_allclose(probabilities, predict.predictor(run)(images), atol=1e-5)
