@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import roofline, waiting
+from benchmarks import gpu, roofline, waiting
 from benchmarks.inference import summary
 from benchmarks.suite import setting_of
 from benchmarks.train import Suite
 from experiment.config import Experiment
-from experiment.system import processes
+from experiment.system import devices, processes
 
 SMALL = ("--data.name=digits", "--model.filters=[4,8]", "--model.dense_units=16", "--gpus=0")
 
@@ -234,3 +234,36 @@ def test_waiting_is_measured_beside_another_checkout(tmp_path: Path) -> None:
         line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| a mistake")
     ]
     assert all(float(cell) > 0 for cell in row.strip("|").split("|")[1:6])
+
+
+def test_a_stage_that_takes_too_long_is_cut_off_and_what_it_wrote_is_kept(tmp_path: Path) -> None:
+    code = f"import pathlib, time; pathlib.Path({str(tmp_path / 'kept')!r}).touch(); time.sleep(60)"
+    stage = gpu.Stage("endless", ["timeit", "-n1", "-r1", code], most=2, least=0)
+    row = gpu._run(stage, tmp_path / "endless", 2)
+    assert row[:2] == ["endless", "cut off"]
+    assert (tmp_path / "kept").exists()
+    assert not (tmp_path / "endless" / gpu.DONE).exists()
+
+
+def test_a_stage_that_fails_says_why_and_one_that_is_done_is_not_run_again(tmp_path: Path) -> None:
+    failed = gpu._run(gpu.Stage("train", ["lightning_impl.train", "--no=1"], 60, 0), tmp_path / "a", 60)
+    assert failed[1].startswith("failed: ")
+    assert "--no" in failed[1]
+    broken = gpu._run(gpu.Stage("broken", ["timeit", "1 / 0"], 60, 0), tmp_path / "c", 60)
+    assert broken[1].startswith("failed: "), "a traceback is no verdict"
+    done = gpu._run(gpu.Stage("help", ["lightning_impl.train", "--help"], 60, 0), tmp_path / "b", 60)
+    assert done[1] == "done"
+    assert (tmp_path / "b" / gpu.DONE).read_text().splitlines() == done
+    text = gpu.readme([failed, done], ["--out", "x"])
+    assert "| [help](help) | done |" in text
+
+
+def test_without_a_gpu_only_the_small_stages_are_begun(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    if devices.count_gpus():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main([f"--out={tmp_path}"])
+    assert "no GPU here" in capsys.readouterr().err
+    names = [stage.name for stage in gpu.stages(tmp_path, None, small=True)]
+    assert names == [stage.name for stage in gpu.stages(tmp_path, None, small=False)]
+    assert names[0] == "ladder", "the most important first"
