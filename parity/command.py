@@ -264,6 +264,7 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         with console.status("") as status:
             verdict = prove_pair.prove(request, Path(folder), findings, status.update)
     if verdict.refused is None:
+        findings.notes = list(verdict.notes)
         report.conclude(findings)
         verdict = replace(verdict, report=report.out / "report.html")
     if arguments.format == "json":

@@ -191,6 +191,7 @@ def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Mig
     torch_side = f"{out.name}.{'lightning_module' if compiled else 'model'}:build"
     saved, file = folder / "graph" / "model.keras", folder / "inputs.npz"
     with np.load(file) as arrays:
+        shapes = [arrays[name].shape[1:] for name in arrays.files]
         if len(arrays.files) == 1:
             file = file.with_suffix(".npy")
             np.save(file, arrays[arrays.files[0]])
@@ -212,6 +213,7 @@ def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Mig
         "line": line_of(said),
         "said": said,
         "torch": torch_side,
+        "inputs": " ".join(f"--input-shape {' '.join(map(str, shape))}" for shape in shapes),
     }
 
 
@@ -235,13 +237,15 @@ def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> N
     table = (
         "\n".join(["| rung | | largest difference, of how much |", "|---|---|---|", *rows]) if rows else ""
     )
+    notes = "".join(f"\n- {note}" for note in verdict["said"].get("notes", []))
+    table += f"\n\nTo know:\n{notes}" if notes else ""
     text = (
         f"{verdict['line'][0].upper()}{verdict['line'][1:]}.\n\n{table}\n\nMade by running this package, "
         f"with {arguments.steps} steps in float64; "
         f"`parity/` has the report. To repeat it, from the folder that "
         f"holds this one:\n\n    python -m parity --keras {arguments.build} --torch {verdict['torch']} "
-        "--input-shape ...\n\nA builder that draws its weights draws others in float64: a saved .keras file "
-        "keeps them."
+        f"{verdict['inputs']}\n\nA builder that draws its weights draws others in float64: "
+        "a saved .keras file keeps them."
     )
     readme = out / "README.md"
     readme.write_text(readme.read_text().replace("Not proven yet.", text))

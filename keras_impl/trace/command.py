@@ -174,16 +174,18 @@ def _steps(subject: Subject, arrays: Arrays) -> Arrays:
     """What the steps of training make of the weights whose arrays are there as `initial`."""
     trained, steps = subject.trained, Arrays()
     losses, rates, penalties = [], [], []
-    for step, (x, y, shares) in enumerate(subject.batches):
-        subject.set_step(step)
-        trained.reset_metrics()
-        penalties.append(training.weight_penalty(subject.model))
-        rates.append(training.learning_rate(trained.optimizer))
-        losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
-        if step == 0:
-            steps |= tracing.changed(weights("step", subject.model), arrays)
-            for name, kept in training.slots(trained.optimizer).items():
-                steps |= of_trained(name, subject, kept)
+    with training.rows_summed(trained.optimizer) as notes:
+        for step, (x, y, shares) in enumerate(subject.batches):
+            subject.set_step(step)
+            trained.reset_metrics()
+            penalties.append(training.weight_penalty(subject.model))
+            rates.append(training.learning_rate(trained.optimizer))
+            losses.append(trained.train_on_batch(x, y, sample_weight=shares, return_dict=True)["loss"])
+            if step == 0:
+                steps |= tracing.changed(weights("step", subject.model), arrays)
+                for name, kept in training.slots(trained.optimizer).items():
+                    steps |= of_trained(name, subject, kept)
+    steps["notes"] = np.array(notes, dtype=str)
     steps |= {"losses": np.array(losses, dtype=float), "rates": np.array(rates)}
     steps["penalties"] = np.array(penalties)
     return steps | tracing.changed(weights("final", subject.model), arrays)

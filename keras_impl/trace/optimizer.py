@@ -160,6 +160,36 @@ def exact_settings(model: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def rows_summed(optimizer: Any) -> Iterator[list[str]]:
+    """Until it is left, an optimizer takes a row that a step uses more than once with its gradients' sum.
+
+    TensorFlow gives the gradient of an Embedding in slices, one for each token, and Keras's optimizers square
+    those of a repeated token apart, which no other backend does. Yields notes, one where that shows.
+    """
+    said: list[str] = []
+    if keras.backend.backend() != "tensorflow":
+        yield said
+        return
+    import tensorflow as tf
+
+    apply = optimizer.apply
+    squares = not isinstance(optimizer, keras.optimizers.SGD | keras.optimizers.Lion)
+
+    def of_sums(gradients: Any, variables: Any = None) -> None:
+        gradients = list(gradients)
+        if squares and not said and any(isinstance(gradient, tf.IndexedSlices) for gradient in gradients):
+            said.append(
+                f"on TensorFlow an Embedding's gradient comes in slices, and Keras's "
+                f"{type(optimizer).__name__} squares those of a repeated token apart; traced with the square "
+                "of their sum, as Keras takes it on JAX and on torch"
+            )
+        apply([None if g is None else tf.convert_to_tensor(g) for g in gradients], variables)
+
+    with patch.object(optimizer, "apply", of_sums):
+        yield said
+
+
 def _cast(x: Any, dtype: Any) -> Any:
     return cast(np.float64(x) if type(x) is float else x, dtype)
 

@@ -19,7 +19,7 @@ from parity.foreign import rounding
 from parity.foreign import weights as as_they_are
 from parity.foreign.sides import Side, Sides
 from parity.foreign.verdict import Answer, Verdict
-from parity.ladder import climb, moving_variance
+from parity.ladder import climb, moving_variance, rounding_noise
 from parity.ladder.climb import Findings, Place
 from parity.traces.matching import MatchError
 from parity.traces.pair import Pair, Trace
@@ -103,7 +103,8 @@ def _in_float64(
     keras.answer()
     torch.answer()
     say("comparing")
-    pair = Pair(Trace(keras.out), Trace(torch.out), pair.matching, experiment, foreign=True)
+    again = partial(_again, request, keras, folder, say)
+    pair = Pair(Trace(keras.out), Trace(torch.out), pair.matching, experiment, foreign=True, again=again)
     weights = _weights(request, pair, keras, torch, findings)
     climb.climb(request.name, pair, "tensorflow", Place(keras.out, request.device, _unseen), findings)
     computation = _computation(findings, pair)
@@ -112,7 +113,30 @@ def _in_float64(
         *(note for kind in (moving_variance, random_layers, penalties) for note in kind.notes(pair)),
         *pair.matching.notes,
     ]
+    if noise := rounding_noise.note([check for rung in findings.rungs for check in rung.checks]):
+        notes.append(noise)
     return Verdict(weights, computation, notes, findings.rungs), pair
+
+
+def _again(request: Request, keras: Side, folder: Path, say: Callable[[str], None]) -> Trace | None:
+    """Keras's side traced once more with weights off by their last digit; None where it cannot be."""
+    say("measuring how far rounding alone moves the training")
+    weights = folder / "nudged.npz"
+    with np.load(keras.out / "weights.npz") as arrays:
+        own = rounding_noise.nudged({key: arrays[key] for key in arrays.files})
+    np.savez(weights, **own)  # type: ignore[arg-type]
+    out = keras.out
+    try:
+        keras.describe(
+            {**request.of_side("keras", "float64"), "weights": str(weights)}, folder / "keras-nudged"
+        )
+        keras.answer()
+        keras.get("trace")
+        return Trace(keras.out)
+    except SideError:
+        return None
+    finally:
+        keras.out = out
 
 
 def _unseen(rung: Rung) -> None:

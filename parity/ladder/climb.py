@@ -134,6 +134,8 @@ def climb(
         function, before = partial(RUNGS[rung], pair), seconds / len(rungs)
         checks = findings.decide(rung, function, subject, before=before, watch=place.watch).checks
         checked[rung] = checks
+        if not all(check.passed for check in checks):
+            pair.again = None  # what follows from this is no rounding
         found = None if told else diagnose(rung, checks, pair)
         if found is not None:
             findings.diagnoses.append(

@@ -14,7 +14,7 @@ from experiment.optimizers import SLOTS
 from parity.checks import Check, compare
 from parity.diagnosis import penalties, random_layers
 from parity.diagnosis.settings import differing, plain
-from parity.ladder import moving_variance
+from parity.ladder import moving_variance, rounding_noise
 from parity.ladder.tolerances import bound
 from parity.traces.pair import Pair
 
@@ -163,7 +163,7 @@ def trajectory(pair: Pair) -> list[Check]:
     keras, torch = pair.keras.get("losses"), pair.torch.get("losses")
     if penalties.as_decay(pair):
         keras = keras - pair.keras["penalties"]  # which torch's optimizer has, and not its loss
-    losses = compare("step loss", keras, torch, tolerance)
+    losses = rounding_noise.check(pair, compare("step loss", keras, torch, tolerance), "losses")
     if not keras.size and not torch.size:
         losses = Check("step loss", 0.0, tolerance, "nothing trains on either side")
     return [losses, *_of_weights(pair, "final", "trajectory", scaled=False, label="final ")]
@@ -211,6 +211,8 @@ def _of_weights(
             check = compare(f"{label}{layer}/{weight}", keras / scale, torch / scale, tolerance)
             if weight == "moving_variance" and not check.passed:
                 check = moving_variance.check(pair, layer, stage, check.quantity, tolerance) or check
+            if stage in ("step", "final"):
+                check = rounding_noise.check(pair, check, f"{stage}/{layer}/{weight}")
             checks.append(check)
     return checks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -83,6 +83,7 @@ class Pair:
     matching: Matching
     experiment: Experiment
     foreign: bool = False  # a user's models, not this project's
+    again: Callable[[], Trace | None] | None = None  # runs Keras's side with weights off by their last digit
 
     @classmethod
     def of(
@@ -116,6 +117,11 @@ class Pair:
         return {
             layer["name"]: turned[layer["name"]] for layer in self.keras.layers if layer["name"] in turned
         }
+
+    @cached_property
+    def nudged(self) -> Trace | None:
+        """Keras's side traced `again`."""
+        return None if self.again is None else self.again()
 
     @property
     def notes(self) -> list[str]:

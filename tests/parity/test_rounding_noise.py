@@ -1,0 +1,86 @@
+"""What training makes of rounding is measured on Keras's side, and allowed tenfold; nothing else is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.ladder import rounding_noise, rungs
+from parity.traces.pair import Pair
+from tests.parity.diagnosis.traced import layer, pair
+
+LAYERS = [layer("conv", "Conv2D", weights={"kernel": [2], "bias": [2]})]
+KERNEL = np.ones(2)
+
+
+def side(bias: float = 0.0, kernel: float = 0.0, losses: float = 0.0) -> dict[str, np.ndarray]:
+    after = {"conv/kernel": KERNEL + kernel, "conv/bias": np.array([bias, 0.0])}
+    stages = {f"{stage}/{name}": value for stage in ("step", "final") for name, value in after.items()}
+    before = {f"initial/{name}": np.zeros_like(value) for name, value in after.items()}
+    return {**before, **stages, "losses": np.full(3, 2.0 + losses)}
+
+
+def traced(folder: Path, apart: dict[str, float], own: dict[str, float] | None) -> Pair:
+    """A pair whose sides differ by `apart`, and Keras from itself by `own`; None: nobody measured that."""
+    (folder / "pair").mkdir()
+    (folder / "own").mkdir()
+    both = pair(folder / "pair", LAYERS, side(), side(**apart))
+    if own is None:
+        return both
+    nudged = pair(folder / "own", LAYERS, side(), side(**own)).torch
+    return replace(both, again=lambda: nudged)
+
+
+def failing(both: Pair) -> set[str]:
+    checks = [*rungs.one_step(both), *rungs.trajectory(both)]
+    return {check.quantity for check in checks if not check.passed}
+
+
+BIAS, BOTH = {"bias": 1e-6}, {"conv/bias", "final conv/bias"}
+
+
+@pytest.mark.parametrize(
+    ("apart", "own", "failed"),
+    [
+        (BIAS, {"bias": 2e-7}, set()),
+        (BIAS, {"bias": 0.9e-7}, BOTH),  # more than tenfold
+        (BIAS, {"kernel": 1e-6}, BOTH),  # another weight's
+        (BIAS, None, BOTH),
+        ({"losses": 1e-6}, {"losses": 2e-7}, set()),
+        ({"losses": 2e-4}, {"losses": 1e-4}, {"step loss"}),  # what a loss shows that plainly is no rounding
+        ({"losses": 2e-4, **BIAS}, {"losses": 1e-4, "bias": 1e-6}, {"step loss", *BOTH}),
+    ],
+)
+def test_ten_times_keras_own_movement_is_allowed(
+    tmp_path: Path, apart: dict[str, float], own: dict[str, float] | None, failed: set[str]
+) -> None:
+    assert failing(traced(tmp_path, apart, own)) == failed
+
+
+def test_what_is_allowed_is_noted(tmp_path: Path) -> None:
+    note = rounding_noise.note(rungs.one_step(traced(tmp_path, BIAS, {"bias": 2e-7})))
+    assert "moves by up to 2e-07 (conv/bias)" in note
+    assert "(1 of the checks)" in note
+
+
+def test_nothing_is_noted_where_nothing_is_beyond_the_tolerance(tmp_path: Path) -> None:
+    assert rounding_noise.note(rungs.one_step(traced(tmp_path, {}, {"bias": 2e-7}))) == ""
+
+
+def test_keras_is_run_again_only_where_a_check_fails(tmp_path: Path) -> None:
+    def again() -> None:
+        raise AssertionError("run again")
+
+    assert failing(replace(traced(tmp_path, {"bias": 1e-11}, None), again=again)) == set()
+
+
+def test_weights_move_by_their_last_digit() -> None:
+    weights = {"raw/0": np.linspace(-3.0, 5.0, 1000), "raw/1": np.arange(3)}
+    moved = rounding_noise.nudged(weights)
+    share = np.abs(moved["raw/0"] / weights["raw/0"] - 1)
+    assert 0 < share.max() < 5e-16
+    assert 0.5 < (share > 0).mean() < 0.8
+    np.testing.assert_array_equal(moved["raw/1"], weights["raw/1"])
