@@ -195,11 +195,10 @@ def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Mig
         if len(arrays.files) == 1:
             file = file.with_suffix(".npy")
             np.save(file, arrays[arrays.files[0]])
-    options = ["--loss", "compiled"] if compiled and training and training["loss"] is not None else []
     command = [
         *(sys.executable, "-m", "parity", "--keras", str(saved) if saved.is_file() else arguments.build),
         *("--torch", torch_side, "--inputs", str(file), "--steps", str(arguments.steps)),
-        *("--out", str(out / "parity"), "--format", "json", *options),
+        *("--out", str(out / "parity"), "--format", "json"),
     ]
     environment = processes.environment("cpu", "tensorflow")
     environment["PYTHONPATH"] = os.pathsep.join([str(out.parent), environment["PYTHONPATH"]])
@@ -255,7 +254,8 @@ def _worst(rung: dict[str, Any]) -> str:
     worst = rung.get("worst")
     if not worst:
         return ""
-    return f"{worst['difference']:.1e} of {worst['tolerance']:.1e} ({worst['quantity']})"
+    difference = float(worst["difference"])  # "inf" where shapes differ
+    return f"{difference:.1e} of {worst['tolerance']:.1e} ({worst['quantity']})"
 
 
 def back(arguments: argparse.Namespace) -> int:

@@ -36,7 +36,8 @@ class LossTerm:
     name: crossentropy (of class numbers), binary, mse, mae or huber. from_logits: takes what Keras's model
     gives for logits. reduction: mean or sum over the samples. weight: of this output among all.
     class_weights: of a crossentropy's samples, by class; divided by the number of samples, as Keras does.
-    stands_in: for the one that Keras's model was compiled with, which torch's side has not.
+    stands_in: for the one that Keras's model was compiled with, which torch's side has not. one_hot: Keras
+    takes a crossentropy's classes as rows of zeros and a one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LossTerm:
     weight: float = 1.0
     class_weights: Sequence[float] = ()
     stands_in: bool = False
+    one_hot: bool = False
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def loss_of(name: str, shape: tuple[int, ...], ending: str, seed: int, compiled:
         term = LossTerm(kind, from_logits, stands_in=bool(note))
         function = _function(term)
     targets = randomness.targets(seed, shape, term.name)
-    if isinstance(function, keras.losses.CategoricalCrossentropy):
+    if term.one_hot:
         targets = np.eye(shape[-1])[targets]
     return Loss(function, term, targets, note)
 
@@ -98,6 +98,7 @@ def _compiled(compiled: Any) -> tuple[Any, LossTerm]:
         float(settings.get("label_smoothing", 0.0)),
         float(settings.get("delta", 1.0)),
         "sum" if function.reduction == "sum" else "mean",
+        one_hot=isinstance(function, keras.losses.CategoricalCrossentropy),
     )
 
 

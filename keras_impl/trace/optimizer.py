@@ -160,6 +160,13 @@ def exact_settings(model: Any) -> Iterator[None]:
         yield
 
 
+def exact_start(optimizer: Any) -> None:
+    """What a built optimizer starts from keeps its digits in float64: an initializer rounds to float32."""
+    start = getattr(optimizer, "initial_accumulator_value", None)
+    for variable in getattr(optimizer, "_accumulators", []) if start is not None else []:
+        variable.assign(np.full(variable.shape, start, keras.config.floatx()))
+
+
 @contextmanager
 def rows_summed(optimizer: Any) -> Iterator[list[str]]:
     """Until it is left, an optimizer takes a row that a step uses more than once with its gradients' sum.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
 from keras_impl.trace.losses import Loss, loss_of
-from keras_impl.trace.optimizer import notes
+from keras_impl.trace.optimizer import exact_start, notes
 from keras_impl.trace.precision import exact_constants, in_one_precision, kept_in_float32
 from keras_impl.trace.recorder import Recording, leaves, named_leaves, without_dropout
 from keras_impl.trace.signature import arrays_of, inputs_of
@@ -107,6 +108,7 @@ def users(request: Request) -> Subject:
         run_eagerly=keras.backend.backend() == "tensorflow",
     )
     optimizer.build(model.trainable_variables)
+    exact_start(optimizer)
     batches = [
         (_part(inputs, p), targets[0][p] if single else [t[p] for t in targets], _shares(losses, p))
         for p in trace.parts(count, request.steps)
@@ -223,14 +225,23 @@ def users_model(request: Request, seed: int) -> keras.Model:
 
 def _from_file(name: str) -> keras.Model:
     """A saved model, in the precision of the trace: a file keeps that of its own. Raises TraceError."""
+    precision = keras.config.floatx()
+    keras.config.set_floatx("float32")  # some metrics cannot be built in another
     try:
         saved = keras.saving.load_model(name)
     except Exception as error:  # zipfile, h5py, json and Keras raise many kinds for a damaged file
         raise TraceError(f"{name}: {_why_not(name, error)}") from error
+    finally:
+        keras.config.set_floatx(precision)
     config = json.dumps(keras.saving.serialize_keras_object(saved))
     for key in ("dtype", "name"):
         config = config.replace(f'"{key}": "float32"', f'"{key}": "{keras.config.floatx()}"')
-    model = keras.saving.deserialize_keras_object(json.loads(config))
+    described = json.loads(config)
+    if described.get("compile_config"):
+        with zipfile.ZipFile(name) as archive:  # whose learning rate has more digits than float32
+            compiled = json.loads(archive.read("config.json"))["compile_config"]
+        described["compile_config"] = {**compiled, "metrics": None, "weighted_metrics": None}
+    model = keras.saving.deserialize_keras_object(described)
     model.set_weights(saved.get_weights())
     return model
 

@@ -33,6 +33,8 @@ class Adam(torch.optim.Adam):
     Raises ValueError for `capturable`: a CUDA graph would freeze numbers that change with every step.
     """
 
+    steps_as_keras = True
+
     def __init__(
         self,
         params: Any,
@@ -197,6 +199,7 @@ class SGD(torch.optim.SGD):
     it and the momentum are rounded to float32, as Keras on TensorFlow does; and there is no dampening.
     """
 
+    steps_as_keras = True
     rounded = staticmethod(as_tensorflow)
 
     def __init__(

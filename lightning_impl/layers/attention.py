@@ -59,6 +59,16 @@ def _output_kernel(heads: int, kernel: Tensor) -> Tensor:
     return kernel.mT.reshape(heads, -1, kernel.shape[0])
 
 
+def _written(layer: Any) -> Weights:
+    """Of a layer that was written from Keras's: in its layout, by its names."""
+    return {name: Weight(layer, (name,)) for name, _ in layer.named_parameters(recurse=False)}
+
+
+def _written_settings(layer: Any) -> Settings:
+    _, heads, size = layer.query_kernel.shape
+    return {"num_heads": heads, "key_dim": size}
+
+
 TABLE = (
     LayerType(
         "MultiHeadAttention",
@@ -68,6 +78,15 @@ TABLE = (
         channels=-1,
         random=True,
     ),
+    LayerType(
+        "MultiHeadAttention",
+        named=("keras_semantics.MultiHeadAttention",),
+        settings=_written_settings,
+        weights=_written,
+        channels=-1,
+        random=True,
+    ),
+    LayerType("Attention", named=("keras_semantics.Attention",), weights=_written, channels=-1),
     LayerType("Attention", functions=("scaled_dot_product_attention",)),
 )
 

@@ -27,6 +27,13 @@ def _dense(layer: Any) -> Weights:
     return {name: replace(weight, by_row=True) for name, weight in kernel.items()} | own(layer, bias="bias")
 
 
+def _is_product(equation: str) -> bool:
+    """Whether an equation is a matrix product of the last axis with the first of a kernel (in, out)."""
+    given, _, rest = equation.replace(" ", "").partition(",")
+    kernel, _, output = rest.partition("->")
+    return len(kernel) == 2 and given[-1:] == kernel[0] and output == given[:-1] + kernel[1]
+
+
 def _table(embeddings: Tensor) -> Tensor:
     """(1, N, D) as (N, D)."""
     return embeddings[0] if embeddings.dim() > 2 and embeddings.shape[0] == 1 else embeddings
@@ -51,6 +58,14 @@ TABLE = (
         "Dense",
         on_parameter=("matmul", "mm"),
         weights=lambda arguments: own(arguments, weight="kernel"),
+        channels=-1,
+    ),
+    # einsum("bi,ij->bj", x, kernel)
+    LayerType(
+        "Dense",
+        on_parameter=("einsum",),
+        weights=lambda arguments: own(arguments, weight="kernel"),
+        is_layer=lambda call: _is_product(str(call.args[0])),
         channels=-1,
     ),
     LayerType(
@@ -101,14 +116,9 @@ def _embedding(layer: Layer, call: CallOf) -> list[Piece]:
 def _einsum(layer: Layer, call: CallOf) -> list[Piece]:
     """An EinsumDense that contracts the last axis alone is a Linear."""
     unconstrained(layer)
-    given, rest = layer.settings["equation"].replace(" ", "").split(",")
-    kernel, output = rest.split("->")
-    plain = len(kernel) == 2 and given[-1] == kernel[0] and output == given[:-1] + kernel[1]
-    bias = layer.settings.get("bias_axes")
-    if not plain or bias not in (None, kernel[1]):
-        raise Untranslatable(
-            f"its equation {layer.settings['equation']} is no matrix product over the last axis"
-        )
+    bias, equation = layer.settings.get("bias_axes"), layer.settings["equation"]
+    if not _is_product(equation) or bias not in (None, equation[-1]):
+        raise Untranslatable(f"its equation {equation} is no matrix product over the last axis")
     args = {"*in_features": call.input.channels, "*out_features": call.output.channels}
     args |= without({"bias": True}, bias=bias is not None)
     return [Module("nn.Linear", args), *module_of(layer.settings["activation"], call.output)]

@@ -20,13 +20,26 @@ from lightning_impl.layers.source import (
     channels_last,
 )
 
+OF_IMAGES = (
+    *("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom"),
+    *("RandomContrast", "RandomBrightness"),
+)
+
 
 def _rate(layer: Any) -> Settings:
     return {"rate": layer.p}
 
 
+def _own_rate(layer: Any) -> Settings:
+    return {"rate": layer.rate} if hasattr(layer, "rate") else {}
+
+
+def _deviation(layer: Any) -> Settings:
+    return {"stddev": layer.stddev} if hasattr(layer, "stddev") else {}
+
+
 def _path_rate(layer: Any) -> Settings:
-    rate = getattr(layer, "p", getattr(layer, "drop_prob", None))
+    rate = next((getattr(layer, name) for name in ("p", "drop_prob", "rate") if hasattr(layer, name)), None)
     return {} if rate is None else {"rate": rate}
 
 
@@ -45,6 +58,10 @@ TABLE = (
     _dropout("SpatialDropout2D", "dropout2d", nn.Dropout2d),
     _dropout("SpatialDropout3D", "dropout3d", nn.Dropout3d),
     _dropout("AlphaDropout", "alpha_dropout", nn.AlphaDropout, nn.FeatureAlphaDropout),
+    # What packages that were written from a Keras model bring of their own.
+    LayerType("GaussianNoise", named=("GaussianNoise",), settings=_deviation, random=True),
+    LayerType("GaussianDropout", named=("GaussianDropout",), settings=_own_rate, random=True),
+    *(LayerType(kind, named=(kind,), random=True) for kind in OF_IMAGES),
     # torchvision's, timm's and a user's own.
     LayerType("StochasticDepth", named=("StochasticDepth", "DropPath"), settings=_path_rate, random=True),
 )
@@ -83,7 +100,9 @@ SOURCES = {
     **{f"SpatialDropout{n}D": SourceRule(_spatial, "first") for n in (1, 2, 3)},
     "GaussianNoise": SourceRule(_noise("stddev")),
     "GaussianDropout": SourceRule(_noise("rate")),
-    "AlphaDropout": SourceRule(lambda layer, call: [Module("AlphaDropout", {"*p": layer.settings["rate"]})]),
+    "AlphaDropout": SourceRule(
+        lambda layer, call: [Module("nn.AlphaDropout", {"*p": layer.settings["rate"]})]
+    ),
     "StochasticDepth": SourceRule(_noise("rate")),
     "ActivityRegularization": SourceRule(_nothing),
     "Identity": SourceRule(_nothing),

@@ -69,7 +69,18 @@ def _rms_epsilon(layer: Any) -> Settings:
     return {"epsilon": torch.finfo(torch.float32).eps if layer.eps is None else layer.eps}
 
 
+def _frozen_batch_norm(layer: Any) -> Weights:
+    return own(layer, weight="gamma", bias="beta", running_mean="moving_mean", running_var="moving_variance")
+
+
 TABLE = (
+    # torchvision's, whose weights are buffers
+    LayerType(
+        "BatchNormalization",
+        named=("FrozenBatchNorm2d",),
+        settings=lambda layer: {"epsilon": layer.eps},
+        weights=_frozen_batch_norm,
+    ),
     LayerType(
         "BatchNormalization",
         (*BATCH_NORMS, nn.SyncBatchNorm, BatchNorm),

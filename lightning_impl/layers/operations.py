@@ -18,7 +18,12 @@ from lightning_impl.layers.source import (
 )
 
 UNARY = {
-    "Abs": "{0}.abs()",
+    **dict.fromkeys(("Abs", "Absolute", "Fabs"), "{0}.abs()"),
+    **{name: f"{{0}}.{name.lower()}()" for name in ("Tan", "Sinh", "Cosh", "Exp2", "Log2", "Log10", "Trunc")},
+    **{f"Arc{name}": f"{{0}}.arc{name}()" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+    **{name: f"{{0}}.{name.lower()}()" for name in ("Erfc", "Erfinv", "Isnan", "Isinf", "Isfinite")},
+    "LogicalNot": "{0}.logical_not()",
+    "Copy": "{0}.clone()",
     "Exp": "{0}.exp()",
     "Log": "{0}.log()",
     "Sqrt": "{0}.sqrt()",
@@ -54,8 +59,23 @@ BINARY = {
     "LessEqual": "{} <= {}",
     "Equal": "{} == {}",
     "NotEqual": "{} != {}",
+    "Arctan2": "torch.atan2({}, {})",
+    "Logaddexp": "torch.logaddexp({}, {})",
+    "Hypot": "torch.hypot({}, {})",
+    "Fmod": "torch.fmod({}, {})",
+    "LogicalAnd": "torch.logical_and({}, {})",
+    "LogicalOr": "torch.logical_or({}, {})",
+    "LogicalXor": "torch.logical_xor({}, {})",
 }
 REDUCTIONS = {
+    "Amax": "amax",
+    "Amin": "amin",
+    "Logsumexp": "logsumexp",
+    "Any": "any",
+    "All": "all",
+    "CountNonzero": "count_nonzero",
+    "Argmax": "argmax",
+    "Argmin": "argmin",
     "Mean": "mean",
     "Sum": "sum",
     "Max": "amax",
@@ -113,14 +133,80 @@ def _reduce(layer: Layer, call: CallOf) -> list[Piece]:
     value = call.input
     axes = list(range(value.rank)) if axis is None else axis if isinstance(axis, list) else [axis]
     dims = sorted(value.dim(a) for a in axes)
-    if layer.kind == "Prod" and len(dims) > 1:
-        raise Untranslatable("it multiplies over several axes")
+    if layer.kind in ("Prod", "Argmax", "Argmin") and len(dims) > 1:
+        raise Untranslatable("it takes several axes as one")
     if value.first and not keep and call.output.rank > 2:
         raise Relaid("last")
     dim = dims[0] if len(dims) == 1 else tuple(dims)
     more = ", correction=0" if layer.kind in ("Std", "Var") else ""
     text = f"{{0}}.{REDUCTIONS[layer.kind]}({dim}{', keepdim=True' if keep else ''}{more})"
     return [Expression(text)]
+
+
+def _axis(layer: Layer, call: CallOf, name: str = "axis", default: Any = None) -> int:
+    """The one axis that a setting names, where torch has it."""
+    axis = layer.settings.get(name, default)
+    axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+    if not isinstance(axis, int):
+        raise Untranslatable(f"its {name} {axis} is not one axis")
+    return call.input.dim(axis)
+
+
+def _cumulative(layer: Layer, call: CallOf) -> list[Piece]:
+    return [Expression(f"{{0}}.{layer.kind.lower()}({_axis(layer, call)})")]
+
+
+def _swapped(layer: Layer, call: CallOf) -> list[Piece]:
+    one, other = (layer.settings[f"axis{number}"] for number in (1, 2))
+    return [Expression(f"{{0}}.transpose({one}, {other})")]
+
+
+def _moved(layer: Layer, call: CallOf) -> list[Piece]:
+    source, target = (layer.settings[name] for name in ("source", "destination"))
+    places = (tuple(place) if isinstance(place, list) else place for place in (source, target))
+    return [Expression(f"{{0}}.movedim({', '.join(map(str, places))})")]
+
+
+def _tiled(layer: Layer, call: CallOf) -> list[Piece]:
+    repeats = layer.settings["repeats"]
+    repeats = repeats if isinstance(repeats, list) else [repeats]
+    return [Expression(f"{{0}}.tile({', '.join(map(str, repeats))})")]
+
+
+def _rolled(layer: Layer, call: CallOf) -> list[Piece]:
+    shift = layer.settings["shift"]
+    if not isinstance(shift, int):
+        raise Untranslatable("it rolls several axes at once")
+    return [Expression(f"{{0}}.roll({shift}, {_axis(layer, call)})")]
+
+
+def _normalized(layer: Layer, call: CallOf) -> list[Piece]:
+    order, epsilon = layer.settings.get("order", 2), layer.settings.get("epsilon") or 1e-7
+    more = "" if order == 2 else f", p={order}"
+    return [Expression(f"F.normalize({{0}}{more}, dim={_axis(layer, call, default=-1)}, eps={epsilon})")]
+
+
+def _norm(layer: Layer, call: CallOf) -> list[Piece]:
+    order, keep = layer.settings.get("ord"), layer.settings.get("keepdims", False)
+    if order not in (None, 1, 2, "euclidean") or layer.settings.get("axis") is None:
+        raise Untranslatable("it is no norm of vectors along one axis")
+    if call.input.first and not keep and call.output.rank > 2:
+        raise Relaid("last")
+    more = (", ord=1" if order == 1 else "") + (", keepdim=True" if keep else "")
+    return [Expression(f"torch.linalg.vector_norm({{0}}, dim={_axis(layer, call)}{more})")]
+
+
+def _one_hot(layer: Layer, call: CallOf) -> list[Piece]:
+    if layer.settings.get("axis", -1) not in (-1, call.input.rank):
+        raise Untranslatable("its classes are not the last axis")
+    number = layer.settings["num_classes"]
+    return [Expression(f"F.one_hot({{0}}.long(), {number}).to(torch.get_default_dtype())")]
+
+
+def _split(layer: Layer, call: CallOf) -> list[Piece]:
+    places, dim = layer.settings["indices_or_sections"], _axis(layer, call, default=0)
+    places = places if isinstance(places, int) else list(places)
+    return [Expression(f"{{0}}.tensor_split({places}, {dim})")]
 
 
 def _reshape(layer: Layer, call: CallOf) -> list[Piece]:
@@ -221,7 +307,17 @@ def _table() -> dict[str, SourceRule]:
         **rules(_extreme, "Maximum", "Minimum"),
         **rules(_clip, "Clip"),
         **rules(_reduce, *REDUCTIONS),
+        **rules(_cumulative, "Cumsum", "Cumprod"),
+        **rules(_swapped, "Swapaxes", layout="last"),
+        **rules(_moved, "Moveaxis", layout="last"),
+        **rules(_tiled, "Tile", layout="last"),
+        **rules(_rolled, "Roll"),
+        **rules(_normalized, "Normalize"),
+        **rules(_norm, "Norm"),
+        **rules(_one_hot, "OneHot", layout="last"),
+        **rules(_split, "Split"),
         **rules(_reshape, "Reshape", layout="last"),
+        **rules(lambda layer, call: [Expression("{0}.flatten()")], "Ravel", layout="last"),
         **rules(_transpose, "Transpose", layout="last"),
         **rules(_item, "GetItem", layout="last"),
         **rules(_concatenate, "Concatenate"),

@@ -75,6 +75,12 @@ def _last(layer: Any, output: Any) -> Tensor:
     return torch.cat([states[-2], states[-1]], -1) if layer.bidirectional else states[-1]
 
 
+def _written_last(layer: Any, output: Any) -> Tensor:
+    """The last state of a layer that gives what Keras's gives."""
+    given = output[0] if isinstance(output, tuple) else output
+    return given[:, -1] if layer.sequences else given
+
+
 def _before(layer: Any) -> Mapping[str, LayerType]:
     def lower(number: int) -> Callable[[Any], Weights]:
         return lambda layer: _weights(layer, number)
@@ -93,6 +99,15 @@ TABLE = (
         weights=_weights,
         output=_last,
         before=_before,
+        channels=-1,
+        random=True,
+    ),
+    LayerType(
+        "GRU",
+        named=("keras_semantics.GRU",),
+        settings=lambda layer: _settings(layer.gru) | {"reset_after": layer.reset_after},
+        weights=lambda layer: _weights(layer.gru),
+        output=_written_last,
         channels=-1,
         random=True,
     ),
@@ -161,12 +176,7 @@ def _bidirectional(layer: Layer, call: CallOf) -> list[Piece]:
     return [Module(f"Bidirectional{kind}", args)]
 
 
-def _time_distributed(layer: Layer, call: CallOf) -> list[Piece]:
-    raise Untranslatable("it applies a layer to each step of time: put the layer itself there, Dense does so")
-
-
 SOURCES = {
     **{kind: SourceRule(_source, "last") for kind in ("LSTM", "GRU", "SimpleRNN")},
     "Bidirectional": SourceRule(_bidirectional, "last"),
-    "TimeDistributed": SourceRule(_time_distributed, "last"),
 }

@@ -56,7 +56,8 @@ def is_whole(module: nn.Module) -> bool:
 
 
 def _of_class(cls: type) -> LayerType | None:
-    return RULES.get(cls.__name__) or BY_CLASS.get(cls) or BY_NAME.get(cls.__name__)
+    written = f"{cls.__module__.rsplit('.', 1)[-1]}.{cls.__name__}"  # of a package: keras_semantics.Attention
+    return RULES.get(cls.__name__) or BY_CLASS.get(cls) or BY_NAME.get(cls.__name__) or BY_NAME.get(written)
 
 
 def kind(layer: nn.Module) -> str:

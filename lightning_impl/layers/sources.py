@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from experiment.protocols.graph import Layer
 from lightning_impl.layers import (
     activation,
@@ -17,7 +19,7 @@ from lightning_impl.layers import (
     recurrent,
     shape,
 )
-from lightning_impl.layers.source import SourceRule
+from lightning_impl.layers.source import CallOf, Module, Piece, SourceRule, Untranslatable, Value
 
 FAMILIES = (
     activation,
@@ -33,6 +35,36 @@ FAMILIES = (
     shape,
 )
 LAYERS: dict[str, SourceRule] = {kind: rule for family in FAMILIES for kind, rule in family.SOURCES.items()}
+
+
+# What acts on the last axis, or on each element: on every step as it stands.
+OF_FEATURES = ("Dense", "LayerNormalization", "Activation", "ReLU", "LeakyReLU", "ELU", "Rescaling")
+
+
+def _at_each_step(layer: Layer, call: CallOf) -> list[Piece]:
+    """TimeDistributed: its layer acts on all steps at once, as on further rows of the batch."""
+    inner, (_, steps, *shape), (_, _, *given) = layer.settings["layer"], call.input.shape, call.output.shape
+    rule = LAYERS.get(inner["kind"])
+    if rule is None or inner["kind"] in ("TimeDistributed", "Bidirectional", "LSTM", "GRU", "SimpleRNN"):
+        raise Untranslatable(f"it applies a {inner['kind']} to each step: build the model without it")
+    if inner["kind"] == "BatchNormalization":
+        raise Untranslatable("its BatchNormalization takes the statistics of each step apart")
+    if steps is None:
+        raise Untranslatable("its number of steps is open")
+    applied = replace(layer, kind=inner["kind"], settings=inner["settings"])
+    if inner["kind"] in OF_FEATURES:
+        return list(rule.write(applied, call))
+    first = rule.layout == "first" and len(shape) > 1
+    values = [Value((None, *sizes), first, call.input.dtype) for sizes in (shape, given)]
+    back = {"channels_first": True} if first and len(given) > 1 else {}
+    return [
+        Module("StepsAsRows", {"channels_first": True} if first else {}, "rows"),
+        *rule.write(applied, CallOf(values[:1], values[1:])),
+        Module("RowsAsSteps", {"*steps": steps, **back}, "steps"),
+    ]
+
+
+LAYERS["TimeDistributed"] = SourceRule(_at_each_step, "last")
 
 
 def source_rule(layer: Layer) -> SourceRule | None:

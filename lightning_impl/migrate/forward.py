@@ -95,9 +95,10 @@ class _Writer:
         if len(line.outputs) == 1 and self.joins(position, text, end):
             self.text[line.outputs[0]] = text
             return
-        targets = [self.target(value, position, line) for value in line.outputs]
-        for value, name in zip(line.outputs, targets, strict=True):
-            self.names[value] = name
+        targets = []
+        for value in line.outputs:  # one after another, so that no two get one name
+            self.names[value] = self.target(value, position, line)
+            targets.append(self.names[value])
         self.put(f"{', '.join(targets)} = {text}", line)
 
     def put(self, text: str, line: Line) -> None:

@@ -7,12 +7,14 @@ import keyword
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from experiment.protocols.graph import Call, Graph, Layer, tensors
+from lightning_impl.layers import operations
 from lightning_impl.layers.source import (
     CallOf,
     Code,
@@ -25,6 +27,7 @@ from lightning_impl.layers.source import (
 )
 from lightning_impl.layers.sources import source_rule
 
+ELEMENTWISE = {*operations.BINARY, "Maximum", "Minimum", "Where"}  # operations, that broadcast
 RESERVED = {*dir(nn.Sequential()), *dir(nn.ModuleDict()), "x", "self", "inputs", "F", "nn", "torch"}
 
 
@@ -86,11 +89,17 @@ class Problem:
 class Lowering:
     """Lowers a graph; `problems` takes up every layer that cannot be translated.
 
-    rules: the user's own, by class name. stubs: write a class that raises in place of such a layer.
+    rules: the user's own, by class name. stubs: write a class that raises in place of such a layer. arrays:
+    those that the graph names, constants among them.
     """
 
-    def __init__(self, rules: Mapping[str, SourceRule] | None = None, stubs: bool = False) -> None:
-        self.rules, self.stubs = dict(rules or {}), stubs
+    def __init__(
+        self,
+        rules: Mapping[str, SourceRule] | None = None,
+        stubs: bool = False,
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        self.rules, self.stubs, self.arrays = dict(rules or {}), stubs, dict(arrays or {})
         self.problems: list[Problem] = []
         self.stubbed: dict[str, Layer] = {}
         self._nested: dict[str, Lowered] = {}
@@ -117,6 +126,7 @@ class _OfGraph:
         self.converted: dict[tuple[int, bool], int] = {}
         self.names: Counter[str] = Counter()
         self.named: dict[str, list[str]] = {}
+        self.constants: dict[str, int] = {}  # tensors of arrays, below zero
 
     def run(self) -> Lowered:
         if self.graph.kind == "Subclass":
@@ -188,7 +198,11 @@ class _OfGraph:
         if missing := [t for t in given if t not in self.value_of]:
             assert self.whole.problems, missing
             return self.skip(call, given)
-        numbers = [self.value_of[t] for t in given]
+        if layer.graph is None:
+            values = [self.out.values[self.value_of[t]] for t in given if layer.kind in ELEMENTWISE]
+            like = max(values, key=lambda value: value.rank, default=Value(()))
+            call = replace(call, args=self.held(call.args, like), kwargs=self.held(call.kwargs, like))
+        numbers = [self.value_of[t] for t in (*tensors(call.args), *tensors(call.kwargs))]
         if layer.graph is not None:
             return self.model(call, layer, numbers)
         rule = self.whole.rule(layer)
@@ -200,6 +214,32 @@ class _OfGraph:
         except Untranslatable as error:
             self.refused(call, layer, path, numbers, str(error))
         return None
+
+    def held(self, argument: Any, like: Value) -> Any:
+        """An argument with its constants as numbers, those of many elements as tensors of modules.
+
+        like: what they are broadcast with, whose rank they get by axes of one element in front.
+        """
+        if isinstance(argument, list):
+            return [self.held(inner, like) for inner in argument]
+        if not isinstance(argument, dict):
+            return argument
+        if "array" not in argument:
+            return {key: self.held(inner, like) for key, inner in argument.items()}
+        array = self.whole.arrays[argument["array"]]
+        if array.size == 1:
+            return array.item()
+        shape = (1,) * (like.rank - array.ndim) + array.shape
+        first = like.first and len(shape) > 2
+        tensor = self.constants.setdefault(argument["array"], -1 - len(self.constants))
+        if tensor not in self.value_of:
+            number = self.value_of[tensor] = self.new(Value(shape, first, str(array.dtype)))
+            dtype = {} if array.dtype.kind == "f" else {"dtype": Code(f"torch.{array.dtype}")}
+            sizes = (*shape[:1], *shape[-1:], *shape[1:-1]) if first else shape
+            module = Module("Constant", {"*shape": sizes, **dtype})
+            name = self.name("constant")
+            self.out.steps.append(Step(name, argument["array"], "Constant", [], [number], module))
+        return {"tensor": tensor}
 
     def skip(self, call: Call, given: list[int]) -> None:
         """Behind a layer that was refused: only what else cannot be translated is of interest."""

@@ -45,7 +45,7 @@ class Written:
 
 def lowered(migration: Migration, rules: Mapping[str, SourceRule], stubs: bool) -> tuple[Lowered, Lowering]:
     """The model that a graph becomes, its softmax or sigmoid taken off; raises UntranslatableError."""
-    lowering = Lowering(rules, stubs)
+    lowering = Lowering(rules, stubs, migration.arrays)
     model = lowering.lower(migration.graph)
     if lowering.problems and not (stubs and migration.graph.kind != "Subclass"):
         raise UntranslatableError(lowering.problems)

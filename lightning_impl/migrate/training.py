@@ -37,6 +37,7 @@ ARGUMENTS = {
     **{name: name for name in ("momentum", "nesterov", "rho", "centered", "amsgrad", "weight_decay")},
     "initial_accumulator_value": "initial_accumulator_value",
 }
+CALLBACKS = ("Callback", "EMAWeightAveraging", "EarlyStopping", "ModelCheckpoint")
 PENALTIES = {"kernel": "kernel", "bias": "bias", "gamma": "gamma", "beta": "beta", "embeddings": "embeddings"}
 
 
@@ -78,6 +79,7 @@ class _Writer:
         self.out = Training()
         self.outputs = list(tensors_of(lowered.outputs))
         self.metrics: dict[str, tuple[str, int]] = {}
+        self.missing = ""  # a loss that is not translated
 
     def write(self) -> Training:
         losses = self.losses()
@@ -120,7 +122,7 @@ class _Writer:
             "import lightning.pytorch as pl",
             "import torch",
         ]
-        names = [n for n in ("Callback", "EarlyStopping", "ModelCheckpoint") if re.search(rf"\b{n}\b", text)]
+        names = [n for n in CALLBACKS if re.search(rf"\b{n}\b", text)]
         lines.append(f"from lightning.pytorch.callbacks import {', '.join(names)}")
         lines.append("from torch import Tensor, nn")
         if "F." in text:
@@ -199,7 +201,8 @@ class _Writer:
                 o=outputs, t=f"{targets}.to({outputs})", delta=settings.get("delta", 1.0)
             )
         self.out.notes.append(f"the loss {kind} is not translated: write it in `loss` of lightning_module.py")
-        return f'_missing("the loss {kind}")'
+        self.missing = self.missing or kind
+        return "torch.zeros(())"
 
     def probabilities(self, index: int) -> bool:
         number = self.outputs[index]
@@ -235,6 +238,11 @@ class _Writer:
             text = f"classification.{task}Accuracy({count}{micro})"
         elif "topk" in short:
             k = settings.get("k", 5)
+            if k >= classes:
+                self.out.notes.append(
+                    f"the metric {kind} is left out: of {classes} classes the top {k} are all"
+                )
+                return
             text = f'classification.MulticlassAccuracy({count}, top_k={k}, average="micro")'
         elif short in ("auc", "precision", "recall"):
             which = {"auc": "AUROC", "precision": "Precision", "recall": "Recall"}[short]
@@ -276,7 +284,10 @@ class _Writer:
             '        """The loss that Keras\'s model was compiled with, of what the network gives."""'
         )
         total = " + ".join(losses) or "torch.zeros(())"
-        lines.append(f"        return {total}{' + self.penalty()' if penalty else ''}")
+        if self.missing:
+            lines.append(f'        raise NotImplementedError("write what Keras\'s {self.missing} computes")')
+        else:
+            lines.append(f"        return {total}{' + self.penalty()' if penalty else ''}")
         if penalty:
             lines += ["", "    def penalty(self) -> Tensor:"]
             lines.append(
@@ -409,8 +420,9 @@ class _Writer:
                 "    def on_before_optimizer_step(self, optimizer: Any) -> None:",
                 f"        clip_gradients(self.parameters(), {given})",
             ]
-        for key in ("use_ema", "loss_scale_factor", "gradient_accumulation_steps"):
-            if settings.get(key):
+        overwritten = settings.get("use_ema") and settings.get("ema_overwrite_frequency")
+        for key in ("loss_scale_factor", "gradient_accumulation_steps", "ema_overwrite_frequency"):
+            if settings.get(key) and (overwritten or key != "ema_overwrite_frequency"):
                 self.out.notes.append(f"the optimizer's {key} is not translated")
         return "\n".join(lines)
 
@@ -482,6 +494,14 @@ class _Writer:
 
     def callbacks(self) -> str:
         lines = []
+        optimizer = ((self.training or {}).get("optimizer") or {}).get("settings", {})
+        if optimizer.get("use_ema") and not optimizer.get("ema_overwrite_frequency"):
+            lines.append(
+                "# Keras puts the averages in the weights' place at the end; Lightning validates them, too."
+            )
+            lines.append(
+                f"EMAWeightAveraging(decay={_number(optimizer['ema_momentum'])}, use_buffers=False),"
+            )
         for callback in self.migration.callbacks:
             settings = callback["settings"]
             monitor, mode = settings.get("monitor", "val_loss"), settings.get("mode", "auto")
@@ -509,7 +529,8 @@ class _Writer:
                 lines.append(f"ModelCheckpoint({head}, save_top_k={top}),")
             else:
                 self.out.notes.append(f"the callback {callback['kind']} is not translated")
-        doc = "Keras's callbacks." if lines else "None were given: pass Keras's with --callbacks."
+        given = "Keras's callbacks, and what else acts beside the steps."
+        doc = given if lines else "None were given: pass Keras's with --callbacks."
         inner = "".join(f"        {line}\n" for line in lines)
         listed = f"[\n{inner}    ]" if lines else "[]"
         return f'def callbacks() -> list[Callback]:\n    """{doc}"""\n    return {listed}'

@@ -27,6 +27,13 @@ def fill(network: nn.Module, lowered: Lowered, arrays: Arrays) -> None:
             _load(module, own)
         except ValueError as error:
             raise WeightError(f"{layer}: {error}") from error
+    modules = dict(network.named_modules())
+    for path, step in places(lowered.steps):
+        if step.kind == "Constant":
+            held, value = lowered.values[step.outputs[0]], modules[path].get_buffer("value")
+            array = arrays[step.layer]
+            array = array.reshape((1,) * (held.rank - array.ndim) + array.shape)
+            value.copy_(torch.from_numpy(np.moveaxis(array, -1, 1) if held.first else array))
 
 
 def collect(network: nn.Module, lowered: Lowered) -> Arrays:

@@ -30,6 +30,43 @@ class ToIds(nn.Module):
         return input.long()
 
 
+class Constant(nn.Module):
+    """Gives numbers that the Keras model holds and does not train."""
+
+    value: Tensor
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(tuple(shape), dtype=dtype))
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+class StepsAsRows(nn.Module):
+    """(N, T, ...) -> (N * T, ...); channels_first: each step's channels are put first."""
+
+    def __init__(self, channels_first: bool = False) -> None:
+        super().__init__()
+        self.channels_first = channels_first
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.flatten(0, 1)
+        return rows.movedim(-1, 1) if self.channels_first else rows
+
+
+class RowsAsSteps(nn.Module):
+    """(N * T, ...) -> (N, T, ...); channels_first: each row has its channels first, and then last."""
+
+    def __init__(self, steps: int, channels_first: bool = False) -> None:
+        super().__init__()
+        self.steps, self.channels_first = steps, channels_first
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.movedim(1, -1) if self.channels_first else input
+        return rows.unflatten(0, (-1, self.steps))
+
+
 class Reshape(nn.Module):
     """(N, ...) -> (N, *sizes)."""
 

@@ -12,7 +12,12 @@ from torch import Tensor
 
 
 class _KerasOptimizer(torch.optim.Optimizer):
-    """Runs `update` over the parameters that have a gradient; counts steps as Keras does, for all alike."""
+    """Runs `update` over the parameters that have a gradient; counts steps as Keras does, for all alike.
+
+    What it keeps of a parameter goes by Keras's names.
+    """
+
+    steps_as_keras = True
 
     def __init__(self, params: Any, lr: float, weight_decay: float, **options: Any) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "iterations": 0, **options})
@@ -90,12 +95,13 @@ class Adagrad(_KerasOptimizer):
         eps: float = 1e-7,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, lr, weight_decay, initial=initial_accumulator_value, eps=eps)
+        options = {"initial_accumulator_value": initial_accumulator_value, "eps": eps}
+        super().__init__(params, lr, weight_decay, **options)
 
     def update(
         self, weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
-        accumulator = _held(state, "accumulators", weight, group["initial"])
+        accumulator = _held(state, "accumulators", weight, group["initial_accumulator_value"])
         accumulator.add_(gradient.square())
         weight.sub_(group["lr"] * gradient / (accumulator + group["eps"]).sqrt())
 
@@ -114,7 +120,7 @@ class Adadelta(_KerasOptimizer):
         rho, eps = group["rho"], group["eps"]
         squares, changes = (
             _held(state, "accumulated_grads", weight),
-            _held(state, "accumulated_deltas", weight),
+            _held(state, "accumulated_delta_vars", weight),
         )
         squares.mul_(rho).add_((1 - rho) * gradient.square())
         change = -(changes + eps).sqrt() * gradient / (squares + eps).sqrt()
@@ -139,7 +145,7 @@ class Adamax(_KerasOptimizer):
         self, weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
         beta1, beta2 = group["betas"]
-        m, u = _held(state, "m", weight), _held(state, "u", weight)
+        m, u = _held(state, "momentums", weight), _held(state, "norms", weight)
         m.add_((gradient - m) * (1 - beta1))
         u.copy_(torch.maximum(beta2 * u, gradient.abs()))
         # Keras on TensorFlow takes the beta through float32, in float64 too.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -17,7 +18,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, TraceError
 from lightning_impl import keras_semantics
-from lightning_impl.keras_semantics import optimizers as steps
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.optimizers import slots as known_slots
 from lightning_impl.trace.losses import is_lightning, overrides
@@ -46,7 +46,7 @@ SETTINGS = {
     "momentum_decay": "momentum_decay",
     "maximize": "maximize",
 }
-AS_KERAS = (keras_semantics.Adam, keras_semantics.SGD)  # which take Keras's steps
+WRITTEN = (*FAMILIES.values(), "Lion")  # what packages bring of their own, by the names of their classes
 State = Mapping[str, Any]
 
 # What an optimizer keeps of every weight beside `lightning_impl.optimizers.slots`: Keras's name, and Keras's
@@ -229,7 +229,7 @@ def facts(training: Training, weights: Mapping[str, Weights]) -> dict[str, Any]:
     return {
         "class": type(optimizer).__name__,
         "family": family(optimizer),
-        "form": "keras" if isinstance(optimizer, AS_KERAS) else "torch",
+        "form": "keras" if _steps_as_keras(optimizer) else "torch",
         "settings": {**main, **training.clipping},
         "overrides": overrides,
         "schedule": schedule,
@@ -239,12 +239,20 @@ def facts(training: Training, weights: Mapping[str, Weights]) -> dict[str, Any]:
 def family(optimizer: Any) -> str:
     """The family of an optimizer, "" for one that Keras has no twin of."""
     stock = next((name for cls, name in FAMILIES.items() if isinstance(optimizer, cls)), "")
-    return stock or ("Lion" if type(optimizer).__name__ == "Lion" else "")
+    own = type(optimizer).__name__
+    return stock or (own if own == "Lion" or (_steps_as_keras(optimizer) and own in WRITTEN) else "")
 
 
 def slots(optimizer: Any) -> dict[str, dict[Tensor, Tensor]]:
     """What the optimizer keeps, by Keras's name and parameter, in Keras's form."""
     found = known_slots(optimizer)
+    if not isinstance(optimizer, tuple(FAMILIES)) and _steps_as_keras(optimizer):  # which has Keras's names
+        kept = {name for state in optimizer.state.values() for name in state}
+        return {
+            name: found
+            for name in sorted(kept)
+            if (found := {p: s[name] for p, s in optimizer.state.items() if s[name].shape == p.shape})
+        }
     for name, (key, form) in SLOTS.get(family(optimizer), {}).items():
         found[name] = {
             parameter: form(kept, group)
@@ -324,11 +332,12 @@ class Path:
 
 
 @contextmanager
-def exact_settings(notes: list[str]) -> Iterator[None]:
-    """`keras_semantics` keeps the digits of an optimizer's settings, as the traced Keras model does, and
-    torch's clip_grad_norm_ divides by the norm, without the 1e-6 that it adds. notes: told where that acts.
+def exact_settings(optimizer: Any, notes: list[str]) -> Iterator[None]:
+    """An optimizer that takes Keras's steps keeps the digits of its settings, as the traced Keras model does,
+    and torch's clip_grad_norm_ divides by the norm, without the 1e-6 that it adds. notes: told where that
+    acts.
     """
-    exact, clip = staticmethod(float), clip_grad._clip_grads_with_norm_
+    clip = clip_grad._clip_grads_with_norm_
 
     def clipped(parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None) -> None:
         note = f"torch's clip_grad_norm_ adds {MARGIN:g} to the norm that it divides by; traced without it"
@@ -336,11 +345,14 @@ def exact_settings(notes: list[str]) -> Iterator[None]:
             notes.append(note)
         clip(parameters, max_norm, total_norm - MARGIN, foreach)
 
-    with (
-        patch.object(clip_grad, "_clip_grads_with_norm_", clipped),
-        patch.object(steps, "as_tensorflow", float),
-        patch.object(keras_semantics.SGD, "rounded", exact),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(clip_grad, "_clip_grads_with_norm_", clipped))
+        if _steps_as_keras(optimizer):
+            for cls in type(optimizer).__mro__:  # a package has its own copies
+                if hasattr(module := sys.modules[cls.__module__], "as_tensorflow"):
+                    stack.enter_context(patch.object(module, "as_tensorflow", float))
+                if "rounded" in vars(cls):
+                    stack.enter_context(patch.object(cls, "rounded", staticmethod(float)))
         yield
 
 
@@ -350,13 +362,18 @@ def _settings(optimizer: Any, group: State) -> dict[str, Any]:
         settings["initial_accumulator_value"] = optimizer.defaults["initial_accumulator_value"]
     if "betas" in group:
         settings["beta_1"], settings["beta_2"] = map(float, group["betas"])
-    by_class = isinstance(optimizer, keras_semantics.SGD) or family(optimizer) == "Lion"
+    by_class = _steps_as_keras(optimizer) or family(optimizer) == "Lion"
     decoupled = group.get("decoupled_weight_decay", False) or by_class
     return settings | {
         "weight_decay": float(group.get("weight_decay", 0.0)),
         "decay": "decoupled" if decoupled else "coupled",
         "learning_rate": float(group["lr"]),
     }
+
+
+def _steps_as_keras(optimizer: Any) -> bool:
+    """Whether an optimizer is one of `keras_semantics`, or of a package that was written with a copy."""
+    return getattr(optimizer, "steps_as_keras", False)
 
 
 def _plain(value: Any) -> Any:

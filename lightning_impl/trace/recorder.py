@@ -229,7 +229,9 @@ class Recording(TorchFunctionMode):
         if place is None or not self.seen[place].kind.endswith("Transpose"):
             return
         before, array = self.seen[place].output, self.array(output)
-        if before is not None and before.ndim == array.ndim and before.shape != array.shape:
+        if before is None or before.ndim != array.ndim or before.shape == array.shape:
+            return
+        if all(now <= then for now, then in zip(array.shape, before.shape, strict=True)):
             cut = {name: value for name, value in self.seen[place].settings.items() if name != "cropping"}
             self.seen[place] = replace(self.seen[place], output=array, settings=cut)
 
@@ -408,6 +410,8 @@ class Recording(TorchFunctionMode):
                 found = of.settings(module)
                 self.seen.append(Seen(f"{called}/{part}", of.name(module), None, tuple(inputs), found))
                 inputs = [f"{called}/{part}"]
+        if kind(module).startswith("ZeroPadding"):  # which crops, where its amounts are below zero
+            self._crop(marks[0].source, tensors[0])
         main = tensors[0] if entry is None else entry.output(module, output)
         for tensor in (*tensors, *([] if main is None else [main])):
             self._set_channels(tensor, entry)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class Subject:
 
 @contextmanager
 def _repeatable(subject: Subject) -> Iterator[None]:
-    with without_dropout(subject.model), exact_settings(subject.notes):
+    with without_dropout(subject.model), exact_settings(subject.training.optimizer, subject.notes):
         yield
 
 
@@ -244,12 +245,19 @@ def _take_loss(
         subject.notes.append("torch's training_step was not run: Keras's own loss is not traced, either")
         return
 
-    def own(index: int) -> Tensor:
+    def own(index: int, rows: bool = False) -> Tensor:
+        inputs, labels = subject.batches[index]
+        if rows:
+            labels = [_rows(label, tensor) for label, tensor in zip(labels, tensors, strict=True)]
         with in_one_precision(casts):
-            return own_loss(subject.model, *subject.batches[index], index)
+            return own_loss(subject.model, inputs, labels, index)
 
     casts = WithoutCasts(torch.get_default_dtype())
     failure = _tried(subject, own)
+    if failure is not None and all(term.one_hot for term in terms):
+        as_rows = partial(own, rows=True)
+        if _tried(subject, as_rows) is None:
+            own, failure = as_rows, None
     if failure is None:
         subject.own_loss = own
         subject.notes.append("torch's loss is that of its training_step((inputs, targets), batch_idx)")
@@ -258,6 +266,11 @@ def _take_loss(
             f"torch's training_step cannot be called without a Trainer, on (inputs, targets): {failure}; "
             "its loss is that of --loss in its place"
         )
+
+
+def _rows(classes: Tensor, outputs: Tensor) -> Tensor:
+    """Class numbers (N, ...) as rows of zeros and a one, of as many as the outputs have."""
+    return nn.functional.one_hot(classes.long(), outputs.shape[-1]).to(outputs.dtype)
 
 
 def _tried(subject: Subject, own: Callable[[int], Tensor]) -> str | None:

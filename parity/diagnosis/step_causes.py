@@ -16,6 +16,8 @@ BETAS = (0.9, 0.999)
 
 def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     """A frozen weight, a penalty, a loss of another kind or scale, or other labels."""
+    if (found := _not_finite(pair)) is not None:
+        return found
     if pair.foreign and (found := _held(pair) or penalties.explain(pair) or losses.explain(pair)) is not None:
         return found
     kernels = [
@@ -49,6 +51,22 @@ def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanati
             f"it is off by {difference:+.3g}",
         )
     return None
+
+
+def _not_finite(pair: Pair) -> Explanation | None:
+    """A gradient that is NaN or infinite on one side, or both, of a loss that is finite."""
+    sides = {}
+    for side, trace in (("Keras's", pair.keras), ("torch's", pair.torch)):
+        names = [key for key in trace.keys if key.startswith("gradient/")]
+        sides[side] = next((key for key in reversed(names) if not np.isfinite(trace[key]).all()), None)
+    found = {side: key.removeprefix("gradient/") for side, key in sides.items() if key is not None}
+    if not found or not all(np.isfinite(float(trace["loss"])) for trace in (pair.keras, pair.torch)):
+        return None
+    return Explanation(
+        f"{' and '.join(found)} gradients hold NaN or infinity",
+        f"the loss is finite; the last of them is that of {' and '.join(dict.fromkeys(found.values()))}",
+        "look behind that layer for a root, a norm or a logarithm of 0, and keep it away from 0",
+    )
 
 
 def _scaled(ratio: float) -> Explanation:

@@ -134,7 +134,7 @@ def test_a_trace_clips_by_the_norm_itself() -> None:
     norms, notes = [], []
     for exact in (False, True):
         parameter.grad = torch.full_like(parameter, 3.0)
-        with exact_settings(notes) if exact else nullcontext():
+        with exact_settings(None, notes) if exact else nullcontext():
             nn.utils.clip_grad_norm_([parameter], 0.5)
         norms.append(float(parameter.grad.norm()))
     assert norms[0] == pytest.approx(0.5 * 6 / (6 + 1e-6), rel=1e-12)

@@ -1,0 +1,116 @@
+"""Packages written from Keras models, as their users compile them, are proven by the ladder; faults show."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiment.protocols.graph import Migration
+from parity import migrate
+from parity.foreign.prove import Request, prove
+from parity.foreign.sides import Sides
+from parity.foreign.verdict import Verdict
+from parity.ladder.climb import Findings
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "tests/pairs/migrated.py"
+STEPS = 4
+MODELS = (
+    *("augmented", "unet", "siamese", "constants", "transformer", "each_step", "several", "rows", "focal"),
+    *("averaged", "sgd", "rmsprop", "adadelta", "adamax", "lion"),
+)
+NOTED = {"augmented": "switched off on both sides", "focal": "another stands in for it"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packages")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
+    for side in ("keras", "torch"):
+        command = [sys.executable, str(SCRIPT), side, str(folder)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sides(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
+    """Both tracing processes, which find every package."""
+    paths = [str(folder) for folder in packages.iterdir()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *paths]))
+        with Sides(tmp_path_factory.mktemp("sides")) as sides:
+            yield sides
+
+
+def proven(name: str, packages: Path, sides: Sides, folder: Path) -> Verdict:
+    graph = Migration.read(packages / name / "graph").graph
+    np.savez(folder / "inputs.npz", **migrate.inputs(graph, STEPS, 32))  # type: ignore[arg-type]
+    options = {"inputs_file": str(folder / "inputs.npz"), "drawn": False, "steps": STEPS}
+    keras = str(packages / name / "graph" / "model.keras")
+    request = Request(keras, f"package_{name}.lightning_module:build", options)
+    return prove(request, folder, Findings(), sides=sides)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_package_is_proven(name: str, packages: Path, sides: Sides, tmp_path: Path) -> None:
+    verdict = proven(name, packages, sides, tmp_path)
+    assert verdict.refused is None
+    assert verdict.weights.status == "passed"
+    assert verdict.computation.status == "passed", verdict.computation
+    assert {rung.name for rung in verdict.rungs} >= {
+        "forward",
+        "loss and gradients",
+        "one step",
+        "trajectory",
+    }
+    assert NOTED.get(name, "") in "\n".join(verdict.notes)
+
+
+def test_what_is_left_out_is_said(packages: Path) -> None:
+    notes = json.loads((packages / "focal" / "answer.json").read_text())["notes"]
+    assert any("the loss CategoricalFocalCrossentropy is not translated" in note for note in notes)
+    assert any("of 4 classes the top 5 are all" in note for note in notes)
+    module = (packages / "focal" / "package_focal" / "lightning_module.py").read_text()
+    assert 'raise NotImplementedError("write what Keras' in module
+    assert (
+        "EMAWeightAveraging(decay=0.9"
+        in (packages / "averaged" / "package_averaged" / "lightning_module.py").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "cause"),
+    [
+        ("rmsprop", "momentum=0.5", "momentum=0.4", "momentum"),
+        ("sgd", "nesterov=True", "nesterov=False", "Nesterov"),
+        ("adamax", "lr=0.01", "lr=0.02", "learning rate"),
+    ],
+)
+def test_another_optimizer_is_named(
+    name: str, right: str, wrong: str, cause: str, packages: Path, sides: Sides, tmp_path: Path
+) -> None:
+    """In the written module, under another name, for the processes keep what they have imported."""
+    file = packages / name / f"package_{name}" / "lightning_module.py"
+    text = file.read_text()
+    assert right in text
+    fault = file.with_name("planted.py")
+    fault.write_text(text.replace(right, wrong))
+    graph = Migration.read(packages / name / "graph").graph
+    np.savez(tmp_path / "inputs.npz", **migrate.inputs(graph, STEPS, 32))  # type: ignore[arg-type]
+    options = {"inputs_file": str(tmp_path / "inputs.npz"), "drawn": False, "steps": STEPS}
+    keras = str(packages / name / "graph" / "model.keras")
+    verdict = prove(
+        Request(keras, f"package_{name}.planted:build", options), tmp_path, Findings(), sides=sides
+    )
+    assert verdict.computation.status == "failed"
+    assert cause in (verdict.computation.cause or "")

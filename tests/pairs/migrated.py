@@ -1,0 +1,223 @@
+"""Keras models as users compile them, and their packages: python migrated.py keras|torch OUT.
+
+keras: OUT/NAME/graph/ gets each model's graph and its .keras file. torch: OUT/NAME/package_NAME/ gets the
+package, and OUT/NAME/answer.json what was said of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def augmented():
+    from keras import layers
+
+    return _sequential(
+        *(layers.RandomFlip("horizontal"), layers.RandomRotation(0.1), layers.RandomZoom(0.1)),
+        layers.RandomContrast(0.2),
+        layers.Rescaling(1 / 127.5, -1),
+        layers.Conv2D(4, 3),
+        layers.MaxPooling2D(3, 2, padding="same"),
+        *(layers.GaussianNoise(0.1), layers.AlphaDropout(0.1), layers.Dropout(0.3)),
+        layers.Flatten(),
+        layers.Dense(10, activation="softmax"),
+        shape=(16, 16, 3),
+    )
+
+
+def unet():
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((16, 16, 3))
+    wide = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(layers.MaxPooling2D()(wide))
+    x = layers.Conv2DTranspose(4, 3, strides=2, padding="same")(x)
+    x = layers.SeparableConv2D(6, 3, padding="same", activation="hard_swish")(layers.Concatenate()([wide, x]))
+    model = keras.Model(inputs, layers.Conv2D(2, 1, activation="softmax")(x))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def siamese():
+    import keras
+    from keras import layers, ops
+
+    encoder = _sequential(layers.Dense(8, activation="tanh"), layers.LayerNormalization(), shape=(12,))
+    left, right = keras.Input((12,), name="left"), keras.Input((12,), name="right")
+    apart = ops.normalize(ops.abs(encoder(left) - encoder(right)), axis=-1)
+    model = keras.Model([left, right], layers.Dense(1, activation="sigmoid")(apart))
+    model.compile("adamw", "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def constants():
+    import keras
+    import numpy as np
+    from keras import layers, ops
+
+    inputs = keras.Input((12, 12, 3))
+    x = (inputs - np.array([0.4, 0.5, 0.6], "float32")) / np.array([0.2, 0.2, 0.3], "float32")
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3)(x))
+    one, other = ops.split(x, 2, axis=-1)
+    x = ops.mean(one * ops.sigmoid(other), axis=(1, 2)) + np.linspace(0, 1, 4, dtype="float32")
+    x = ops.logsumexp(ops.stack([x, ops.arctan(x)], axis=1), axis=1)
+    return keras.Model(inputs, layers.Dense(4, activation="softmax")(x))
+
+
+def transformer():
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(30, 16)(inputs)
+    for _ in range(2):
+        h = layers.LayerNormalization(epsilon=1e-6)(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(4, 4, dropout=0.1)(h, h, use_causal_mask=True)])
+        h = layers.Dense(32, activation="gelu")(layers.LayerNormalization()(x))
+        x = x + layers.Dense(16)(h)
+    return keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling1D()(x)))
+
+
+def each_step():
+    from keras import layers
+
+    return _sequential(
+        layers.TimeDistributed(layers.Conv2D(4, 3, activation="relu")),
+        layers.TimeDistributed(layers.MaxPooling2D()),
+        layers.TimeDistributed(layers.Flatten()),
+        layers.TimeDistributed(layers.Dense(6)),
+        *(layers.LSTM(5), layers.Dense(2)),
+        shape=(4, 12, 12, 3),
+    )
+
+
+def several():
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((10, 10, 1))
+    x = layers.Conv2D(8, 5, strides=2, padding="same", use_bias=False)(inputs)
+    x = layers.Flatten()(layers.ReLU(6.0)(layers.BatchNormalization(scale=False)(x)))
+    outputs = {
+        "kind": layers.Dense(3, activation="softmax", name="kind")(x),
+        "size": layers.Dense(1, name="size")(x),
+    }
+    model = keras.Model(inputs, outputs)
+    loss = {"kind": "sparse_categorical_crossentropy", "size": "mse"}
+    model.compile("nadam", loss, loss_weights={"kind": 1.0, "size": 0.3})
+    return model
+
+
+def rows():
+    """Classes as rows of zeros and a one, with a metric of them."""
+    import keras
+    from keras import layers
+
+    model = _sequential(
+        layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", strides=2),
+        *(layers.LeakyReLU(0.2), layers.GlobalMaxPooling2D(keepdims=True), layers.Conv2D(3, 1)),
+        *(layers.Reshape((3,)), layers.Softmax()),
+        shape=(6, 6, 2),
+    )
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)
+    model.compile(keras.optimizers.Adagrad(0.05), loss, metrics=["categorical_accuracy"])
+    return model
+
+
+def focal():
+    import keras
+    from keras import layers
+
+    model = _sequential(layers.Dense(4, activation="softmax"), shape=(6,))
+    loss, top = keras.losses.CategoricalFocalCrossentropy(), "top_k_categorical_accuracy"
+    model.compile("adam", loss, metrics=[top, keras.metrics.TopKCategoricalAccuracy(2, name="top2")])
+    return model
+
+
+def averaged():
+    import keras
+
+    optimizer = keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.9)
+    return _compiled(optimizer)
+
+
+def sgd():
+    import keras
+
+    return _compiled(keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3))
+
+
+def rmsprop():
+    import keras
+
+    return _compiled(keras.optimizers.RMSprop(1e-2, momentum=0.5, centered=True))
+
+
+def adadelta():
+    import keras
+
+    return _compiled(keras.optimizers.Adadelta(0.5))
+
+
+def adamax():
+    import keras
+
+    return _compiled(keras.optimizers.Adamax(1e-2))
+
+
+def lion():
+    import keras
+
+    return _compiled(keras.optimizers.Lion(1e-3, weight_decay=0.01))
+
+
+def _sequential(*body, shape):
+    import keras
+
+    return keras.Sequential([keras.Input(shape), *body])
+
+
+def _compiled(optimizer):
+    from keras import layers
+
+    model = _sequential(
+        layers.Dense(8, activation="swish"), layers.Dense(1, activation="sigmoid"), shape=(6,)
+    )
+    model.compile(optimizer, "binary_crossentropy", metrics=["AUC"])
+    return model
+
+
+MODELS = (
+    *(augmented, unet, siamese, constants, transformer, each_step, several, rows, focal),
+    *(averaged, sgd, rmsprop, adadelta, adamax, lion),
+)
+
+
+def read(out: Path) -> None:
+    import keras
+
+    from keras_impl.trace import graph
+
+    for number, build in enumerate(MODELS):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(number)
+        model, folder = build(), out / build.__name__ / "graph"
+        graph.read(model, build.__name__).write(folder)
+        graph._save(model, folder / "model.keras")
+
+
+def write(out: Path) -> None:
+    from lightning_impl.migrate import command
+
+    for build in MODELS:
+        folder = out / build.__name__
+        package = folder / f"package_{build.__name__}"
+        package.mkdir()
+        request = {"graph": str(folder / "graph"), "out": str(package), "layers": [], "stub": False}
+        command.run({**request, "answer": str(folder / "answer.json")})
+
+
+if __name__ == "__main__":
+    {"keras": read, "torch": write}[sys.argv[1]](Path(sys.argv[2]))
