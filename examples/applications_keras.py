@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 from keras import applications
+
+from parity.studies.families import PIXELS
 
 SHAPE = (96, 96, 3)
 CLASSES = 10
@@ -49,3 +53,11 @@ def xception() -> keras.Model:
 
 def inception_v3() -> keras.Model:
     return applications.InceptionV3(weights=None, input_shape=SHAPE, classes=CLASSES)
+
+
+def __getattr__(name: str) -> Callable[[], keras.Model]:
+    """A function that builds the family of this name, at the size that `parity families` takes it at."""
+    if name not in PIXELS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    shape = (PIXELS[name], PIXELS[name], 3)
+    return lambda: getattr(applications, name)(weights=None, input_shape=shape, classes=CLASSES)

@@ -21,7 +21,7 @@ from typing import Any, Literal, NoReturn
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pydantic import ValidationError
 
-from experiment import errors
+from experiment import errors, guide
 from experiment.config import Experiment, address_fault, fault
 from experiment.errors import ConfigError, DataError, RunError
 from experiment.runs import record
@@ -58,7 +58,14 @@ class PlainParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         _begin()
+        # Of a module's docstring that begins with its command, what the command does.
+        told = re.sub(r"^python -m [^:]+: ", "", options.get("description") or "")
+        options["description"] = told[:1].upper() + told[1:]
         super().__init__(*args, **options)
+
+    def format_help(self) -> str:
+        """As argparse has it, with an example and the page of the guide."""
+        return super().format_help() + guide.ending(self.prog)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}\n(see: python -m {self.prog} --help)")
@@ -70,6 +77,10 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         _begin()
         super().__init__(*args, **options)
+
+    def format_help(self) -> str:
+        """As jsonargparse has it, with an example and the page of the guide."""
+        return super().format_help() + guide.ending(self.prog)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
         message = _one_line(message)

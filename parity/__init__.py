@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "parity.demo.command",
     "doctor": "parity.doctor",
     "exports": "parity.exports.command",
+    "families": "parity.studies.families",
     "imbalance": "parity.studies.imbalance",
     "migrate": "parity.migrate",
     "report": "parity.report.page",

@@ -19,7 +19,7 @@ import numpy as np
 
 from experiment import cli
 from experiment.errors import RunError
-from experiment.protocols.graph import Graph, Migration, outside_the_proof, tensors
+from experiment.protocols.graph import Graph, Migration, tensors
 from experiment.system import processes
 
 BACK = 1e-6  # between the predictions of both sides, in float32
@@ -185,10 +185,8 @@ def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Mig
 
     The Keras side is the model as it was read, weights and all, where Keras can save it.
     """
-    training = migration.training
-    outside = outside_the_proof(training["optimizer"]["settings"]) if training else []
-    compiled = training is not None and not outside
-    torch_side = f"{out.name}.{'lightning_module' if compiled else 'model'}:build"
+    module = "model" if migration.training is None else "lightning_module"
+    torch_side = f"{out.name}.{module}:build"
     saved, file = folder / "graph" / "model.keras", folder / "inputs.npz"
     with np.load(file) as arrays:
         shapes = [arrays[name].shape[1:] for name in arrays.files]

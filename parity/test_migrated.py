@@ -24,7 +24,7 @@ SCRIPT = ROOT / "tests/pairs/migrated.py"
 STEPS = 4
 MODELS = (
     *("augmented", "unet", "siamese", "constants", "transformer", "each_step", "several", "rows", "focal"),
-    *("averaged", "sgd", "rmsprop", "adadelta", "adamax", "lion"),
+    *("averaged", "sgd", "rmsprop", "adadelta", "adamax", "lion", "scheduled", "clipped", "by_value"),
 )
 NOTED = {"augmented": "switched off on both sides", "focal": "another stands in for it"}
 
@@ -94,6 +94,8 @@ def test_what_is_left_out_is_said(packages: Path) -> None:
         ("rmsprop", "momentum=0.5", "momentum=0.4", "momentum"),
         ("sgd", "nesterov=True", "nesterov=False", "Nesterov"),
         ("adamax", "lr=0.01", "lr=0.02", "learning rate"),
+        ("clipped", "global_clipnorm=0.1", "clipnorm=0.1", "clip"),
+        ("by_value", "staircase=True", "staircase=False", "learning rate"),
     ],
 )
 def test_another_optimizer_is_named(

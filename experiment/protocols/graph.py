@@ -135,12 +135,6 @@ class Migration:
             )
 
 
-def outside_the_proof(optimizer: dict[str, Any]) -> list[str]:
-    """What of an optimizer's settings the ladder's steps do not run: schedules and clipping."""
-    clipped = [key for key in ("clipnorm", "clipvalue", "global_clipnorm") if optimizer.get(key)]
-    return clipped + (["schedule"] if isinstance(optimizer.get("learning_rate"), dict) else [])
-
-
 def tensors(value: Any) -> Iterator[int]:
     """The tensors in arguments or outputs, by their indices and in their order."""
     if isinstance(value, dict):

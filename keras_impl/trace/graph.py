@@ -19,7 +19,7 @@ from experiment import cli
 from experiment.config import Experiment
 from experiment.deploy.prediction import TrainedRun
 from experiment.protocols.faults import told
-from experiment.protocols.graph import Arrays, Call, Graph, Layer, Migration, Tensor, outside_the_proof
+from experiment.protocols.graph import Arrays, Call, Graph, Layer, Migration, Tensor
 from experiment.protocols.trace import Request, TraceError, user_object
 from keras_impl.layers import weight_layout
 from keras_impl.trace.target import users_model
@@ -328,17 +328,12 @@ def _save(model: keras.Model, path: Path) -> None:
 
 
 def _exact_rate(path: Path) -> None:
-    """Put the learning rate that the user wrote into a saved model: Keras saves what float32 left of it.
-
-    A model whose optimizer has what the ladder does not run is saved as one that was not compiled.
-    """
+    """Put the learning rate that the user wrote into a saved model: Keras saves what float32 left of it."""
     with zipfile.ZipFile(path) as saved:
         parts = {entry: saved.read(entry) for entry in saved.namelist()}
     config = json.loads(parts["config.json"])
     optimizer = ((config.get("compile_config") or {}).get("optimizer") or {}).get("config", {})
-    if outside_the_proof(optimizer):
-        config["compile_config"] = None
-    elif isinstance(rate := optimizer.get("learning_rate"), float):
+    if isinstance(rate := optimizer.get("learning_rate"), float):
         optimizer["learning_rate"] = float(str(np.float32(rate)))
     parts["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(path, "w") as saved:

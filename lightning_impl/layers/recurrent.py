@@ -75,6 +75,19 @@ def _last(layer: Any, output: Any) -> Tensor:
     return torch.cat([states[-2], states[-1]], -1) if layer.bidirectional else states[-1]
 
 
+def _held(layer: Any) -> Any:
+    """Torch's layer in one that was written from Keras's."""
+    return next(layer.children())
+
+
+def _both_last(layer: Any, output: Tensor) -> Tensor:
+    """Of a sequence, the last step forward and, of the other way, the first, where they stand apart."""
+    if not layer.sequences or layer.merge_mode != "concat":
+        return output
+    forward, backward = output.chunk(2, dim=-1)
+    return torch.cat([forward[:, -1], backward[:, 0]], dim=-1)
+
+
 def _written_last(layer: Any, output: Any) -> Tensor:
     """The last state of a layer that gives what Keras's gives."""
     given = output[0] if isinstance(output, tuple) else output
@@ -101,6 +114,18 @@ TABLE = (
         before=_before,
         channels=-1,
         random=True,
+    ),
+    *(
+        LayerType(
+            f"Bidirectional{cell}",
+            named=(f"keras_semantics.Bidirectional{cell}",),
+            settings=lambda layer: _settings(_held(layer)) | {"merge_mode": layer.merge_mode},
+            weights=lambda layer: _weights(_held(layer)),
+            output=_both_last,
+            channels=-1,
+            random=True,
+        )
+        for cell in GATES
     ),
     LayerType(
         "GRU",

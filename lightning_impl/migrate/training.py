@@ -417,7 +417,7 @@ class _Writer:
             given = ", ".join(f"{key}={_number(value)}" for key, value in clip.items())
             lines += [
                 "",
-                "    def on_before_optimizer_step(self, optimizer: Any) -> None:",
+                "    def configure_gradient_clipping(self, optimizer: Any, *given: Any, **flags: Any) -> None:",
                 f"        clip_gradients(self.parameters(), {given})",
             ]
         overwritten = settings.get("use_ema") and settings.get("ema_overwrite_frequency")

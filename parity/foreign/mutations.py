@@ -6,7 +6,6 @@ parity.foreign.mutations`, it prints every fault, what was said of it, and the s
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experiment import cli
 from experiment.system.environment import environment, environment_line
 from experiment.system.markdown import table
 from experiment.system.names import command_line
@@ -230,7 +230,7 @@ def markdown(outcomes: Iterable[Outcome], command: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 where every fault is named and every right pair passes."""
-    parser = argparse.ArgumentParser(prog="parity.foreign.mutations", description=__doc__)
+    parser = cli.PlainParser(prog="parity.foreign.mutations", description=__doc__)
     parser.add_argument("names", nargs="*", help="which (default all)")
     parser.add_argument("--out", type=Path, help="where a table of the faults goes (README.md)")
     arguments = parser.parse_args(argv)

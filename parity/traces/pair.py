@@ -96,7 +96,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         """Say of torch's layers what Keras's are where the two mean the same: a Dense layer is a convolution
-        of single pixels, and an axis of one element may be left out.
+        of single pixels, a Reshape may flatten, and an axis of one element may be left out.
         """
         for keras_name, torch_name in self.names.items():
             keras, torch = self.keras.layer(keras_name), self.torch.layer(torch_name)
@@ -105,6 +105,8 @@ class Pair:
                 torch.update(kind=keras["kind"], weights=keras["weights"], settings={})
             if keras["shape"] and without_ones(keras["shape"]) == without_ones(torch["shape"]):
                 torch["shape"] = keras["shape"]
+                if {keras["kind"], torch["kind"]} == {"Flatten", "Reshape"}:
+                    torch.update(kind=keras["kind"], settings=keras["settings"])
 
     @property
     def precision(self) -> str:

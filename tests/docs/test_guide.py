@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import parity
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SUBCOMMANDS = ("parity", "benchmarks", "experiment")
@@ -50,6 +52,31 @@ def test_every_command_and_option_exists(page: Path) -> None:
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w.-])", known), (
                 f"{' '.join(words)}: {option}"
             )
+
+
+COMMANDS = [
+    *(
+        f"{side}_impl.{name}"
+        for side in ("keras", "lightning")
+        for name in ("train", "tune", "predict", "export")
+    ),
+    *(f"experiment {name}" for name in ("runs", "promote", "shards")),
+    *("parity", *(f"parity {name}" for name in parity.COMMANDS)),
+    *(f"benchmarks {name}" for name in ("train", "waiting", "growth", "compare", "gpu")),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_in_an_example_that_holds_and_a_page_of_the_guide(command: str) -> None:
+    module, *rest = command.split()
+    told = helped(module, *rest)
+    *_, example, page = told.strip().splitlines()
+    assert example.startswith(f"example: python -m {command}")
+    assert (ROOT / page.removeprefix("guide: ")).is_file()
+    known = told + (helped("lightning_impl.train") if "those of train" in told else "")
+    for option in re.findall(r" (--[\w.-]+)", example):
+        if not (command == "experiment shards" and option.startswith("--data")):
+            assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w.-])", known), option
 
 
 def test_commands_are_found_at_all() -> None:

@@ -173,6 +173,37 @@ def lion():
     return _compiled(keras.optimizers.Lion(1e-3, weight_decay=0.01))
 
 
+def scheduled():
+    import keras
+    from keras import layers
+
+    model = _sequential(
+        layers.Conv1D(8, 3, padding="causal", dilation_rate=2),
+        layers.PReLU(shared_axes=[1]),
+        layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+        *(layers.Bidirectional(layers.LSTM(3), merge_mode="sum"), layers.Dense(2)),
+        shape=(20, 5),
+    )
+    rate = keras.optimizers.schedules.CosineDecay(1e-2, 50, warmup_steps=2, warmup_target=2e-2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate, clipnorm=0.05), loss)
+    return model
+
+
+def clipped():
+    import keras
+
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.1, 0.05, 0.01])
+    return _compiled(keras.optimizers.SGD(rate, momentum=0.9, global_clipnorm=0.1))
+
+
+def by_value():
+    import keras
+
+    rate = keras.optimizers.schedules.ExponentialDecay(1e-2, 2, 0.5, staircase=True)
+    return _compiled(keras.optimizers.RMSprop(rate, clipvalue=0.01))
+
+
 def _sequential(*body, shape):
     import keras
 
@@ -191,7 +222,7 @@ def _compiled(optimizer):
 
 MODELS = (
     *(augmented, unet, siamese, constants, transformer, each_step, several, rows, focal),
-    *(averaged, sgd, rmsprop, adadelta, adamax, lion),
+    *(averaged, sgd, rmsprop, adadelta, adamax, lion, scheduled, clipped, by_value),
 )
 
 

@@ -68,3 +68,16 @@ def test_a_concatenation_may_be_made_of_others(tmp_path: Path, parts: list[str],
     torch = trace(tmp_path / "torch", {**block, "cat2": parts, "d": ["cat2"]})
     wrong = [check.where for check in structure(Pair.of(keras, torch, Experiment())) if not check.passed]
     assert len(wrong) == failed, wrong
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "failed"), [("Flatten", [4], 0), ("Flatten", [2, 2], 1), ("Permute", [4], 1)]
+)
+def test_a_reshape_may_flatten(tmp_path: Path, kind: str, shape: list[int], failed: int) -> None:
+    folders = [trace(tmp_path / side, {"one": [""], "flat": ["one"]}) for side in ("keras", "torch")]
+    for folder, (its, sizes) in zip(folders, [("Reshape", [4]), (kind, shape)], strict=True):
+        facts = json.loads((folder / "structure.json").read_text())
+        facts["layers"][1].update(kind=its, shape=sizes, weights={})
+        (folder / "structure.json").write_text(json.dumps(facts))
+    pair = Pair.of(folders[0], folders[1], Experiment(), {"flat": "flat"})
+    assert sum(not check.passed for check in structure(pair)) == failed
