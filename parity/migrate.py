@@ -219,7 +219,12 @@ def line_of(said: dict[str, Any]) -> str:
     if said.get("refused"):
         return f"not proven: {said['refused']}"
     if said.get("verdict") == "passed":
-        return f"proven: {', '.join(dict.fromkeys(rung['name'] for rung in said['rungs']))} agree"
+        passed = dict.fromkeys(rung["name"] for rung in said["rungs"] if rung["status"] == "passed")
+        skipped = [
+            rung for rung in said["rungs"] if rung["status"] == "skipped" and rung["name"] != "weights"
+        ]
+        told = "".join(f"; {rung['name']} says nothing" for rung in skipped)
+        return f"proven: {', '.join(passed)} agree{told}"
     failed = next((said[part] for part in ("computation", "weights") if said[part]["status"] == "failed"), {})
     return f"not proven: {failed.get('rung')} fails at {failed.get('layer')}: {failed.get('cause')}"
 

@@ -247,7 +247,8 @@ def _settings(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _built(layer: Any) -> dict[str, Any]:
     """What a layer of Keras's holds that its config does not say: statistics that were adapted to data."""
-    if isinstance(layer, keras.layers.Normalization) and getattr(layer, "mean", None) is not None:
+    adapted = isinstance(layer, keras.layers.Normalization) and layer.input_mean is None
+    if adapted and getattr(layer, "mean", None) is not None:
         mean, variance = (keras.ops.convert_to_numpy(v) for v in (layer.mean, layer.variance))
         return {"mean": mean.tolist(), "variance": variance.tolist()}
     return {}

@@ -67,8 +67,8 @@ def _normalization(layer: Layer, call: CallOf) -> list[Piece]:
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
-    """float32 numbers in the fewest digits that give them back."""
-    return tuple(float(str(np.float32(value))) for value in np.ravel(values))
+    """Numbers as a person gave them, without what arithmetic left in their last digits."""
+    return tuple(float(f"{value:.15g}") for value in np.ravel(values))
 
 
 def _flip(layer: Layer, call: CallOf) -> list[Piece]:

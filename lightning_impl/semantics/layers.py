@@ -213,9 +213,8 @@ class Normalization(nn.Module):
     ) -> None:
         super().__init__()
         self.axis, self.invert = axis, invert
-        # float32 also where the model is float64: so Keras keeps them.
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("variance", torch.tensor(variance, dtype=torch.float32), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("variance", torch.tensor(variance), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         shape = [-1 if axis == self.axis else 1 for axis in range(input.dim())]

@@ -94,11 +94,13 @@ def forward(pair: Pair) -> list[Check]:
             # What finishes a model's outputs (a softmax) acts outside of training alone, on torch's side.
             finishing = mode == "train" and found is not None and not found[1].size and not pair.weights(name)
             if found is not None and not finishing:
-                checks.append(compare(f"{name} ({mode})", *found, tolerance, scaled=True))
+                check = compare(f"{name} ({mode})", *found, tolerance, scaled=True)
+                checks.append(rounding_noise.check(pair, check, f"{mode}/{name}", _scale(found[0])))
     keys = [key for key in pair.keras.keys if key.split("/")[0] == "outputs"]
     for key in keys:
         which = f"the model's output {key.split('/')[1]}" if "/" in key else "the model's outputs"
-        checks.append(compare(which, pair.keras[key], pair.torch.get(key), tolerance, scaled=True))
+        check = compare(which, pair.keras[key], pair.torch.get(key), tolerance, scaled=True)
+        checks.append(rounding_noise.check(pair, check, key, _scale(pair.keras[key])))
     if pair.foreign:  # both sides are traced without what draws
         drawing = [
             f"{layer['kind']} stands on {side}'s side alone" for side, layer in random_layers.alone(pair)
@@ -110,8 +112,9 @@ def forward(pair: Pair) -> list[Check]:
 def gradients(pair: Pair) -> list[Check]:
     """The loss of the first batch and every weight's gradient, as shares of the layer's largest."""
     tolerance = bound("loss and gradients", pair.precision)
+    loss = compare("loss", pair.keras["loss"], pair.torch["loss"], tolerance, scaled=True)
     checks = [
-        compare("loss", pair.keras["loss"], pair.torch["loss"], tolerance, scaled=True),
+        rounding_noise.check(pair, loss, "loss", _scale(pair.keras["loss"])),
         *_of_weights(pair, "gradient", "loss and gradients", scaled=True),
     ]
     decayed = [] if all(check.passed for check in checks) else _with_decay(pair, tolerance)
@@ -211,10 +214,14 @@ def _of_weights(
             check = compare(f"{label}{layer}/{weight}", keras / scale, torch / scale, tolerance)
             if weight == "moving_variance" and not check.passed:
                 check = moving_variance.check(pair, layer, stage, check.quantity, tolerance) or check
-            if stage in ("step", "final"):
-                check = rounding_noise.check(pair, check, f"{stage}/{layer}/{weight}")
+            check = rounding_noise.check(pair, check, f"{stage}/{layer}/{weight}", scale)
             checks.append(check)
     return checks
+
+
+def _scale(array: np.ndarray) -> float:
+    """What `compare` divides by."""
+    return float(np.abs(array).max(initial=0.0)) or 1.0
 
 
 def _slots(pair: Pair) -> Sequence[str]:

@@ -56,5 +56,8 @@ def test_the_verdict_names_the_first_rung_that_fails() -> None:
     failed = {"status": "failed", "rung": "forward", "layer": "conv", "cause": "padding"}
     said = {"verdict": "failed", "refused": None, "computation": failed, "weights": {"status": "passed"}}
     assert migrate.line_of(said) == "not proven: forward fails at conv: padding"
-    passed = {"verdict": "passed", "refused": None, "rungs": [{"name": "weights"}, {"name": "forward"}]}
+    rungs = [{"name": name, "status": "passed"} for name in ("weights", "forward")]
+    passed = {"verdict": "passed", "refused": None, "rungs": rungs}
     assert migrate.line_of(passed) == "proven: weights, forward agree"
+    rungs.append({"name": "trajectory", "status": "skipped"})
+    assert migrate.line_of(passed) == "proven: weights, forward agree; trajectory says nothing"
