@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def migrate(arguments: argparse.Namespace) -> int:
             return 0
         if arguments.no_proof:
             return 0
-        verdict = prove(arguments, out, Path(folder), migration)
+        verdict = prove(arguments, out, Path(folder), migration, written["layers"])
     tell(out, verdict, arguments)
     print(f"{verdict['line']} ({time.perf_counter() - started:.0f} s)")
     return verdict["code"]
@@ -180,10 +180,14 @@ def _takes_pixels(graph: Graph) -> bool:
     )
 
 
-def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Migration) -> dict[str, Any]:
+def prove(
+    arguments: argparse.Namespace, out: Path, folder: Path, migration: Migration, layers: Mapping[str, str]
+) -> dict[str, Any]:
     """Climb the ladder with the written package; returns its verdict as the ladder's JSON has it.
 
-    The Keras side is the model as it was read, weights and all, where Keras can save it.
+    layers: by a module's path, the Keras layer that it was written from: said where the ladder, which finds
+    out for itself whose layer is whose, cannot. The Keras side is the model as it was read, weights and all,
+    where Keras can save it.
     """
     module = "model" if migration.training is None else "lightning_module"
     torch_side = f"{out.name}.{module}:build"
@@ -200,18 +204,27 @@ def prove(arguments: argparse.Namespace, out: Path, folder: Path, migration: Mig
     ]
     environment = processes.environment("cpu", "tensorflow")
     environment["PYTHONPATH"] = os.pathsep.join([str(out.parent), environment["PYTHONPATH"]])
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    try:
-        said = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        said = {"refused": str(processes.failure("parity", done.stderr, done.returncode))}
+    prefix = "" if migration.training is None else "network."
+    mapped = [word for path, layer in layers.items() for word in ("--map", f"{prefix}{path}={layer}")]
+    done, said = climb(command, environment)
+    if "say --map" in (said.get("refused") or ""):
+        done, said = climb([*command, *mapped], environment)
     return {
-        "code": 0 if done.returncode == 0 else 1,
+        "code": 0 if done == 0 else 1,
         "line": line_of(said),
         "said": said,
         "torch": torch_side,
         "inputs": " ".join(f"--input-shape {' '.join(map(str, shape))}" for shape in shapes),
     }
+
+
+def climb(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+    """Run the ladder; returns its exit code and its verdict."""
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        return done.returncode, json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return done.returncode, {"refused": str(processes.failure("parity", done.stderr, done.returncode))}
 
 
 def line_of(said: dict[str, Any]) -> str:

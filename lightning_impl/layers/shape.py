@@ -27,12 +27,17 @@ CONSTANT_PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 
 
 def _padding(layer: Any) -> Settings:
-    pad = list(layer.padding)
+    pad = [-amount if crops(layer) else amount for amount in layer.padding]
     return {"amounts": [list(pair) for pair in zip(pad[::2], pad[1::2], strict=True)][::-1]}
 
 
+def crops(layer: Any) -> bool:
+    """Whether a module that pads does so by less than nothing."""
+    return isinstance(layer, CONSTANT_PADS) and max(layer.padding) <= 0 > min(layer.padding)
+
+
 def _padding_kind(layer: Any) -> str:
-    return f"ZeroPadding{len(layer.padding) // 2}D"
+    return f"{'Cropping' if crops(layer) else 'ZeroPadding'}{len(layer.padding) // 2}D"
 
 
 def _of_call(call: Call) -> Settings:

@@ -48,6 +48,7 @@ def run(request: dict[str, Any]) -> int:
         "pieces": written.pieces,
         "notes": written.notes,
         "stubs": written.stubs,
+        "layers": written.layers,
     }
     Path(request["answer"]).write_text(json.dumps(answer))
     return 0

@@ -41,6 +41,7 @@ class Written:
     translated: list[tuple[str, str, str]]  # Keras's path, its kind, the module's path or expression
     notes: list[str] = field(default_factory=list)
     stubs: list[str] = field(default_factory=list)
+    layers: dict[str, str] = field(default_factory=dict)  # Keras's layers with weights, by the module's path
 
 
 def lowered(migration: Migration, rules: Mapping[str, SourceRule], stubs: bool) -> tuple[Lowered, Lowering]:
@@ -79,7 +80,8 @@ def write(
     (folder / "train.py").write_text(_train(model).replace("NAME", folder.name))
     formatted(folder)
     lines = len((folder / "model.py").read_text().splitlines())
-    written = Written(lines, pieces, _translated(model), module.notes, list(lowering.stubbed))
+    layers = weights.paths(network, model)
+    written = Written(lines, pieces, _translated(model), module.notes, list(lowering.stubbed), layers)
     (folder / "README.md").write_text(readme(migration, model, written, folder.name))
     return written
 

@@ -62,6 +62,24 @@ def holders(network: nn.Module, lowered: Lowered) -> Iterator[tuple[str, str | N
             yield step.layer, step.module.part, holding[0]
 
 
+def paths(network: nn.Module, lowered: Lowered) -> dict[str, str]:
+    """By the path of each module, the Keras layer, or part of one, that it was written from."""
+    names = {id(module): path for path, module in network.named_modules()}
+    held = {
+        names[id(module)]: f"{layer}/{part}" if part else layer
+        for layer, part, module in holders(network, lowered)
+    }
+    plain = {
+        path: step.layer
+        for path, step in places(lowered.steps)
+        if path in names.values()
+        and step.module is not None
+        and not step.expression
+        and not step.module.suffix
+    }
+    return {**{path: layer for path, layer in plain.items() if layer not in held.values()}, **held}
+
+
 def _under(arrays: Arrays, layer: str, part: str | None) -> Arrays:
     own = {name.removeprefix(f"{layer}/"): a for name, a in arrays.items() if name.startswith(f"{layer}/")}
     if part is None:

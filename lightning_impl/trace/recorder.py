@@ -26,6 +26,7 @@ from lightning_impl.layers.registry import (
     settings,
     with_padding,
 )
+from lightning_impl.layers.shape import crops
 from lightning_impl.layers.weight_layout import flat_rows
 
 DROPOUTS = (
@@ -410,7 +411,7 @@ class Recording(TorchFunctionMode):
                 found = of.settings(module)
                 self.seen.append(Seen(f"{called}/{part}", of.name(module), None, tuple(inputs), found))
                 inputs = [f"{called}/{part}"]
-        if kind(module).startswith("ZeroPadding"):  # which crops, where its amounts are below zero
+        if crops(module):
             self._crop(marks[0].source, tensors[0])
         main = tensors[0] if entry is None else entry.output(module, output)
         for tensor in (*tensors, *([] if main is None else [main])):
