@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from experiment.protocols.graph import Graph, Migration, tensors
 from experiment.system import processes
 
 BACK = 1e-6  # between the predictions of both sides, in float32
+SMALL = 4096  # numbers of a sample
 TOKENS = 8  # numbers below this stand for tokens and for small whole numbers
 
 
@@ -146,7 +148,9 @@ def start(module: str, arguments: Sequence[str]) -> str:
 
 
 def inputs(graph: Graph, steps: int, size: int) -> dict[str, np.ndarray]:
-    """Inputs for a model, four for each step: whole numbers where it takes tokens, else uniform ones.
+    """Inputs for a model: whole numbers where it takes tokens, else uniform ones.
+
+    For each step as many as keep the proof quick: 16 of few numbers, else four.
 
     size: of axes that the model leaves open.
     """
@@ -155,9 +159,11 @@ def inputs(graph: Graph, steps: int, size: int) -> dict[str, np.ndarray]:
         t for call in graph.calls if graph.layers[call.layer].kind == "Embedding" for t in tensors(call.args)
     }
     top = 255 if _takes_pixels(graph) else 1
+    shapes = [[n or size for n in graph.tensors[t].shape[1:]] for t in tensors(graph.inputs)]
+    count = steps * (16 if sum(map(math.prod, shapes)) <= SMALL else 4)
     found = {}
-    for index, tensor in enumerate(tensors(graph.inputs)):
-        shape = [4 * steps, *(n or size for n in graph.tensors[tensor].shape[1:])]
+    for index, (tensor, sizes) in enumerate(zip(tensors(graph.inputs), shapes, strict=True)):
+        shape = [count, *sizes]
         if tensor in tokens or "int" in graph.tensors[tensor].dtype:
             found[f"input{index}"] = generator.integers(0, TOKENS, shape).astype("int32")
         else:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 BINS = 15
+SETTLED = 400  # steps: 0.99 to that power leaves 2 % of what the averages start from
 GAP = 0.10  # of accuracy, training above validation
 RISE = 0.05  # of the validation loss above its lowest, as a share
 FALL = 0.01  # of the validation loss in the last epoch, as a share
@@ -61,15 +62,21 @@ def confused(matrix: np.ndarray, class_names: Sequence[str], count: int = 5) -> 
     ]
 
 
-def fit(history: Mapping[str, Sequence[float]]) -> str:
+def fit(history: Mapping[str, Sequence[float]], steps: int | None = None) -> str:
     """A verdict on the learning curves, in a sentence or two, with the configuration's keys that would help.
 
     history: columns of history.csv, one value an epoch. Training accuracy is that of augmented images under
-    dropout, so a gap to validation is, if anything, understated.
+    dropout, so a gap to validation is, if anything, understated. steps: those of a model with BatchNorm,
+    whose moving averages have to settle before validation means anything.
     """
     losses, epochs = np.asarray(history["val_loss"], float), len(history["val_loss"])
     if epochs < 3:
         return f"fit: {epochs} epochs are too few to tell."
+    if steps is not None and steps < SETTLED:
+        return (
+            f"fit: too early to tell: BatchNorm's moving averages settle within some {SETTLED} steps, and "
+            f"this run took {steps}: more training.epochs, or a smaller training.batch_size."
+        )
     best = int(losses.argmin())
     gap = history["accuracy"][-1] - history["val_accuracy"][-1]
     rise = losses[-1] / losses[best] - 1 if losses[best] > 0 else 0.0

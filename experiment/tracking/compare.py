@@ -16,6 +16,7 @@ from experiment import cli
 from experiment.errors import RunError
 from experiment.evaluation import figures
 from experiment.runs.record import Run, step_losses
+from experiment.tracking import page
 from experiment.tracking.mlflow import settings
 
 # The columns of the list, beside the keys that are filtered or sorted by.
@@ -51,16 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--sort", metavar="KEY", help="list by this key, lowest first; -KEY: highest first")
     parser.add_argument("--figure", type=Path, help="draw the learning curves together into this PNG")
+    parser.add_argument(
+        "--page", type=Path, help="write the comparison, with every figure, as this HTML file"
+    )
     argv = list(sys.argv[1:] if argv is None else argv)
     for place, one in enumerate(argv[:-1]):
         if one == "--sort":  # its key may begin with a minus, which argparse would take for an option
             argv[place : place + 2] = [f"--sort={argv[place + 1]}"]
             break
     given = parser.parse_args(argv)
-    return cli.guarded(lambda: _main(given.paths, given.filter, given.sort, given.figure))
+    return cli.guarded(lambda: _main(given.paths, given.filter, given.sort, given.figure, given.page))
 
 
-def _main(paths: Sequence[Path], filters: Sequence[str], sort: str | None, figure: Path | None) -> int:
+def _main(
+    paths: Sequence[Path],
+    filters: Sequence[str],
+    sort: str | None,
+    figure: Path | None,
+    to: Path | None,
+) -> int:
     runs = find(paths or [Path("runs")])
     known = {run.directory: listing(run) for run in runs}
     damaged = any("damage" in one for one in known.values())
@@ -89,7 +99,27 @@ def _main(paths: Sequence[Path], filters: Sequence[str], sort: str | None, figur
             beside = figure.with_stem(f"{figure.stem}_steps")
             figures.step_by_step(beside, losses, "two runs, step by step")
             print(f"  {beside}")
+    if to is not None:
+        runs = [run for run in runs if run.finished]
+        print(f"  {write_page(to, runs, known, figure)}")
     return 0
+
+
+def write_page(path: Path, runs: Sequence[Run], known: Mapping[Path, Any], curves: Path | None) -> Path:
+    """Write the comparison of finished runs as a page; returns its path. Raises RunError.
+
+    known: as in `chosen`. curves: a figure of all, if there is one.
+    """
+    if not runs:
+        raise RunError(f"--page {path}: no run is finished")
+    facts = [known[run.directory] for run in runs]
+    results = [
+        [key.replace("_", " "), *(_text(one.get(key), key) for one in facts)] for key in COMPARED + RESULTS
+    ]
+    try:
+        return page.compare(path, runs, results, _differing(runs, known), curves)
+    except OSError as error:
+        raise RunError(f"--page {path}: cannot be written ({error.strerror})") from error
 
 
 def _steps(runs: Sequence[Run]) -> dict[str, np.ndarray]:
@@ -175,12 +205,17 @@ def chosen(
 
 def difference(runs: Sequence[Run], known: Mapping[Path, dict[str, Any]]) -> str:
     """The settings in which runs differ, a line each; known: as in `chosen`."""
-    keys = settings(cli.read_config(runs[0].directory / "config.yaml"))
-    rows = [[key, *(_text(known[run.directory].get(key)) for run in runs)] for key in keys]
-    rows = [row for row in rows if len(set(row[1:])) > 1]
+    rows = _differing(runs, known)
     if not rows:
         return "the configurations are the same"
     return _table([["configuration", *(run.directory.name for run in runs)], *rows])
+
+
+def _differing(runs: Sequence[Run], known: Mapping[Path, dict[str, Any]]) -> list[list[str]]:
+    """The settings in which runs differ: the key, and each run's value."""
+    keys = settings(cli.read_config(runs[0].directory / "config.yaml"))
+    rows = [[key, *(_text(known[run.directory].get(key)) for run in runs)] for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1]
 
 
 def table(known: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:

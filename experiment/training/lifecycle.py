@@ -25,7 +25,7 @@ from experiment.evaluation import error_analysis, figures
 from experiment.evaluation import metrics as evaluation
 from experiment.runs.record import Run, changes
 from experiment.system import distributed
-from experiment.tracking import mlflow, tensorboard
+from experiment.tracking import mlflow, page, tensorboard
 from experiment.tracking.tensorboard import Layers
 from experiment.training import warm_start
 from experiment.training.recorder import Recorder
@@ -112,6 +112,7 @@ def begin(experiment: Experiment, framework: str, resume: Path | None, checkpoin
     # A run's own checkpoint holds what a warm start gave it.
     warm = warm_start.opened(experiment, framework) if resume is None else None
     dataset, tests = load_all(experiment, None if resume is None else Run(resume))
+    experiment = with_recipe(experiment, dataset)
     weights = class_weights(experiment, dataset)
     print(
         f"data: {dataset.name}, {len(dataset.class_names)} classes; {len(dataset.train)} training, "
@@ -138,6 +139,27 @@ def begin(experiment: Experiment, framework: str, resume: Path | None, checkpoin
         warm_start.record(run, dataset)
     return Session(
         experiment, dataset, run, weights, rows, resume is not None, warm, tests, resume, checkpoint
+    )
+
+
+def with_recipe(experiment: Experiment, dataset: Dataset) -> Experiment:
+    """The experiment, or the recipe of configs/digits.yaml where digits stand in for CIFAR-10.
+
+    A first run without arguments and without a network is then of few images: at the defaults BatchNorm's
+    averages would not have settled when it ends, and a mirrored 2 is no digit. What its user set stays.
+    """
+    default = Experiment()
+    stands_in = experiment.data.name == "auto" and dataset.name == "digits"
+    if not stands_in or (experiment.training, experiment.augment) != (default.training, default.augment):
+        return experiment
+    print("training: batches of 32, a cosine schedule and no mirrored digits (as configs/digits.yaml)")
+    training, augment = default.training, default.augment
+    schedule = training.schedule.model_copy(update={"kind": "cosine"})
+    return experiment.model_copy(
+        update={
+            "training": training.model_copy(update={"batch_size": 32, "schedule": schedule}),
+            "augment": augment.model_copy(update={"horizontal_flip": False}),
+        }
     )
 
 
@@ -376,6 +398,7 @@ def finish(
         }
     tensorboard.write(run, session.experiment, metrics, layers)
     run.write_json("metrics.json", metrics)  # last: it says that the record is whole
+    page.write(run, dataset.class_names)
     print(f"\n{evaluation.report(results)}\n")
     print(
         f"test accuracy {results['test_accuracy']:.4f}, test loss {test_loss:.4f}, "
@@ -387,7 +410,9 @@ def finish(
     if pairs := metrics["most_confused"]:
         worst = [f"{one['true']} for {one['predicted']} ({one['count']})" for one in pairs[:3]]
         print(f"most confused: {', '.join(worst)}; calibration error {errors['ece']:.3f}")
-    print(error_analysis.fit(run.history_columns()))
+    averages = session.experiment.model.name == "cnn"  # whose momentum is 0.99
+    batches = -(-len(dataset.train) // session.experiment.training.batch_size)
+    print(error_analysis.fit(run.history_columns(), batches * len(rows) if averages else None))
     if recorder.tracker is not None:
         recorder.tracker.finish(metrics, dataset.class_names)
     if recorder.message:

@@ -113,6 +113,7 @@ def _in_float64(
         *(note for kind in (moving_variance, random_layers, penalties) for note in kind.notes(pair)),
         *pair.matching.notes,
     ]
+    notes += [rung.note for rung in findings.rungs if rung.name == "trajectory" and rung.note]
     if noise := rounding_noise.note([check for rung in findings.rungs for check in rung.checks]):
         notes.append(noise)
     return Verdict(weights, computation, notes, findings.rungs), pair

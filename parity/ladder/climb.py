@@ -131,11 +131,15 @@ def climb(
     told, checked = False, {}
     subject = Subject(name, backend, pair.precision, place.device)
     for rung in rungs:
-        if rung == "trajectory" and (why := rounding_noise.incomparable(pair)):
-            findings.skip(rung, subject, why, place.watch)
-            continue
-        function, before = partial(RUNGS[rung], pair), seconds / len(rungs)
-        checks = findings.decide(rung, function, subject, before=before, watch=place.watch).checks
+        function, before, note = partial(RUNGS[rung], pair), seconds / len(rungs), ""
+        if rung == "trajectory" and (count := rounding_noise.steps_that_tell(pair)) is not None:
+            note = rounding_noise.why(count, len(pair.keras["losses"]))
+            if not count:
+                findings.skip(rung, subject, note, place.watch)
+                continue
+            tolerance = bound("trajectory", pair.precision)
+            function = partial(rounding_noise.first_steps, pair, count, tolerance)
+        checks = findings.decide(rung, function, subject, note, before, place.watch).checks
         checked[rung] = checks
         if not all(check.passed for check in checks):
             pair.again = None  # what follows from this is no rounding

@@ -51,17 +51,35 @@ def check(pair: Pair, found: Check, key: str, scale: float = 1.0) -> Check:
     return replace(found, tolerance=widened, where=where)
 
 
-def incomparable(pair: Pair) -> str:
-    """Why the steps of a training cannot be compared; "" where they can, or where they agree."""
+def steps_that_tell(pair: Pair) -> int | None:
+    """How many steps of a training can be compared; None for all.
+
+    Where a training magnifies rounding so much that Keras's own losses move by more than `TELLS`, those are
+    the steps before they move by more than `SMALL`.
+    """
     losses = pair.keras.get("losses"), pair.torch.get("losses")
     if pair.again is None or not losses[0].size or compare("", *losses, SMALL).passed:
-        return ""
+        return None
     own = _own(pair, "losses")
-    if own <= TELLS or not np.isfinite(own):
-        return ""
+    if own <= TELLS or not np.isfinite(own) or pair.nudged is None:
+        return None
+    apart = np.abs(losses[0] - pair.nudged["losses"])
+    return int(np.argmax(apart > SMALL))
+
+
+def first_steps(pair: Pair, count: int, tolerance: float) -> list[Check]:
+    """The losses of the first steps alone."""
+    assert pair.nudged is not None
+    keras, torch, own = (side["losses"][:count] for side in (pair.keras, pair.torch, pair.nudged))
+    tolerance = max(tolerance, MULTIPLE * float(np.abs(keras - own).max()))
+    return [compare(f"loss of the first {count} steps", keras, torch, tolerance)]
+
+
+def why(count: int, steps: int) -> str:
+    """Why no more steps are compared."""
     return (
-        "this training magnifies rounding: with weights off by their last digit, a step's loss moves by "
-        f"{own:.1e} in Keras alone. Steps after the first say nothing: give it larger batches, or images"
+        f"this training magnifies rounding: compared are {count} of {steps} steps. With weights off by their "
+        "last digit Keras's own run soon takes another way: larger batches, or images, keep it longer"
     )
 
 

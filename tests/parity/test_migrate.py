@@ -46,7 +46,8 @@ def test_tokens_are_drawn_for_an_embedding_and_pixels_for_a_rescaling() -> None:
     tokens = migrate.inputs(graph(Layer("e", "Embedding")), 2, 5)["input0"]
     pixels = migrate.inputs(graph(Layer("r", "Rescaling", settings={"scale": 1 / 255})), 2, 5)["input0"]
     plain = migrate.inputs(graph(Layer("d", "Dense")), 2, 5)["input0"]
-    assert tokens.shape == pixels.shape == (8, 5, 3)
+    assert tokens.shape == pixels.shape == (32, 5, 3)
+    assert migrate.inputs(graph(Layer("d", "Dense")), 2, 1366)["input0"].shape == (8, 1366, 3)
     assert np.issubdtype(tokens.dtype, np.integer)
     assert 200 < pixels.max() <= 255
     assert 0.5 < plain.max() <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,14 @@ LAYERS = [layer("conv", "Conv2D", weights={"kernel": [2], "bias": [2]})]
 KERNEL = np.ones(2)
 
 
-def side(bias: float = 0.0, kernel: float = 0.0, losses: float = 0.0) -> dict[str, np.ndarray]:
+def side(bias: float = 0.0, kernel: float = 0.0, losses: float | np.ndarray = 0.0) -> dict[str, np.ndarray]:
     after = {"conv/kernel": KERNEL + kernel, "conv/bias": np.array([bias, 0.0])}
     stages = {f"{stage}/{name}": value for stage in ("step", "final") for name, value in after.items()}
     before = {f"initial/{name}": np.zeros_like(value) for name, value in after.items()}
     return {**before, **stages, "losses": np.full(3, 2.0 + losses)}
 
 
-def traced(folder: Path, apart: dict[str, float], own: dict[str, float] | None) -> Pair:
+def traced(folder: Path, apart: dict[str, Any], own: dict[str, Any] | None) -> Pair:
     """A pair whose sides differ by `apart`, and Keras from itself by `own`; None: nobody measured that."""
     (folder / "pair").mkdir()
     (folder / "own").mkdir()
@@ -64,10 +65,10 @@ def outputs(folder: Path, apart: float, own: float) -> Pair:
     both = []
     for name, far in (("pair", apart), ("own", own)):
         (folder / name).mkdir()
-        sides = (
+        keras, torch = (
             {f"{mode}/conv": np.array([[2.0, 1.0 + by]]) for mode in ("eval", "train")} for by in (0.0, far)
         )
-        both.append(pair(folder / name, LAYERS, *sides))
+        both.append(pair(folder / name, LAYERS, keras, torch))
     return replace(both[0], again=lambda: both[1].torch)
 
 
@@ -82,13 +83,27 @@ def test_outputs_may_differ_as_much_where_that_is_little(
 
 
 @pytest.mark.parametrize(
-    ("apart", "own", "said"),
-    [(0.1, 2e-3, True), (0.1, 5e-4, False), (1e-7, 2e-3, False), (0.1, np.nan, False)],
+    ("apart", "own", "steps"),
+    [
+        (0.1, [0.0, 1e-9, 2e-3], 2),
+        (0.1, [1e-5, 1e-4, 2e-3], 0),
+        (0.1, [0.0, 0.0, 5e-4], None),  # which tells of another cause
+        (1e-7, [0.0, 0.0, 2e-3], None),
+        (0.1, [0.0, 0.0, np.nan], None),
+    ],
 )
 def test_steps_that_rounding_moves_far_say_nothing(
-    tmp_path: Path, apart: float, own: float, said: bool
+    tmp_path: Path, apart: float, own: list[float], steps: int | None
 ) -> None:
-    assert bool(rounding_noise.incomparable(traced(tmp_path, {"losses": apart}, {"losses": own}))) == said
+    both = traced(tmp_path, {"losses": apart}, {"losses": np.array(own)})
+    assert rounding_noise.steps_that_tell(both) == steps
+
+
+@pytest.mark.parametrize(("apart", "passes"), [(0.9e-7, True), (1.1e-7, False)])
+def test_the_steps_before_are_compared(tmp_path: Path, apart: float, passes: bool) -> None:
+    both = traced(tmp_path, {"losses": np.array([0.0, apart, 0.1])}, {"losses": np.array([0.0, 1e-9, 2e-3])})
+    (check,) = rounding_noise.first_steps(both, 2, 1e-9)
+    assert check.passed == passes
 
 
 def test_what_is_allowed_is_noted(tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_the_fit_in_words(columns: dict[str, list[float]], said: str) -> None:
     assert said in error_analysis.fit(columns)
 
 
+@pytest.mark.parametrize(("steps", "early"), [(399, True), (400, False), (None, False)])
+def test_averages_that_have_not_settled_say_nothing_of_the_fit(steps: int | None, early: bool) -> None:
+    columns = history([0.9, 0.95, 0.96], [0.1, 0.1, 0.1], [0.5, 0.3, 0.2], [2.5, 2.3, 2.3])
+    assert ("too early to tell" in error_analysis.fit(columns, steps)) == early
+
+
 def test_a_loss_that_rises_everywhere_is_not_called_overfitting() -> None:
     columns = history([0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.3, 0.5, 0.8], [0.3, 0.5, 0.8])
     assert "overfitting" not in error_analysis.fit(columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,26 @@ def test_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit, match="2"):
         compare.main([str(tmp_path)])
     assert "no run in" in capsys.readouterr().err
+
+
+def test_a_page_shows_runs_side_by_side(folder: Path, tmp_path: Path) -> None:
+    runs = [folder / "keras-a", folder / "lightning-b"]
+    (runs[0] / "curves.png").touch()
+    out = tmp_path / "pages" / "compare.html"
+    figure = tmp_path / "together.png"
+    assert compare.main([*map(str, runs), "--figure", str(figure), "--page", str(out)]) == 0
+    page = out.read_text()
+    assert 'src="../together.png"' in page
+    assert 'src="../keras-a/curves.png"' in page
+    assert "lightning-b/curves.png" not in page  # which it has not
+    rows = re.findall(r"<tr><td>([^<]+)</td><td>([^<]+)</td><td>([^<]+)</td></tr>", page)
+    assert ("test accuracy", "0.9000", "0.8000") in rows
+    assert ("training.learning_rate", "0.001", "0.002") in rows
+
+
+def test_a_page_that_cannot_be_written_is_told(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        compare.main([str(folder / "keras-a"), "--page", str(folder / "file" / "page.html")])
+    assert ended.value.code == 2
+    assert "cannot be written" in capsys.readouterr().err

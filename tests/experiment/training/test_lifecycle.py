@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from experiment.training import lifecycle
 from experiment.training.lifecycle import Session, begin, class_weights
 from experiment.training.recorder import Interrupted, Recorder
 
+ROOT = Path(__file__).parents[3]
 METRICS = {"loss": 1.0, "accuracy": 0.5, "val_accuracy": 0.25, "learning_rate": 1e-3}
 PARAMETERS = {"total": 10, "trainable": 8, "non_trainable": 2}
 
@@ -43,7 +46,8 @@ def trained(session: Session, losses: list[float], interrupt: bool = False) -> R
         if interrupt:
             raise Interrupted("interrupted in epoch 2, step 1")
     session.run.write_json(
-        "environment.json", {"framework": "keras", "data": {"sha256": session.dataset.sha256}}
+        "environment.json",
+        {"framework": "keras", "data": {"name": "digits", "sha256": session.dataset.sha256}},
     )
     return recorder
 
@@ -195,7 +199,7 @@ def test_a_finished_run_holds_every_file(tmp_path: Path, capsys: pytest.CaptureF
     lifecycle.draw_samples(session, images * 1.2)
     assert finish(session, recorder) == 0
     run = session.run
-    texts = {"config.yaml", "environment.json", "history.csv", "metrics.json", "predictions.npz"}
+    texts = {"index.html", "config.yaml", "environment.json", "history.csv", "metrics.json", "predictions.npz"}
     pictures = {"curves.png", "confusion.png", "samples.png", "calibration.png", "mistakes.png"}
     release()
     assert set(os.listdir(run.directory)) == texts | pictures | {"checkpoints", "tensorboard"}
@@ -263,3 +267,38 @@ def test_the_model_left_is_the_best_where_early_stopping_restores_it(
     assert session.experiment.training.use_best == (epoch == 2)
     finish(session, trained(session, [2.0, 1.0, 1.5]))
     assert session.run.read_json("metrics.json")["weights_of_epoch"] == epoch
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "batch", "flip"),
+    [
+        ({}, "digits", 32, False),
+        ({}, "cifar10", 64, True),
+        ({"training": {"epochs": 3}}, "digits", 64, True),  # its user's own
+        ({"data": {"name": "digits"}}, "digits", 64, True),
+    ],
+)
+def test_digits_that_stand_in_get_their_recipe(
+    values: dict[str, Any], name: str, batch: int, flip: bool
+) -> None:
+    given = Experiment.model_validate(values)
+    found = lifecycle.with_recipe(given, SimpleNamespace(name=name))  # type: ignore[arg-type]
+    assert (found.training.batch_size, found.augment.horizontal_flip) == (batch, flip)
+    if batch == 32:
+        recipe = read_config(ROOT / "configs/digits.yaml")
+        assert found.training == recipe.training
+        assert found.augment == recipe.augment
+
+
+def test_a_finished_run_has_a_page(tmp_path: Path) -> None:
+    session = begin(experiment(tmp_path), "keras", None)
+    finish(session, trained(session, [0.5, 0.4]))
+    page = (session.run.directory / "index.html").read_text()
+    for file in re.findall(r'src="([^"]+)"', page):
+        assert (session.run.directory / file).is_file()
+    assert 'src="curves.png"' in page
+    assert 'src="confusion.png"' in page
+    accuracy = session.run.read_json("metrics.json")["test_accuracy"]
+    assert f"{accuracy:.2%}" in page
+    assert "batch_size: 64" in page
+    assert "http" not in page  # it is read offline
