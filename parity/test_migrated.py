@@ -25,6 +25,7 @@ STEPS = 4
 MODELS = (
     *("augmented", "unet", "siamese", "constants", "transformer", "each_step", "several", "rows", "focal"),
     *("averaged", "sgd", "rmsprop", "adadelta", "adamax", "lion", "scheduled", "clipped", "by_value"),
+    *("masked", "masked_mean", "penalised"),
 )
 NOTED = {"augmented": "switched off on both sides", "focal": "another stands in for it"}
 

@@ -106,8 +106,6 @@ def _source(layer: Layer, call: CallOf) -> list[Piece]:
 def _embedding(layer: Layer, call: CallOf) -> list[Piece]:
     unconstrained(layer)
     settings = layer.settings
-    if settings.get("mask_zero"):
-        raise Untranslatable("mask_zero hides steps from the layers behind it: torch's know no masks")
     args = {"*num_embeddings": settings["input_dim"], "*embedding_dim": settings["output_dim"]}
     ids = [] if "int" in call.input.dtype else [Expression("{0}.long()", Module("ToIds", suffix="ids"))]
     return [*ids, Module("nn.Embedding", args)]

@@ -10,7 +10,7 @@ from lightning_impl.layers.source import CallOf, Expression, Piece, Rule, Source
 def _of_tensors(call: Call) -> bool:
     """Whether two batches are merged: a constant or a parameter is no layer's output."""
     shapes = call.shapes
-    return len(shapes) == 2 and len(shapes[0]) == len(shapes[1]) and shapes[0][0] == shapes[1][0]
+    return len(shapes) == 2 and 0 < len(shapes[0]) == len(shapes[1]) and shapes[0][0] == shapes[1][0]
 
 
 TABLE = (

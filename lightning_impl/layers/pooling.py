@@ -17,6 +17,7 @@ from lightning_impl.layers.source import (
     Module,
     Piece,
     SourceRule,
+    Untranslatable,
     channels_last,
     even,
     pad,
@@ -166,6 +167,12 @@ def _global(layer: Layer, call: CallOf) -> list[Piece]:
     channels_last(layer)
     average, keep = "Average" in layer.kind, layer.settings.get("keepdims", False)
     value = call.input
+    if "mask" in call.kwargs:
+        if not average or keep or value.rank != 3:
+            raise Untranslatable("it is given a mask")
+        mask = call.kwargs["mask"]
+        kept = f"{mask}[..., None].to({{0}})"
+        return [Expression(f"({{0}} * {kept}).sum(1) / {kept}.sum(1)")]
     dims = list(range(2, value.rank)) if value.first else list(range(1, value.rank - 1))
     dim = dims[0] if len(dims) == 1 else tuple(dims)
     text = f"{{0}}.{'mean' if average else 'amax'}({dim}{', keepdim=True' if keep else ''})"

@@ -88,6 +88,11 @@ def _both_last(layer: Any, output: Tensor) -> Tensor:
     return torch.cat([forward[:, -1], backward[:, 0]], dim=-1)
 
 
+def _written_settings(layer: Any) -> Settings:
+    own = {"reset_after": layer.reset_after} if hasattr(layer, "reset_after") else {}
+    return _settings(_held(layer)) | own | ({"go_backwards": True} if layer.go_backwards else {})
+
+
 def _written_last(layer: Any, output: Any) -> Tensor:
     """The last state of a layer that gives what Keras's gives."""
     given = output[0] if isinstance(output, tuple) else output
@@ -127,14 +132,17 @@ TABLE = (
         )
         for cell in GATES
     ),
-    LayerType(
-        "GRU",
-        named=("keras_semantics.GRU",),
-        settings=lambda layer: _settings(layer.gru) | {"reset_after": layer.reset_after},
-        weights=lambda layer: _weights(layer.gru),
-        output=_written_last,
-        channels=-1,
-        random=True,
+    *(
+        LayerType(
+            cell,
+            named=(f"keras_semantics.{cell}",),
+            settings=_written_settings,
+            weights=lambda layer: _weights(_held(layer)),
+            output=_written_last,
+            channels=-1,
+            random=True,
+        )
+        for cell in GATES
     ),
 )
 
@@ -143,8 +151,12 @@ TABLE = (
 
 
 def _source(layer: Layer, call: CallOf) -> list[Piece]:
-    _plain_call(call)
-    return [Module(layer.kind, _arguments(layer.kind, layer.settings, call))]
+    args = _arguments(layer.kind, layer.settings, call)
+    if "mask" in call.kwargs and layer.settings.get("zero_output_for_mask"):
+        raise Untranslatable("it gives zeros where its mask is not set: leave zero_output_for_mask at False")
+    if "mask" in call.kwargs and args.get("reset_after") is False:
+        raise Untranslatable("it is a GRU with reset_after=False that is given a mask")
+    return [Module(layer.kind, args, call=_called(call))]
 
 
 def _arguments(kind: str, settings: dict[str, Any], call: CallOf) -> dict[str, Any]:
@@ -178,13 +190,16 @@ def _arguments(kind: str, settings: dict[str, Any], call: CallOf) -> dict[str, A
     return args
 
 
-def _plain_call(call: CallOf) -> None:
-    if len(call.inputs) > 1 or set(call.kwargs) - {"training", "mask"}:
-        raise Untranslatable("it is given an initial state, or a mask")
+def _called(call: CallOf) -> str:
+    """How the module is called: with a mask, where it is given one."""
+    masks = [str(call.kwargs["mask"])] if "mask" in call.kwargs else []
+    if len(call.args) > 1 or set(call.kwargs) - {"training", "mask"} or len(call.inputs) > 1 + len(masks):
+        raise Untranslatable("it is given an initial state")
+    return f"{{m}}({{0}}, {masks[0]})" if masks else ""
 
 
 def _bidirectional(layer: Layer, call: CallOf) -> list[Piece]:
-    _plain_call(call)
+    called = _called(call)
     settings = layer.settings
     inner, backward = settings["layer"], settings.get("backward_layer")
     kind = inner["kind"]
@@ -198,7 +213,7 @@ def _bidirectional(layer: Layer, call: CallOf) -> list[Piece]:
     if args.pop("return_state", False) or args.get("reset_after") is False:
         raise Untranslatable("it returns its state, or is a GRU with reset_after=False")
     args |= without({"merge_mode": "concat"}, merge_mode=settings["merge_mode"])
-    return [Module(f"Bidirectional{kind}", args)]
+    return [Module(f"Bidirectional{kind}", args, call=called)]
 
 
 SOURCES = {

@@ -153,7 +153,13 @@ def _resizing(layer: Layer, call: CallOf) -> list[Piece]:
     return [Module("nn.Upsample", {"size": (settings["height"], settings["width"]), "mode": mode})]
 
 
+def _masking(layer: Layer, call: CallOf) -> list[Piece]:
+    """Zeros for each step that is `mask_value` throughout; the mask itself is an operation of the graph."""
+    return [Expression(f"{{0}} * ({{0}} != {layer.settings['mask_value']}).any(-1, keepdim=True)")]
+
+
 SOURCES = {
+    "Masking": SourceRule(_masking, "last"),
     "Flatten": SourceRule(_flatten),
     "Reshape": SourceRule(_reshape),
     "Permute": SourceRule(_permute, "last"),

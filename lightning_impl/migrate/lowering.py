@@ -267,8 +267,6 @@ class _OfGraph:
         """Raise Untranslatable for what no rule looks at."""
         if str(layer.settings.get("dtype", "float32")) not in ("float32", "float64"):
             raise Untranslatable(f"it computes in {layer.settings['dtype']}: give it float32")
-        if layer.kind == "Masking":
-            raise Untranslatable("it hides steps from the layers behind it: torch's know no masks")
 
     def write(self, call: Call, layer: Layer, path: str, rule: SourceRule, numbers: list[int]) -> None:
         inputs = self.arranged(numbers, rule.layout)
@@ -282,7 +280,10 @@ class _OfGraph:
             inputs = [self.laid(number, str(error) == "first") for number in inputs]
             of = CallOf([self.out.values[n] for n in inputs], outputs, args, kwargs)
             pieces = rule.write(layer, of)
-        self.append(call, layer, path, list(pieces), inputs, outputs)
+        pieces = list(pieces)
+        if norms := activity(layer):
+            pieces.append(Module("ActivityPenalty", dict(norms), "activity"))
+        self.append(call, layer, path, pieces, inputs, outputs)
 
     def arranged(self, numbers: list[int], layout: str) -> list[int]:
         values = [self.out.values[number] for number in numbers if self.out.values[number].rank > 2]
@@ -355,6 +356,15 @@ class _OfGraph:
         self.out.steps.append(Step(name, path, "Model", inputs, outputs, graph=nested))
         self.value_of |= dict(zip(call.outputs, outputs, strict=True))
         return
+
+
+def activity(layer: Layer) -> dict[str, float]:
+    """The factors l1 and l2 of a layer's activity regularizer; empty where it has none, or another one."""
+    given = layer.penalties.get("activity")
+    settings = given["settings"] if isinstance(given, dict) else {}
+    if layer.kind == "ActivityRegularization":
+        settings = layer.settings
+    return {norm: settings[norm] for norm in ("l1", "l2") if settings.get(norm)}
 
 
 def in_reading_order(steps: list[Step]) -> list[Step]:

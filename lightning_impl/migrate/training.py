@@ -11,7 +11,7 @@ from torch import nn
 
 from experiment.protocols.graph import Layer, Migration
 from lightning_impl.layers import weight_layout
-from lightning_impl.migrate.lowering import Lowered, snake, tensors_of
+from lightning_impl.migrate.lowering import Lowered, activity, snake, tensors_of
 from lightning_impl.migrate.rendering import _literal
 from lightning_impl.migrate.weights import holders
 
@@ -283,18 +283,28 @@ class _Writer:
         lines.append(
             '        """The loss that Keras\'s model was compiled with, of what the network gives."""'
         )
+        acts = any(s.module and s.module.name == "ActivityPenalty" for s in self.lowered.every_step())
+        if acts:
+            self.out.pieces.append("ActivityPenalty")
+        penalised = bool(penalty) or acts
         total = " + ".join(losses) or "torch.zeros(())"
         if self.missing:
             lines.append(f'        raise NotImplementedError("write what Keras\'s {self.missing} computes")')
         else:
-            lines.append(f"        return {total}{' + self.penalty()' if penalty else ''}")
-        if penalty:
+            lines.append(f"        return {total}{' + self.penalty()' if penalised else ''}")
+        if penalised:
             lines += ["", "    def penalty(self) -> Tensor:"]
             lines.append(
                 '        """Keras\'s regularizers: part of the loss in training and in validation."""'
             )
-            lines.append("        weights = dict(self.network.named_parameters())")
+            if penalty:
+                lines.append("        weights = dict(self.network.named_parameters())")
             parts = []
+            if acts:
+                lines.append(
+                    "        kept = (m.value for m in self.network.modules() if isinstance(m, ActivityPenalty))"
+                )
+                parts.append("torch.stack([value for value in kept if value is not None]).sum()")
             if re.search(r"^L2\b", penalty, re.M):
                 parts.append(
                     "torch.stack([share * weights[name].square().sum() for name, share in L2.items()]).sum()"
@@ -463,7 +473,8 @@ class _Writer:
                     shares[norm][share].append(names[id(weight)])
         for path, layer in layers.items():
             for key, regularizer in layer.penalties.items():
-                if key == "activity" or "/" in key or not list(_norms(regularizer)):
+                told = activity(layer) if key == "activity" else list(_norms(regularizer))
+                if "/" in key or not told:
                     self.out.notes.append(f"{path}: its {key} regularizer is not translated")
         lines = []
         for norm in ("L1", "L2"):

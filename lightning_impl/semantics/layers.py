@@ -67,6 +67,19 @@ class RowsAsSteps(nn.Module):
         return rows.unflatten(0, (-1, self.steps))
 
 
+class ActivityPenalty(nn.Module):
+    """Passes its input on, and keeps what Keras's activity regularizer makes of it: a mean over samples."""
+
+    def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
+        super().__init__()
+        self.l1, self.l2 = l1, l2
+        self.value: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.value = (self.l1 * input.abs().sum() + self.l2 * input.square().sum()) / len(input)
+        return input
+
+
 class Reshape(nn.Module):
     """(N, ...) -> (N, *sizes)."""
 

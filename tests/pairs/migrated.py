@@ -190,6 +190,48 @@ def scheduled():
     return model
 
 
+def masked():
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((9,), dtype="int32")
+    x = layers.Embedding(8, 6, mask_zero=True)(inputs)
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(x)
+    x = layers.Dropout(0.1)(x)
+    x = layers.GRU(5, return_sequences=True, go_backwards=True)(x)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.LSTM(4)(x)))
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def masked_mean():
+    import keras
+    from keras import layers, ops
+
+    inputs = keras.Input((7, 2))
+    x = layers.Masking(0.0)(ops.relu(inputs - 0.5))
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True), merge_mode="ave")(x)
+    x = layers.SimpleRNN(6, return_sequences=True)(x)
+    return keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+
+
+def penalised():
+    import keras
+    from keras import layers, regularizers
+
+    model = _sequential(
+        layers.Conv2D(
+            6, 3, activation="relu", activity_regularizer=regularizers.L2(1e-2), kernel_regularizer="l2"
+        ),
+        *(layers.ActivityRegularization(l1=1e-3), layers.Flatten()),
+        layers.Dense(4, bias_regularizer=regularizers.L1(1e-3)),
+        shape=(8, 8, 3),
+    )
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile("rmsprop", loss, metrics=["accuracy"])
+    return model
+
+
 def clipped():
     import keras
 
@@ -223,6 +265,7 @@ def _compiled(optimizer):
 MODELS = (
     *(augmented, unet, siamese, constants, transformer, each_step, several, rows, focal),
     *(averaged, sgd, rmsprop, adadelta, adamax, lion, scheduled, clipped, by_value),
+    *(masked, masked_mean, penalised),
 )
 
 

@@ -199,7 +199,14 @@ def test_a_finished_run_holds_every_file(tmp_path: Path, capsys: pytest.CaptureF
     lifecycle.draw_samples(session, images * 1.2)
     assert finish(session, recorder) == 0
     run = session.run
-    texts = {"index.html", "config.yaml", "environment.json", "history.csv", "metrics.json", "predictions.npz"}
+    texts = {
+        "index.html",
+        "config.yaml",
+        "environment.json",
+        "history.csv",
+        "metrics.json",
+        "predictions.npz",
+    }
     pictures = {"curves.png", "confusion.png", "samples.png", "calibration.png", "mistakes.png"}
     release()
     assert set(os.listdir(run.directory)) == texts | pictures | {"checkpoints", "tensorboard"}
