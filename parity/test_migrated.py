@@ -25,7 +25,7 @@ STEPS = 4
 MODELS = (
     *("augmented", "unet", "siamese", "constants", "transformer", "each_step", "several", "rows", "focal"),
     *("averaged", "sgd", "rmsprop", "adadelta", "adamax", "lion", "scheduled", "clipped", "by_value"),
-    *("masked", "masked_mean", "penalised"),
+    *("masked", "masked_mean", "penalised", "constrained"),
 )
 NOTED = {"augmented": "switched off on both sides", "focal": "another stands in for it"}
 
@@ -96,6 +96,8 @@ def test_what_is_left_out_is_said(packages: Path) -> None:
         ("sgd", "nesterov=True", "nesterov=False", "Nesterov"),
         ("adamax", "lr=0.01", "lr=0.02", "learning rate"),
         ("clipped", "global_clipnorm=0.1", "clipnorm=0.1", "clip"),
+        ("constrained", "max_value=0.5", "max_value=0.6", ""),
+        ("constrained", "dim=(1,)", "dim=(0,)", ""),
         ("by_value", "staircase=True", "staircase=False", "learning rate"),
     ],
 )

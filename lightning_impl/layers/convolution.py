@@ -16,10 +16,10 @@ from lightning_impl.layers.source import (
     Piece,
     SourceRule,
     channels_last,
+    constrained,
     even,
     pad,
     same_padding,
-    unconstrained,
     without,
 )
 
@@ -227,7 +227,7 @@ def _transposed(layer: Layer, call: CallOf) -> list[Piece]:
 
 def _checked(layer: Layer) -> Settings:
     channels_last(layer)
-    unconstrained(layer)
+    constrained(layer)
     return layer.settings
 
 

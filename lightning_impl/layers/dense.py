@@ -17,7 +17,7 @@ from lightning_impl.layers.source import (
     Piece,
     SourceRule,
     Untranslatable,
-    unconstrained,
+    constrained,
     without,
 )
 
@@ -97,14 +97,14 @@ TABLE = (
 
 
 def _source(layer: Layer, call: CallOf) -> list[Piece]:
-    unconstrained(layer)
+    constrained(layer)
     args = {"*in_features": call.input.channels, "*out_features": layer.settings["units"]}
     args |= without({"bias": True}, bias=layer.settings["use_bias"])
     return [Module("nn.Linear", args), *module_of(layer.settings["activation"], call.output)]
 
 
 def _embedding(layer: Layer, call: CallOf) -> list[Piece]:
-    unconstrained(layer)
+    constrained(layer)
     settings = layer.settings
     args = {"*num_embeddings": settings["input_dim"], "*embedding_dim": settings["output_dim"]}
     ids = [] if "int" in call.input.dtype else [Expression("{0}.long()", Module("ToIds", suffix="ids"))]
@@ -113,7 +113,7 @@ def _embedding(layer: Layer, call: CallOf) -> list[Piece]:
 
 def _einsum(layer: Layer, call: CallOf) -> list[Piece]:
     """An EinsumDense that contracts the last axis alone is a Linear."""
-    unconstrained(layer)
+    constrained(layer)
     bias, equation = layer.settings.get("bias_axes"), layer.settings["equation"]
     if not _is_product(equation) or bias not in (None, equation[-1]):
         raise Untranslatable(f"its equation {equation} is no matrix product over the last axis")

@@ -18,7 +18,7 @@ from lightning_impl.layers.source import (
     Relaid,
     SourceRule,
     Untranslatable,
-    unconstrained,
+    constrained,
     without,
 )
 
@@ -135,7 +135,7 @@ TABLE = (
 
 
 def _batch_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
-    unconstrained(layer)
+    constrained(layer)
     settings = layer.settings
     if settings["axis"] not in (-1, call.input.rank - 1, [call.input.rank - 1], [-1]):
         raise Untranslatable(f"it normalises axis {settings['axis']}, which is not that of the channels")
@@ -150,7 +150,7 @@ def _batch_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
 
 
 def _layer_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
-    unconstrained(layer)
+    constrained(layer)
     settings, rank = layer.settings, call.input.rank
     axes = settings["axis"] if isinstance(settings["axis"], list) else [settings["axis"]]
     axes = sorted(axis % rank for axis in axes)
@@ -176,7 +176,7 @@ def _layer_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
 
 
 def _group_norm_source(layer: Layer, call: CallOf) -> list[Piece]:
-    unconstrained(layer)
+    constrained(layer)
     settings, channels = layer.settings, call.input.channels
     if settings["scale"] != settings["center"]:
         raise Untranslatable("it has a scale or an offset alone: torch has both or neither")

@@ -165,10 +165,29 @@ def channels_last(layer: Layer) -> None:
         raise Untranslatable("data_format is channels_first: build the model with channels_last")
 
 
-def unconstrained(layer: Layer) -> None:
-    """Raise Untranslatable for a layer whose weights Keras holds to a constraint."""
-    if held := [key for key, value in layer.settings.items() if key.endswith("_constraint") and value]:
-        raise Untranslatable(f"it has a {held[0]}, which torch's optimizers know nothing of")
+# Keras's constraints, and the function of `keras_semantics` that holds a weight to each.
+CONSTRAINTS = {
+    "MaxNorm": "max_norm_",
+    "MinMaxNorm": "min_max_norm_",
+    "NonNeg": "non_negative_",
+    "UnitNorm": "unit_norm_",
+}
+
+
+def constraints(layer: Layer) -> dict[str, dict[str, Any]]:
+    """The constraints that a layer's weights are held to, by the weight, as Keras describes them."""
+    return {
+        key.removesuffix("_constraint"): value
+        for key, value in layer.settings.items()
+        if key.endswith("_constraint") and value
+    }
+
+
+def constrained(layer: Layer) -> None:
+    """Raise Untranslatable for a layer that has a constraint of its user's own."""
+    for weight, constraint in constraints(layer).items():
+        if constraint.get("kind") not in CONSTRAINTS:
+            raise Untranslatable(f"its {weight}_constraint is {constraint.get('kind')}, a class of its own")
 
 
 def without(defaults: dict[str, Any], **args: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from experiment.protocols.graph import Layer, Migration
 from lightning_impl.layers import weight_layout
+from lightning_impl.layers.source import CONSTRAINTS, constraints
 from lightning_impl.migrate.lowering import Lowered, activity, snake, tensors_of
 from lightning_impl.migrate.rendering import _literal
 from lightning_impl.migrate.weights import holders
@@ -85,7 +86,8 @@ class _Writer:
         losses = self.losses()
         self.collect_metrics()
         penalty = self.penalty()
-        optimizer = self.optimizer()
+        constraints = self.constraints()
+        optimizer = self.optimizer(bool(constraints))
         callbacks = self.callbacks()
         told = (
             "with what the Keras model was compiled with"
@@ -103,8 +105,8 @@ class _Writer:
             + callbacks
             + '\n\n\ndef build() -> Module:\n    """The module with the migrated weights."""\n    return Module()\n'
         )
-        if penalty:
-            text = penalty + "\n\n\n" + text
+        for before in (constraints, penalty):
+            text = before + "\n\n\n" + text if before else text
         self.out.text = self.head(text) + text
         return self.out
 
@@ -388,7 +390,7 @@ class _Writer:
 
     # === Optimizer ===
 
-    def optimizer(self) -> str:
+    def optimizer(self, constrained: bool) -> str:
         described = (self.training or {}).get("optimizer") or {"kind": "Adam", "settings": {}}
         kind, settings = described["kind"], described["settings"]
         lines = ["    def configure_optimizers(self) -> Any:"]
@@ -412,6 +414,8 @@ class _Writer:
             "        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]"
         )
         lines.append(f"        optimizer = {name}(trained, {', '.join(args)})")
+        if constrained:
+            lines.append("        optimizer.register_step_post_hook(lambda *_: constrain(self.network))")
         if schedule is not None and (call := self.schedule(schedule)) is not None:
             lines.append(f"        schedule = LambdaLR(optimizer, lambda step: {call} / {_number(initial)})")
             lines.append(
@@ -486,7 +490,39 @@ class _Writer:
                 lines.append(f"# {comment}.\n{norm} = {{{', '.join(entries)}}}")
         return "\n".join(lines)
 
+    def constraints(self) -> str:
+        """The function that holds weights to Keras's constraints; "" where there are none."""
+        layers: dict[str, Layer] = dict(self.migration.graph.every_layer())
+        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        lines = []
+        for path, part, module in holders(self.network, self.lowered):
+            layer = layers.get(path)
+            held = {} if layer is None or layer.frozen else constraints(layer)
+            for key, constraint in held.items():
+                function = CONSTRAINTS.get(constraint["kind"], "")
+                weight = self.weight(module, part, key)
+                dims = None if weight is None else _dims(weight, constraint["settings"].get("axis", 0))
+                if weight is None or dims is None or not function:
+                    self.out.notes.append(f"{path}: its {key} constraint is not translated")
+                    continue
+                given = {k: v for k, v in constraint["settings"].items() if k != "axis"}
+                arguments = [f'weights["{names[id(weight.tensors[0])]}"]']
+                arguments += [f"{name}={_literal(_number(value))}" for name, value in given.items()]
+                arguments += [] if function == "non_negative_" else [f"dim={dims}"]
+                self.out.pieces.append(function)
+                lines.append(f"    {function}({', '.join(arguments)})")
+        if not lines:
+            return ""
+        head = "def constrain(network: nn.Module) -> None:\n"
+        doc = '    """Hold weights to Keras\'s constraints, as Keras does after each step."""\n'
+        return head + doc + "    weights = dict(network.named_parameters())\n" + "\n".join(lines)
+
     def penalised(self, module: nn.Module, part: str | None, key: str) -> Any:
+        weight = self.weight(module, part, key)
+        return None if weight is None else weight.tensors[0]
+
+    def weight(self, module: nn.Module, part: str | None, key: str) -> Any:
+        """A module's weight by Keras's word for it in `kernel_regularizer` and the like, if it has it."""
         wanted = {"depthwise": "kernel", "pointwise": "kernel", "recurrent": "recurrent_kernel"}.get(key)
         if (
             key in ("depthwise", "pointwise")
@@ -500,8 +536,7 @@ class _Writer:
             known = weight_layout.weights(module)
         except ValueError:
             return None
-        weight = known.get(wanted or PENALTIES.get(key, key))
-        return None if weight is None else weight.tensors[0]
+        return known.get(wanted or PENALTIES.get(key, key))
 
     def callbacks(self) -> str:
         lines = []
@@ -545,6 +580,16 @@ class _Writer:
         inner = "".join(f"        {line}\n" for line in lines)
         listed = f"[\n{inner}    ]" if lines else "[]"
         return f'def callbacks() -> list[Callback]:\n    """{doc}"""\n    return {listed}'
+
+
+def _dims(weight: Any, axis: Any) -> tuple[int, ...] | None:
+    """Where torch's tensor has some axes of Keras's weight; None where it has no such axes."""
+    tensor = weight.tensors[0].detach()
+    view = weight.view(tensor)
+    axes = axis if isinstance(axis, list | tuple) else [axis]
+    if view.data_ptr() != tensor.data_ptr() or sorted(view.stride()) != sorted(tensor.stride()):
+        return None
+    return tuple(sorted(tensor.stride().index(view.stride(a)) for a in axes))
 
 
 def _norms(regularizer: Any) -> list[tuple[str, float]]:

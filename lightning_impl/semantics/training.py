@@ -9,6 +9,39 @@ import torch
 from torch import Tensor
 
 
+@torch.no_grad()
+def max_norm_(weight: Tensor, max_value: float = 2.0, dim: Sequence[int] = (0,)) -> None:
+    """Hold the norms along `dim` to at most `max_value`, as Keras's MaxNorm does."""
+    norms = weight.square().sum(tuple(dim), keepdim=True).sqrt()
+    weight.mul_(norms.clamp(0, max_value) / (1e-7 + norms))
+
+
+@torch.no_grad()
+def min_max_norm_(
+    weight: Tensor,
+    min_value: float = 0.0,
+    max_value: float = 1.0,
+    rate: float = 1.0,
+    dim: Sequence[int] = (0,),
+) -> None:
+    """Bring the norms along `dim` between the bounds, or `rate` of the way, as Keras's MinMaxNorm does."""
+    norms = weight.square().sum(tuple(dim), keepdim=True).sqrt()
+    wanted = rate * norms.clamp(min_value, max_value) + (1 - rate) * norms
+    weight.mul_(wanted / (1e-7 + norms))
+
+
+@torch.no_grad()
+def unit_norm_(weight: Tensor, dim: Sequence[int] = (0,)) -> None:
+    """Bring the norms along `dim` to one, as Keras's UnitNorm does."""
+    weight.div_(1e-7 + weight.square().sum(tuple(dim), keepdim=True).sqrt())
+
+
+@torch.no_grad()
+def non_negative_(weight: Tensor) -> None:
+    """Put zeros in place of what is below, as Keras's NonNeg does."""
+    weight.clamp_(min=0)
+
+
 def exponential_decay(
     step: int, initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
 ) -> float:

@@ -232,6 +232,23 @@ def penalised():
     return model
 
 
+def constrained():
+    import keras
+    from keras import constraints as c
+    from keras import layers
+
+    model = _sequential(
+        layers.Conv2D(4, (3, 2), kernel_constraint=c.MaxNorm(0.5, axis=[0, 1, 2]), activation="relu"),
+        layers.BatchNormalization(gamma_constraint=c.NonNeg()),
+        layers.Flatten(),
+        layers.Dense(5, kernel_constraint=c.UnitNorm(), bias_constraint=c.NonNeg(), activation="elu"),
+        layers.Dense(3, kernel_constraint=c.MinMaxNorm(0.2, 0.9, rate=0.7, axis=1), activation="softmax"),
+        shape=(6, 6, 2),
+    )
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True), "sparse_categorical_crossentropy")
+    return model
+
+
 def clipped():
     import keras
 
@@ -265,7 +282,7 @@ def _compiled(optimizer):
 MODELS = (
     *(augmented, unet, siamese, constants, transformer, each_step, several, rows, focal),
     *(averaged, sgd, rmsprop, adadelta, adamax, lion, scheduled, clipped, by_value),
-    *(masked, masked_mean, penalised),
+    *(masked, masked_mean, penalised, constrained),
 )
 
 
