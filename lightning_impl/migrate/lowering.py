@@ -28,6 +28,8 @@ from lightning_impl.layers.source import (
 from lightning_impl.layers.sources import source_rule
 
 ELEMENTWISE = {*operations.BINARY, "Maximum", "Minimum", "Where"}  # operations, that broadcast
+MASKED = {"LSTM", "GRU", "SimpleRNN", "Bidirectional", "GlobalAveragePooling1D"}  # take a mask
+UNMASKED = {"TimeDistributed"}  # are given one that changes nothing
 RESERVED = {*dir(nn.Sequential()), *dir(nn.ModuleDict()), "x", "self", "inputs", "F", "nn", "torch"}
 
 
@@ -198,6 +200,8 @@ class _OfGraph:
         if missing := [t for t in given if t not in self.value_of]:
             assert self.whole.problems, missing
             return self.skip(call, given)
+        if layer.kind in UNMASKED:
+            call = replace(call, kwargs={k: v for k, v in call.kwargs.items() if k != "mask"})
         if layer.graph is None:
             values = [self.out.values[self.value_of[t]] for t in given if layer.kind in ELEMENTWISE]
             like = max(values, key=lambda value: value.rank, default=Value(()))
@@ -265,6 +269,8 @@ class _OfGraph:
 
     def check(self, call: Call, layer: Layer) -> None:
         """Raise Untranslatable for what no rule looks at."""
+        if "mask" in call.kwargs and layer.kind not in MASKED:
+            raise Untranslatable("it is given a mask")
         if str(layer.settings.get("dtype", "float32")) not in ("float32", "float64"):
             raise Untranslatable(f"it computes in {layer.settings['dtype']}: give it float32")
 

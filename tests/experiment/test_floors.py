@@ -30,7 +30,7 @@ FLOORS = (
     ("randomness", "evaluation"),
     ("config",),
     ("backbones", "optimizers", "published"),
-    ("errors", "system"),
+    ("errors", "guide", "system"),
 )
 
 Imports = dict[str, set[str]]

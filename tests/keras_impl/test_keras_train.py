@@ -29,6 +29,7 @@ def test_run_record_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert capsys.readouterr().out.splitlines()[-1] == str(run.directory)
     names = {path.name for path in run.directory.iterdir()}
     assert names == {
+        "index.html",
         "config.yaml",
         "environment.json",
         "history.csv",

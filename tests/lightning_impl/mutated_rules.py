@@ -63,6 +63,10 @@ def _named(old: str, new: str, **args: Any) -> Callable[[list[Piece]], list[Piec
     return alter
 
 
+def _called(call: str) -> Callable[[list[Piece]], list[Piece]]:
+    return lambda pieces: [replace(p, call=call) if isinstance(p, Module) else p for p in pieces]
+
+
 def _without(suffix: str) -> Callable[[list[Piece]], list[Piece]]:
     return lambda pieces: [p for p in pieces if not (isinstance(p, Module) and p.suffix == suffix)]
 
@@ -134,6 +138,10 @@ MUTATIONS = (
     ),
     Mutation("nearest for bilinear", "Resizing", "preprocessing", _module(mode="nearest")),
     Mutation("no backward sum", "Bidirectional", "text", _module(merge_mode="mul")),
+    Mutation("nothing masked", "Masking", "masked", _first("{0}")),
+    Mutation("every step kept", "LSTM", "masked", _called("")),
+    Mutation("masked steps counted", "GlobalAveragePooling1D", "masked", _first("{0}.mean(1)")),
+    Mutation("steps in another order", "TimeDistributed", "masked", _module(steps=3)),
     Mutation("forwards", "GRU", "recurrent", _module(go_backwards=False)),
     Mutation("reset after", "GRU", "recurrent", _module(reset_after=True)),
     Mutation("key for value", "MultiHeadAttention", "attention", _module(causal=False)),

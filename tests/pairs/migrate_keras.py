@@ -203,6 +203,17 @@ def recurrent():
     return keras.Model(inputs, head(layers.Concatenate()([b, c, d, e, hidden, cell])))
 
 
+def masked():
+    inputs = keras.Input((6, 2))
+    zeros = layers.Masking(0.5)(ops.maximum(inputs, 0.5))
+    x = layers.LSTM(4, return_sequences=True)(zeros)
+    steps = layers.TimeDistributed(layers.Reshape((2, 2)))(x)
+    x = layers.Concatenate()(
+        [layers.GlobalAveragePooling1D()(x), layers.Flatten()(steps), layers.Flatten()(zeros)]
+    )
+    return keras.Model(inputs, head(x))
+
+
 def attention():
     inputs = keras.Input((5, 8))
     x = layers.LayerNormalization()(inputs)
@@ -302,7 +313,7 @@ RANDOM = (random_layers,)  # alike in evaluation alone
 MODELS = (
     *(convolutions, sequences_of_convolutions, volumes, transposed, pools, open_sizes, norms, frozen),
     *(activations, slopes, merges, shapes, preprocessing, text, recurrent, attention, operations, several),
-    *(nested, residual_blocks, unnamed_blocks, random_layers),
+    *(nested, residual_blocks, unnamed_blocks, random_layers, masked),
 )
 
 
