@@ -7,6 +7,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -254,6 +255,12 @@ def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> N
     folder.mkdir(exist_ok=True)
     said = {key: value for key, value in verdict["said"].items() if key != "report"}  # a path of this machine
     (folder / "verdict.json").write_text(json.dumps(said, indent=1))
+    here = (
+        re.escape(f"{out.parent}/") + rf"(\.{out.name}\.\w+/(graph/)?)?"
+    )  # of this machine, and gone in part
+    for report in (folder / "report.html", folder / "results.json"):
+        if report.is_file():
+            report.write_text(re.sub(here, "", report.read_text()))
     rows = [f"| {r['name']} | {r['status']} | {_worst(r)} |" for r in verdict["said"].get("rungs", [])]
     table = (
         "\n".join(["| rung | | largest difference, of how much |", "|---|---|---|", *rows]) if rows else ""

@@ -151,6 +151,8 @@ class Adam(torch.optim.Adam):
     Raises ValueError for `capturable`: a CUDA graph would freeze numbers that change with every step.
     """
 
+    steps_as_keras = True
+
     def __init__(
         self,
         params: Any,

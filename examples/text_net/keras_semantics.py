@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.adam import adam
@@ -35,6 +33,8 @@ class Adam(torch.optim.Adam):
 
     Raises ValueError for `capturable`: a CUDA graph would freeze numbers that change with every step.
     """
+
+    steps_as_keras = True
 
     def __init__(
         self,
@@ -180,89 +180,6 @@ def _number(rate: float | Tensor) -> float | Tensor:
     return rate
 
 
-class ReduceLROnPlateau(Callback):
-    """Keras's ReduceLROnPlateau, on any optimizer: acts when `wait >= patience`, with an absolute threshold.
-
-    It looks at `monitor` once an epoch, after the validation, and passes over epochs that had none. Every
-    group of every optimizer is reduced, down to `min_learning_rate`. mode: "min" or "max". On several
-    processes the metric must be the same on each (`self.log(..., sync_dist=True)`).
-
-    Raises ValueError for a factor or a mode that Keras refuses, RuntimeError where nothing logs `monitor`.
-    """
-
-    def __init__(
-        self,
-        patience: int = 10,
-        factor: float = 0.1,
-        min_delta: float = 1e-4,
-        cooldown: int = 0,
-        min_learning_rate: float = 0.0,
-        monitor: str = "val_loss",
-        mode: str = "min",
-    ) -> None:
-        if factor >= 1:
-            raise ValueError(f"ReduceLROnPlateau: factor {factor} must be less than 1")
-        if mode not in ("min", "max"):
-            raise ValueError(f"ReduceLROnPlateau: mode {mode} must be min or max")
-        self.patience, self.factor, self.min_delta = patience, factor, abs(min_delta)
-        self.cooldown, self.min_learning_rate = cooldown, min_learning_rate
-        self.monitor, self.sign = monitor, 1.0 if mode == "min" else -1.0
-        self.best, self.wait, self.cooldown_counter = math.inf * self.sign, 0, 0
-        self._validates = self._validated = (
-            False  # the metric comes from validation; and it came just now
-        )
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._before = trainer.callback_metrics.get(self.monitor)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.callback_metrics.get(self.monitor) is not self._before:
-            self._validates, self._validated = True, not trainer.sanity_checking
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._validates and not self._validated:
-            return  # what stands there is an earlier epoch's
-        self._validated = False
-        if self.monitor not in trainer.callback_metrics:
-            if (trainer.check_val_every_n_epoch or 2) > 1 and trainer.enable_validation:
-                return  # it may come with the first validation
-            raise RuntimeError(
-                f"ReduceLROnPlateau looks at {self.monitor}, which nothing logs; there are: "
-                f"{', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}"
-            )
-        current = float(trainer.callback_metrics[self.monitor])
-        if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.wait = 0
-        if self.sign * current + self.min_delta < self.sign * self.best:
-            self.best, self.wait = current, 0
-        elif self.cooldown_counter == 0:
-            self.wait += 1
-            if self.wait >= self.patience:
-                self._reduce(
-                    [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-                )
-
-    def _reduce(self, groups: list[dict[str, Any]]) -> None:
-        for group in groups:
-            old = float(group["lr"])
-            if old <= self.min_learning_rate:
-                continue
-            new = max(old * self.factor, self.min_learning_rate)
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(new)  # what is compiled holds this tensor
-            else:
-                group["lr"] = new
-            self.cooldown_counter, self.wait = self.cooldown, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "wait": self.wait, "cooldown_counter": self.cooldown_counter}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.wait = state_dict["best"], state_dict["wait"]
-        self.cooldown_counter = state_dict["cooldown_counter"]
-
-
 def _prepared(module: Any, input: Tensor, dropout: float, go_backwards: bool) -> Tensor:
     """A sequence (N, T, F) as a layer runs through it: Keras drops the same features at every step."""
     if dropout and module.training:
@@ -277,6 +194,52 @@ def _one_bias(module: Any) -> None:
             nn.init.zeros_(parameter).requires_grad_(False)
 
 
+Parts = tuple[Tensor, Tensor | None]  # the recurrent kernel and torch's second bias
+
+
+def _lstm_step(parts: Parts, new: Tensor, states: list[Tensor]) -> list[Tensor]:
+    kernel, bias = parts
+    i, f, g, o = (new + F.linear(states[0], kernel, bias)).chunk(4, dim=-1)
+    cell = torch.sigmoid(f) * states[1] + torch.sigmoid(i) * torch.tanh(g)
+    return [torch.sigmoid(o) * torch.tanh(cell), cell]
+
+
+def _gru_step(parts: Parts, new: Tensor, states: list[Tensor]) -> list[Tensor]:
+    kernel, bias = parts
+    (r, z, n), (hr, hz, hn) = (x.chunk(3, dim=-1) for x in (new, F.linear(states[0], kernel, bias)))
+    update = torch.sigmoid(z + hz)
+    return [(1 - update) * torch.tanh(n + torch.sigmoid(r + hr) * hn) + update * states[0]]
+
+
+def _rnn_step(parts: Parts, new: Tensor, states: list[Tensor]) -> list[Tensor]:
+    kernel, bias = parts
+    return [torch.tanh(new + F.linear(states[0], kernel, bias))]
+
+
+STEPS = {"LSTM": _lstm_step, "GRU": _gru_step, "RNN_TANH": _rnn_step}
+
+
+def _masked(
+    layer: Any, input: Tensor, mask: Tensor, suffix: str = ""
+) -> tuple[Tensor, list[Tensor]]:
+    """The outputs and the last states of a layer that keeps its state over steps where `mask` (N, T) is not
+    set, as Keras does.
+    """
+    held = dict(layer.named_parameters())
+    kernels = [held[f"weight_{part}_l0{suffix}"] for part in ("ih", "hh")]
+    biases = [held.get(f"bias_{part}_l0{suffix}") for part in ("ih", "hh")]
+    zeros, outputs = input.new_zeros(input.shape[0], layer.hidden_size), []
+    states = [zeros] * (2 if layer.mode == "LSTM" else 1)
+    projected = F.linear(input, kernels[0], biases[0])
+    for step, kept in zip(projected.unbind(1), mask.bool().unbind(1), strict=True):
+        new = STEPS[layer.mode]((kernels[1], biases[1]), step, states)
+        states = [
+            torch.where(kept[:, None], one, other) for one, other in zip(new, states, strict=True)
+        ]
+        outputs.append(states[0])
+    return torch.stack(outputs, dim=1), states
+
+
 def _merged(forward: Tensor, backward: Tensor, mode: str) -> Tensor:
     if mode == "concat":
         return torch.cat([forward, backward], dim=-1)
@@ -285,11 +248,21 @@ def _merged(forward: Tensor, backward: Tensor, mode: str) -> Tensor:
     return (forward + backward) / (2 if mode == "ave" else 1)
 
 
-def _both(module: Any, outputs: Tensor, last: Tensor) -> Tensor:
+def _both(module: Any, layer: Any, input: Tensor, mask: Tensor | None) -> Tensor:
     """What Keras's Bidirectional gives: every step of both directions, or the last of each."""
+    input = _prepared(module, input, module.input_dropout, False)
+    if mask is None:
+        outputs, states = layer(input)
+        last = states[0] if isinstance(states, tuple) else states
+        forward, backward = outputs.chunk(2, dim=-1)
+    else:
+        forward, one = _masked(layer, input, mask)
+        backward, other = _masked(layer, input.flip(1), mask.flip(1), "_reverse")
+        backward, last = backward.flip(1), (one[0], other[0])
     if not module.sequences:
         return _merged(last[0], last[1], module.merge_mode)
-    forward, backward = outputs.chunk(2, dim=-1)
+    if mask is not None:  # Keras gives zeros there, in both directions
+        forward, backward = (outputs * mask[..., None] for outputs in (forward, backward))
     return _merged(forward, backward, module.merge_mode)
 
 
@@ -313,9 +286,8 @@ class BidirectionalLSTM(nn.Module):
         self.sequences, self.merge_mode, self.input_dropout = return_sequences, merge_mode, dropout
         _one_bias(self)
 
-    def forward(self, input: Tensor) -> Tensor:
-        outputs, (last, _) = self.lstm(_prepared(self, input, self.input_dropout, False))
-        return _both(self, outputs, last)
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        return _both(self, self.lstm, input, mask)
 
 
 def exponential_decay(
@@ -337,7 +309,8 @@ def clip_gradients(
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> None:
-    """Clip as Keras does: `clipnorm` each gradient by its own norm, `global_clipnorm` all by their common one."""
+    """Clip as Keras does: `clipnorm` each gradient by its own norm, `global_clipnorm` all by their
+    common one."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if clipnorm is not None:
         for gradient in gradients:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric, MetricCollection, classification
 
-from .keras_semantics import Adam, ReduceLROnPlateau, clip_gradients, exponential_decay
+from .keras_semantics import Adam, clip_gradients, exponential_decay
 from .model import build as build_network
 
 
@@ -91,26 +91,13 @@ class Module(pl.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
+    def configure_gradient_clipping(self, optimizer: Any, *given: Any, **flags: Any) -> None:
         clip_gradients(self.parameters(), global_clipnorm=1.0)
 
 
 def callbacks() -> list[Callback]:
-    """Keras's callbacks."""
-    return [
-        EarlyStopping(monitor="val_loss", mode="min", patience=3, min_delta=0),
-        # Keras restores the best weights: load those of this one.
-        ModelCheckpoint(monitor="val_loss", mode="min"),
-        ReduceLROnPlateau(
-            patience=2,
-            factor=0.1,
-            min_delta=0.0001,
-            cooldown=0,
-            min_learning_rate=0.0,
-            monitor="val_loss",
-            mode="min",
-        ),
-    ]
+    """None were given: pass Keras's with --callbacks."""
+    return []
 
 
 def build() -> Module:

@@ -63,7 +63,12 @@ def notes(pair: Pair) -> list[str]:
     both = sorted(kinds[0] & kinds[1])
     if not both:
         return []
-    return [f"{', '.join(both)} act in training alone, by draws of their own: switched off on both sides"]
+    act = (
+        "acts in training alone, by its own draws"
+        if len(both) == 1
+        else "act in training alone, by own draws"
+    )
+    return [f"{', '.join(both)} {act}: switched off on both sides"]
 
 
 def _rates(layer: Layer) -> list[float]:
