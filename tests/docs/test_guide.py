@@ -79,6 +79,11 @@ def test_help_ends_in_an_example_that_holds_and_a_page_of_the_guide(command: str
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w.-])", known), option
 
 
+def test_the_source_that_the_guide_shows_is_what_is_written() -> None:
+    shown = re.findall(r"```python\n(.*?)```", (ROOT / "docs/migrate.md").read_text(), re.S)
+    assert (ROOT / "examples/text_net/model.py").read_text() in shown
+
+
 def test_commands_are_found_at_all() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 25
     assert commands(ROOT / "docs/train.md")[0][0] == "lightning_impl.train"
