@@ -53,12 +53,14 @@ def sides(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             yield sides
 
 
-def proven(name: str, packages: Path, sides: Sides, folder: Path) -> Verdict:
+def proven(
+    name: str, packages: Path, sides: Sides, folder: Path, module: str = "lightning_module"
+) -> Verdict:
     graph = Migration.read(packages / name / "graph").graph
     np.savez(folder / "inputs.npz", **migrate.inputs(graph, STEPS, 32))  # type: ignore[arg-type]
     options = {"inputs_file": str(folder / "inputs.npz"), "drawn": False, "steps": STEPS}
     keras = str(packages / name / "graph" / "model.keras")
-    request = Request(keras, f"package_{name}.lightning_module:build", options)
+    request = Request(keras, f"package_{name}.{module}:build", options)
     return prove(request, folder, Findings(), sides=sides)
 
 
@@ -101,21 +103,15 @@ def test_what_is_left_out_is_said(packages: Path) -> None:
         ("by_value", "staircase=True", "staircase=False", "learning rate"),
     ],
 )
-def test_another_optimizer_is_named(
+def test_a_fault_planted_in_a_package_is_found(
     name: str, right: str, wrong: str, cause: str, packages: Path, sides: Sides, tmp_path: Path
 ) -> None:
-    """In the written module, under another name, for the processes keep what they have imported."""
+    """Under a name of its own, for the processes keep what they have imported."""
     file = packages / name / f"package_{name}" / "lightning_module.py"
     text = file.read_text()
     assert right in text
-    fault = file.with_name("planted.py")
-    fault.write_text(text.replace(right, wrong))
-    graph = Migration.read(packages / name / "graph").graph
-    np.savez(tmp_path / "inputs.npz", **migrate.inputs(graph, STEPS, 32))  # type: ignore[arg-type]
-    options = {"inputs_file": str(tmp_path / "inputs.npz"), "drawn": False, "steps": STEPS}
-    keras = str(packages / name / "graph" / "model.keras")
-    verdict = prove(
-        Request(keras, f"package_{name}.planted:build", options), tmp_path, Findings(), sides=sides
-    )
+    module = f"planted_{right}_{wrong}".translate({ord(sign): "_" for sign in "=.,()"})
+    file.with_name(f"{module}.py").write_text(text.replace(right, wrong))
+    verdict = proven(name, packages, sides, tmp_path, module)
     assert verdict.computation.status == "failed"
     assert cause in (verdict.computation.cause or "")
