@@ -196,8 +196,11 @@ def prove(
     out for itself whose layer is whose, cannot. The Keras side is the model as it was read, weights and all,
     where Keras can save it.
     """
-    module = "model" if migration.training is None else "lightning_module"
-    torch_side = f"{out.name}.{module}:build"
+    trains = migration.training is not None or any(
+        layer.penalties or any(key.endswith("_constraint") and value for key, value in layer.settings.items())
+        for _, layer in migration.graph.every_layer()
+    )
+    torch_side = f"{out.name}.{'lightning_module' if trains else 'model'}:build"
     saved, file = folder / "graph" / "model.keras", folder / "inputs.npz"
     with np.load(file) as arrays:
         shapes = [arrays[name].shape[1:] for name in arrays.files]
@@ -211,7 +214,7 @@ def prove(
     ]
     environment = processes.environment("cpu", "tensorflow")
     environment["PYTHONPATH"] = os.pathsep.join([str(out.parent), environment["PYTHONPATH"]])
-    prefix = "" if migration.training is None else "network."
+    prefix = "network." if trains else ""
     mapped = [word for path, layer in layers.items() for word in ("--map", f"{prefix}{path}={layer}")]
     done, said = climb(command, environment)
     if "say --map" in (said.get("refused") or ""):

@@ -92,7 +92,7 @@ class Module(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *given: Any, **flags: Any) -> None:
-        clip_gradients(self.parameters(), global_clipnorm=1.0)
+        clip_gradients(self.network, global_clipnorm=1.0)
 
 
 def callbacks() -> list[Callback]:

@@ -432,7 +432,7 @@ class _Writer:
             lines += [
                 "",
                 "    def configure_gradient_clipping(self, optimizer: Any, *given: Any, **flags: Any) -> None:",
-                f"        clip_gradients(self.parameters(), {given})",
+                f"        clip_gradients(self.network, {given})",
             ]
         overwritten = settings.get("use_ema") and settings.get("ema_overwrite_frequency")
         for key in ("loss_scale_factor", "gradient_accumulation_steps", "ema_overwrite_frequency"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -117,18 +117,39 @@ def cosine_decay_restarts(
 
 
 @torch.no_grad()
+def keras_gradients(module: nn.Module) -> Iterator[list[Tensor]]:
+    """The gradients of each variable that Keras would have: a GRU's two biases are one, and what torch's
+    attention packs into one is three.
+    """
+    for inner in module.modules():
+        for name, parameter in inner.named_parameters(recurse=False):
+            gradient = parameter.grad
+            if gradient is None or (isinstance(inner, nn.GRU) and name.startswith("bias_hh")):
+                continue
+            if isinstance(inner, nn.MultiheadAttention) and name.startswith("in_proj"):
+                yield from ([part] for part in gradient.chunk(3))
+                continue
+            variable = [gradient]
+            if isinstance(inner, nn.GRU) and name.startswith("bias_ih"):
+                other = getattr(inner, name.replace("_ih", "_hh")).grad
+                variable += [] if other is None else [other]
+            yield variable
+
+
 def clip_gradients(
-    parameters: Iterable[Tensor],
+    module: nn.Module,
     clipnorm: float | None = None,
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> None:
     """Clip as Keras does: `clipnorm` each gradient by its own norm, `global_clipnorm` all by their
     common one."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     if clipnorm is not None:
-        for gradient in gradients:
-            gradient.mul_(clipnorm / gradient.norm().clamp(min=clipnorm))
+        for variable in keras_gradients(module):
+            norm = torch.stack([part.norm() for part in variable]).norm()
+            for part in variable:
+                part.mul_(clipnorm / norm.clamp(min=clipnorm))
     if global_clipnorm is not None and gradients:
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         for gradient in gradients:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 from lightning_impl.semantics import augmentation, optimizers, training
 
@@ -84,12 +85,27 @@ def test_a_schedule_gives_kerass_rates(name: str, keras: dict[str, np.ndarray]) 
 @pytest.mark.parametrize("norm", ["clipnorm", "global_clipnorm", "clipvalue"])
 def test_gradients_are_clipped_as_keras_clips_them(norm: str, keras: dict[str, np.ndarray]) -> None:
     gradients = np.random.default_rng(1).normal(size=(6, 4, 3))
-    weights = [torch.zeros(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    weights = nn.ParameterList(torch.zeros(4, 3, dtype=torch.float64) for _ in range(2))
     for index, weight in enumerate(weights):
         weight.grad = torch.from_numpy(gradients[index] * (index + 1))
     training.clip_gradients(weights, **{norm: 0.7})
     moved = np.stack([-weight.grad.numpy() for weight in weights if weight.grad is not None])
     np.testing.assert_allclose(moved, keras[norm], atol=1e-7)
+
+
+def test_what_is_one_variable_in_keras_is_clipped_as_one() -> None:
+    gru, attention = nn.GRU(3, 2), nn.MultiheadAttention(4, 2)
+    for parameter in (*gru.parameters(), *attention.parameters()):
+        parameter.grad = torch.ones_like(parameter)
+    variables = [[tuple(part.shape) for part in one] for one in training.keras_gradients(gru)]
+    assert variables == [[(6, 3)], [(6, 2)], [(6,), (6,)]]
+    training.clip_gradients(gru, clipnorm=1.0)
+    found = {name: parameter.grad for name, parameter in gru.named_parameters() if parameter.grad is not None}
+    assert float(torch.stack([found["bias_ih_l0"], found["bias_hh_l0"]]).norm()) == pytest.approx(1.0)
+    training.clip_gradients(attention, clipnorm=1.0)
+    packed = dict(attention.named_parameters())["in_proj_weight"].grad
+    assert packed is not None
+    assert [float(part.norm()) for part in packed.chunk(3)] == pytest.approx([1.0] * 3)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "nearest", "constant"])
