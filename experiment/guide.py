@@ -1,4 +1,4 @@
-"""What the help of every command ends in: an example, and the page of the guide that says more."""
+"""The last lines of every command's help: an example, and the page of the guide that says more."""
 
 from __future__ import annotations
 

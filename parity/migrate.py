@@ -197,8 +197,7 @@ def prove(
     where Keras can save it.
     """
     trains = migration.training is not None or any(
-        layer.penalties or any(key.endswith("_constraint") and value for key, value in layer.settings.items())
-        for _, layer in migration.graph.every_layer()
+        layer.penalties or layer.constraints for _, layer in migration.graph.every_layer()
     )
     torch_side = f"{out.name}.{'lightning_module' if trains else 'model'}:build"
     saved, file = folder / "graph" / "model.keras", folder / "inputs.npz"
@@ -258,9 +257,8 @@ def tell(out: Path, verdict: dict[str, Any], arguments: argparse.Namespace) -> N
     folder.mkdir(exist_ok=True)
     said = {key: value for key, value in verdict["said"].items() if key != "report"}  # a path of this machine
     (folder / "verdict.json").write_text(json.dumps(said, indent=1))
-    here = (
-        re.escape(f"{out.parent}/") + rf"(\.{out.name}\.\w+/(graph/)?)?"
-    )  # of this machine, and gone in part
+    # A path of this machine, and of a folder that is gone by now.
+    here = re.escape(f"{out.parent}/") + rf"(\.{out.name}\.\w+/(graph/)?)?"
     for report in (folder / "report.html", folder / "results.json"):
         if report.is_file():
             report.write_text(re.sub(here, "", report.read_text()))

@@ -39,6 +39,12 @@ class Layer:
     graph: Graph | None = None
 
     @property
+    def constraints(self) -> dict[str, Any]:
+        """The constraints that weights are held to, by the weight, as Keras describes them."""
+        ends = "_constraint"
+        return {k.removesuffix(ends): v for k, v in self.settings.items() if k.endswith(ends) and v}
+
+    @property
     def of_keras(self) -> bool:
         """Whether Keras brings the class."""
         return self.module.split(".")[0] == "keras"

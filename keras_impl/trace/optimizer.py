@@ -161,7 +161,7 @@ def exact_settings(model: Any) -> Iterator[None]:
 
 
 def exact_start(optimizer: Any) -> None:
-    """What a built optimizer starts from keeps its digits in float64: an initializer rounds to float32."""
+    """Give a built optimizer's accumulators the digits of float64, which an initializer rounds to float32."""
     start = getattr(optimizer, "initial_accumulator_value", None)
     for variable in getattr(optimizer, "_accumulators", []) if start is not None else []:
         variable.assign(np.full(variable.shape, start, keras.config.floatx()))

@@ -28,7 +28,7 @@ def _dense(layer: Any) -> Weights:
 
 
 def _is_product(equation: str) -> bool:
-    """Whether an equation is a matrix product of the last axis with the first of a kernel (in, out)."""
+    """True for an equation that is a matrix product of the last axis with the first of a kernel (in, out)."""
     given, _, rest = equation.replace(" ", "").partition(",")
     kernel, _, output = rest.partition("->")
     return len(kernel) == 2 and given[-1:] == kernel[0] and output == given[:-1] + kernel[1]

@@ -191,7 +191,7 @@ def _arguments(kind: str, settings: dict[str, Any], call: CallOf) -> dict[str, A
 
 
 def _called(call: CallOf) -> str:
-    """How the module is called: with a mask, where it is given one."""
+    """The call of the module: with a mask, where it is given one."""
     masks = [str(call.kwargs["mask"])] if "mask" in call.kwargs else []
     if len(call.args) > 1 or set(call.kwargs) - {"training", "mask"} or len(call.inputs) > 1 + len(masks):
         raise Untranslatable("it is given an initial state")

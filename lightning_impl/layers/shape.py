@@ -32,7 +32,7 @@ def _padding(layer: Any) -> Settings:
 
 
 def crops(layer: Any) -> bool:
-    """Whether a module that pads does so by less than nothing."""
+    """True for a module that pads by less than nothing."""
     return isinstance(layer, CONSTANT_PADS) and max(layer.padding) <= 0 > min(layer.padding)
 
 

@@ -174,18 +174,9 @@ CONSTRAINTS = {
 }
 
 
-def constraints(layer: Layer) -> dict[str, dict[str, Any]]:
-    """The constraints that a layer's weights are held to, by the weight, as Keras describes them."""
-    return {
-        key.removesuffix("_constraint"): value
-        for key, value in layer.settings.items()
-        if key.endswith("_constraint") and value
-    }
-
-
 def constrained(layer: Layer) -> None:
     """Raise Untranslatable for a layer that has a constraint of its user's own."""
-    for weight, constraint in constraints(layer).items():
+    for weight, constraint in layer.constraints.items():
         if constraint.get("kind") not in CONSTRAINTS:
             raise Untranslatable(f"its {weight}_constraint is {constraint.get('kind')}, a class of its own")
 

@@ -52,6 +52,8 @@ def _at_each_step(layer: Layer, call: CallOf) -> list[Piece]:
     if steps is None:
         raise Untranslatable("its number of steps is open")
     applied = replace(layer, kind=inner["kind"], settings=inner["settings"])
+    if applied.constraints:
+        raise Untranslatable(f"its {inner['kind']} has a constraint")
     if inner["kind"] in OF_FEATURES:
         return list(rule.write(applied, call))
     first = rule.layout == "first" and len(shape) > 1

@@ -269,7 +269,7 @@ class _OfGraph:
 
     def check(self, call: Call, layer: Layer) -> None:
         """Raise Untranslatable for what no rule looks at."""
-        if "mask" in call.kwargs and layer.kind not in MASKED:
+        if "mask" in call.kwargs and layer.kind not in {*MASKED, *self.whole.rules}:
             raise Untranslatable("it is given a mask")
         if str(layer.settings.get("dtype", "float32")) not in ("float32", "float64"):
             raise Untranslatable(f"it computes in {layer.settings['dtype']}: give it float32")

@@ -11,7 +11,7 @@ from torch import nn
 
 from experiment.protocols.graph import Layer, Migration
 from lightning_impl.layers import weight_layout
-from lightning_impl.layers.source import CONSTRAINTS, constraints
+from lightning_impl.layers.source import CONSTRAINTS
 from lightning_impl.migrate.lowering import Lowered, activity, snake, tensors_of
 from lightning_impl.migrate.rendering import _literal
 from lightning_impl.migrate.weights import holders
@@ -497,7 +497,7 @@ class _Writer:
         lines = []
         for path, part, module in holders(self.network, self.lowered):
             layer = layers.get(path)
-            held = {} if layer is None or layer.frozen else constraints(layer)
+            held = {} if layer is None or layer.frozen else layer.constraints
             for key, constraint in held.items():
                 function = CONSTRAINTS.get(constraint["kind"], "")
                 weight = self.weight(module, part, key)

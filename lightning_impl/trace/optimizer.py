@@ -372,7 +372,7 @@ def _settings(optimizer: Any, group: State) -> dict[str, Any]:
 
 
 def _steps_as_keras(optimizer: Any) -> bool:
-    """Whether an optimizer is one of `keras_semantics`, or of a package that was written with a copy."""
+    """True for an optimizer of `keras_semantics`, or of a package that was written with a copy."""
     return getattr(optimizer, "steps_as_keras", False)
 
 

@@ -1,4 +1,4 @@
-"""How far rounding alone moves a training: Keras's own run again, its weights off by their last digit.
+"""Rounding, and how far it moves a training: Keras's own run again, its weights off by their last digit.
 
 Training magnifies rounding: Adam makes a whole step of a gradient that cancels to noise (a bias's before
 BatchNorm), and BatchNorm over a few values divides by a small deviation. No two frameworks, nor two runs of
@@ -16,9 +16,8 @@ from experiment.protocols.trace import Arrays
 from parity.checks import Check, compare
 from parity.traces.pair import Pair
 
-MULTIPLE = (
-    100.0  # of what one such run shows: where a channel hardly varies, one draw may miss how far it can go
-)
+# Of what one such run shows: where a channel hardly varies, one draw may miss how far it can go.
+MULTIPLE = 100.0
 SMALL = 1e-6  # as a share: what differs by more within one pass has another cause
 TELLS = 1e-3  # of a step's loss: where rounding moves it further, later steps say nothing
 
@@ -52,7 +51,7 @@ def check(pair: Pair, found: Check, key: str, scale: float = 1.0) -> Check:
 
 
 def steps_that_tell(pair: Pair) -> int | None:
-    """How many steps of a training can be compared; None for all.
+    """The number of steps of a training that can be compared; None for all.
 
     Where a training magnifies rounding so much that Keras's own losses move by more than `TELLS`, those are
     the steps before they move by more than `SMALL`.
@@ -76,7 +75,7 @@ def first_steps(pair: Pair, count: int, tolerance: float) -> list[Check]:
 
 
 def why(count: int, steps: int) -> str:
-    """Why no more steps are compared."""
+    """The reason for which no more steps are compared."""
     return (
         f"this training magnifies rounding: compared are {count} of {steps} steps. With weights off by their "
         "last digit Keras's own run soon takes another way: larger batches, or images, keep it longer"
@@ -84,7 +83,7 @@ def why(count: int, steps: int) -> str:
 
 
 def note(checks: Sequence[Check]) -> str:
-    """What was let pass on these grounds, for a reader; "" where nothing was."""
+    """A sentence on the checks that were let pass on these grounds; "" where none was."""
     taken = [one for one in checks if one.passed and one.where.startswith("Keras's own run")]
     if not taken:
         return ""
@@ -97,7 +96,7 @@ def note(checks: Sequence[Check]) -> str:
 
 
 def _own(pair: Pair, key: str) -> float:
-    """How far Keras's own run moves in one array."""
+    """The largest distance of Keras's two runs in one array."""
     if pair.nudged is None:
         return 0.0
     return compare("", pair.keras.latest(key), pair.nudged.latest(key), 0.0).largest

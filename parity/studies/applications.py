@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -92,13 +91,10 @@ def write(out: Path, pairs: Mapping[str, Any], command: str) -> Path:
     """Write the report into `out`; returns the path of its README.md. pairs: verdicts as JSON, by name."""
     facts = environment("keras, torch", "cpu", devices.count_cores(), 0, {})
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "results.json"
-    before = json.loads(path.read_text())["pairs"] if path.is_file() else {}
-    proved, kept = list(pairs), before.keys() - pairs.keys()
-    pairs = {name: {**before, **pairs}[name] for name in NAMES if name in before or name in pairs}
-    study.write(path, json.dumps({"pairs": pairs, "facts": facts}, indent=1))
+    proved = list(pairs)
+    pairs, older = study.kept(out / "results.json", "pairs", pairs, NAMES, facts)
     rows = [row_of(name, verdict) for name, verdict in pairs.items()]
-    told = f" proved {', '.join(proved)}; the other rows are of runs before it." if kept else ""
+    told = f" proved {', '.join(proved)}; the other rows are of runs before it." if older else ""
     lines = [
         "# keras.applications and their twins",
         "",

@@ -97,12 +97,8 @@ def write(out: Path, found: Mapping[str, Any], command: str, steps: int) -> Path
     """Write the report into `out`; returns the path of its README.md."""
     facts = environment("keras, torch", "cpu", devices.count_cores(), 0, {})
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "results.json"
-    before = json.loads(path.read_text())["families"] if path.is_file() else {}
-    migrated, kept = list(found), before.keys() - found.keys()
-    families = {name: {**before, **found}[name] for name in PIXELS if name in before or name in found}
-    study.write(path, json.dumps({"families": families, "facts": facts}, indent=1))
-    told = f" migrated {', '.join(migrated)}; the other rows are of runs before it." if kept else ""
+    families, older = study.kept(out / "results.json", "families", found, PIXELS, facts)
+    told = f" migrated {', '.join(found)}; the other rows are of runs before it." if older else ""
     notes = {
         note: [name for name, one in families.items() if note in one.get("notes", [])]
         for one in families.values()

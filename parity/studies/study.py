@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,20 @@ def write(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def kept(
+    path: Path, key: str, new: Mapping[str, Any], order: Iterable[str], facts: Mapping[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """Write results by name into a JSON file, beside those of other names that it has already.
+
+    Returns all of them in their order, and True where some are of runs before. key: of the results in it.
+    """
+    before = json.loads(path.read_text())[key] if path.is_file() else {}
+    together = {**before, **new}
+    together = {name: together[name] for name in order if name in together}
+    write(path, json.dumps({key: together, "facts": facts}, indent=1))
+    return together, bool(before.keys() - new.keys())
 
 
 def bars(path: Path, title: str, rows: Sequence[Row], groups: str, scores: Sequence[str]) -> None:
