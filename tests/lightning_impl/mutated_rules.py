@@ -139,7 +139,7 @@ MUTATIONS = (
     Mutation("nearest for bilinear", "Resizing", "preprocessing", _module(mode="nearest")),
     Mutation("no backward sum", "Bidirectional", "text", _module(merge_mode="mul")),
     Mutation("nothing masked", "Masking", "masked", _first("{0}")),
-    Mutation("every step kept", "LSTM", "masked", _called("")),
+    Mutation("every step kept", "LSTM", "masked", _called("{m}({0})")),
     Mutation("masked steps counted", "GlobalAveragePooling1D", "masked", _first("{0}.mean(1)")),
     Mutation("steps in another order", "TimeDistributed", "masked", _module(steps=3)),
     Mutation("forwards", "GRU", "recurrent", _module(go_backwards=False)),
