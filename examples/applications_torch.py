@@ -1,7 +1,7 @@
 """The twins in timm and torchvision of the models in applications_keras.py, as they are and corrected.
 
-A corrected twin takes what `python -m parity` told of the one before it: its batch normalisation, its padding
-and its preprocessing are Keras's. What is left is torch's moving variance (Bessel's correction).
+A corrected twin takes what `python -m parity` told of the one before it: its batch normalisation, padding,
+preprocessing and dropout are Keras's. What is left is torch's moving variance (Bessel's correction).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 CLASSES = 10
+DROPPED = {"drop_rate": 0.2, "drop_path_rate": 0.2}
 
 
 class Preprocessed(nn.Module):
@@ -37,7 +38,7 @@ def efficientnet_b0() -> nn.Module:
 
 
 def efficientnet_b0_corrected() -> nn.Module:
-    model = timm.create_model("tf_efficientnet_b0", num_classes=CLASSES, bn_momentum=0.01)
+    model = timm.create_model("tf_efficientnet_b0", num_classes=CLASSES, bn_momentum=0.01, **DROPPED)
     return Preprocessed(model, mean=[0.0] * 3, deviation=[1.0] * 3)
 
 
@@ -46,7 +47,7 @@ def efficientnetv2_b0() -> nn.Module:
 
 
 def efficientnetv2_b0_corrected() -> nn.Module:
-    model = efficientnetv2_b0()
+    model = timm.create_model("tf_efficientnetv2_b0", num_classes=CLASSES, **DROPPED)
     return Preprocessed(model, mean=[0.485, 0.456, 0.406], deviation=[0.229, 0.224, 0.225])
 
 
@@ -64,7 +65,8 @@ def mobilenet_v3() -> nn.Module:
 
 
 def mobilenet_v3_corrected() -> nn.Module:
-    return timm.create_model("tf_mobilenetv3_large_100", num_classes=CLASSES, bn_momentum=0.001)
+    settings = {"bn_momentum": 0.001, "drop_rate": 0.2}
+    return timm.create_model("tf_mobilenetv3_large_100", num_classes=CLASSES, **settings)
 
 
 def convnext_tiny() -> nn.Module:
