@@ -155,15 +155,28 @@ def _number(purpose: str) -> int:
     return zlib.crc32(purpose.encode())
 
 
+OF_CLASSES = (
+    *("crossentropy", "categorical_focal_crossentropy", "categorical_generalized_cross_entropy"),
+    "categorical_hinge",
+)
+OF_TWO = ("binary", "binary_focal_crossentropy", "hinge", "squared_hinge", "dice", "tversky")
+OF_POSITIVE = ("poisson", "mean_squared_logarithmic_error", "mean_absolute_percentage_error")
+
+
 def targets(seed: int, shape: tuple[int, ...], loss: str) -> np.ndarray:
     """What a traced model of unknown purpose is trained towards: the same on both sides.
 
-    shape: of the model's output (N, ..., C). Returns class numbers (N, ...) int64 for crossentropy, else
-    float64 of `shape`: zeros and ones for binary, normal for a regression.
+    shape: of the model's output (N, ..., C). loss: by its name in `experiment.protocols.trace.LossTerm`.
+    Returns class numbers (N, ...) int64 for the losses of classes, else float64 of `shape`: zeros and ones,
+    probabilities, positive numbers, or for a regression numbers of a normal distribution.
     """
     random = generator(seed, "targets")
-    if loss == "crossentropy":
+    if loss in OF_CLASSES:
         return random.integers(shape[-1], size=shape[:-1])
-    if loss == "binary":
+    if loss in OF_TWO:
         return random.integers(2, size=shape).astype(np.float64)
+    if loss == "kl_divergence":
+        return random.dirichlet(np.ones(shape[-1]), size=shape[:-1])
+    if loss in OF_POSITIVE:
+        return random.exponential(size=shape)
     return random.standard_normal(shape)

@@ -25,9 +25,9 @@ STEPS = 4
 MODELS = (
     *("augmented", "unet", "siamese", "constants", "transformer", "each_step", "several", "rows", "focal"),
     *("averaged", "sgd", "rmsprop", "adadelta", "adamax", "lion", "scheduled", "clipped", "by_value"),
-    *("masked", "masked_mean", "penalised", "constrained"),
+    *("masked", "masked_mean", "recurrent", "attentive", "penalised", "constrained", "losses", "unwritten"),
 )
-NOTED = {"augmented": "switched off on both sides", "focal": "another stands in for it"}
+NOTED = {"augmented": "switched off on both sides", "unwritten": "another stands in for it"}
 
 pytestmark = pytest.mark.slow
 
@@ -80,10 +80,13 @@ def test_a_package_is_proven(name: str, packages: Path, sides: Sides, tmp_path: 
 
 
 def test_what_is_left_out_is_said(packages: Path) -> None:
-    notes = json.loads((packages / "focal" / "answer.json").read_text())["notes"]
-    assert any("the loss CategoricalFocalCrossentropy is not translated" in note for note in notes)
-    assert any("of 4 classes the top 5 are all" in note for note in notes)
-    module = (packages / "focal" / "package_focal" / "lightning_module.py").read_text()
+    notes = {
+        name: "\n".join(json.loads((packages / name / "answer.json").read_text())["notes"])
+        for name in ("focal", "unwritten")
+    }
+    assert "the loss Circle is not translated" in notes["unwritten"]
+    assert "of 4 classes the top 5 are all" in notes["focal"]
+    module = (packages / "unwritten" / "package_unwritten" / "lightning_module.py").read_text()
     assert 'raise NotImplementedError("write what Keras' in module
     assert (
         "EMAWeightAveraging(decay=0.9"

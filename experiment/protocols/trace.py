@@ -7,8 +7,8 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from inspect import Parameter
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,32 @@ class TraceError(RunError):
     """A model cannot be traced; the message says why and what to do."""
 
 
+# Losses that both sides have under the names of Keras's functions.
+FURTHER_LOSSES = (
+    *("categorical_focal_crossentropy", "binary_focal_crossentropy", "categorical_generalized_cross_entropy"),
+    *(
+        "categorical_hinge",
+        "hinge",
+        "squared_hinge",
+        "kl_divergence",
+        "poisson",
+        "log_cosh",
+        "dice",
+        "tversky",
+    ),
+    *("mean_absolute_percentage_error", "mean_squared_logarithmic_error", "cosine_similarity"),
+)
+
+
 @dataclass(frozen=True)
 class LossTerm:
     """The loss of one output, in words that both sides know.
 
-    name: crossentropy (of class numbers), binary, mse, mae or huber. from_logits: takes what Keras's model
-    gives for logits. reduction: mean or sum over the samples. weight: of this output among all.
-    class_weights: of a crossentropy's samples, by class; divided by the number of samples, as Keras does.
-    stands_in: for the one that Keras's model was compiled with, which torch's side has not. one_hot: Keras
-    takes a crossentropy's classes as rows of zeros and a one.
+    name: crossentropy (of class numbers), binary, mse, mae, huber, or one of FURTHER_LOSSES, whose arguments
+    `settings` are. from_logits: takes what Keras's model gives for logits. reduction: mean or sum over the
+    samples. weight: of this output among all. class_weights: of a crossentropy's samples, by class; divided
+    by the number of samples, as Keras does. stands_in: for the one that Keras's model was compiled with,
+    which torch's side has not. one_hot: Keras takes classes as rows of zeros and a one.
     """
 
     name: str
@@ -49,6 +66,7 @@ class LossTerm:
     class_weights: Sequence[float] = ()
     stands_in: bool = False
     one_hot: bool = False
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

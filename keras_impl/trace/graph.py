@@ -6,7 +6,7 @@ import inspect
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,14 +154,13 @@ class _Reader:
 
         graph.inputs = argument(functional._inputs_struct)
         graph.input_names = [tensor._keras_history.operation.name for tensor in functional.inputs]
-        for node in _in_order(functional):
+        masks = _implied_masks(functional)
+        for node in _in_order(functional, masks):
             operation = node.operation
             layer = graph.layers.get(operation.name)
             if layer is None:
                 graph.layers[operation.name] = self.layer(operation, path)
-            # A functional model gives its own mode to all of its layers: what `training` said is overridden.
-            given = {n: v for n, v in node.arguments.kwargs.items() if v is not None and n != "training"}
-            kwargs = {name: argument(value) for name, value in given.items()}
+            kwargs = {name: argument(value) for name, value in _given(node, masks).items()}
             outputs = [known_tensor(tensor)["tensor"] for tensor in node.outputs]
             graph.calls.append(Call(operation.name, argument(list(node.arguments.args)), kwargs, outputs))
         graph.outputs = argument(functional._outputs_struct)
@@ -212,9 +211,99 @@ def _functional(model: keras.Model) -> Any:
     return None
 
 
-def _in_order(functional: Any) -> list[Any]:
+def _given(node: Any, masks: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
+    """A call's keyword arguments, with the masks that Keras adds to them as it runs.
+
+    Without `training`: a functional model gives its own mode to all of its layers.
+    """
+    given = {n: v for n, v in node.arguments.kwargs.items() if v is not None and n != "training"}
+    return {**given, **masks.get(node, {})}
+
+
+def _implied_masks(functional: Any) -> dict[Any, dict[str, Any]]:
+    """By call, the masks that a layer is given though its call does not say so.
+
+    A MultiHeadAttention takes the masks off its inputs, and what is called later on them gets none: so the
+    model runs once, to see which are there.
+    """
+    in_turn = [
+        node
+        for depth in sorted(functional._nodes_by_depth, reverse=True)
+        for node in functional._nodes_by_depth[depth]
+        if not node.is_input
+    ]
+    implied = {node: masks for node in in_turn if (masks := _possible_masks(node))}
+    if not implied:
+        return {}
+    operations = {id(node.operation): node.operation for node in implied}
+    seen: dict[int, list[dict[str, Any]]] = {key: [] for key in operations}
+
+    def watched(key: int, call: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            seen[key].append(kwargs)
+            return call(*args, **kwargs)
+
+        return run
+
+    try:
+        for key, operation in operations.items():
+            operation.__dict__["call"] = watched(key, operation.call)
+        shapes = [tuple(size or 1 for size in tensor.shape) for tensor in functional.inputs]
+        zeros = [np.zeros(s, t.dtype) for s, t in zip(shapes, functional.inputs, strict=True)]
+        functional(keras.tree.pack_sequence_as(functional._inputs_struct, zeros), training=False)
+    finally:
+        for operation in operations.values():
+            del operation.__dict__["call"]
+    for node in in_turn:
+        if id(node.operation) in seen:
+            kwargs = seen[id(node.operation)].pop(0)
+            masks = {n: _there(kwargs.get(n), mask) for n, mask in implied.pop(node, {}).items()}
+            if masks := {n: mask for n, mask in masks.items() if _tensors(mask)}:
+                implied[node] = masks
+    return implied
+
+
+def _there(seen: Any, masks: Any) -> Any:
+    """Those of a call's masks, one or a list, that were seen as the model ran."""
+    if isinstance(masks, list | tuple):
+        return [_there(*both) for both in zip(seen or [None] * len(masks), masks, strict=True)]
+    return None if seen is None else masks
+
+
+def _possible_masks(node: Any) -> dict[str, Any]:
+    """Masks by the arguments that Keras gives them by (Layer.__call__), of the tensors that have them."""
+    signature = inspect.signature(node.operation.call)
+    names = [n for n in signature.parameters if n.endswith("_mask") or n == "mask"]
+    if isinstance(node.operation, keras.Model) or not names:
+        return {}
+    given = {n: v for n, v in node.arguments.kwargs.items() if v is not None and n != "training"}
+    bound = signature.bind_partial(*node.arguments.args, **given).arguments
+    holding = [value for value in bound.values() if _tensors(value)]
+    masks = {}
+    for name in (n for n in names if n not in node.arguments.kwargs and bound.get(n) is None):
+        if (name == "mask") != (len(holding) == 1):  # by itself it is that of the one argument with tensors
+            continue
+        of = holding[0] if name == "mask" else bound.get(name.removesuffix("_mask"))
+        mask = keras.tree.map_structure(lambda tensor: getattr(tensor, "_keras_mask", None), of)
+        if any(part is not None for part in keras.tree.flatten(mask)):
+            masks[name] = mask
+    return masks
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
+
+
+def _in_order(functional: Any, masks: Mapping[Any, Mapping[str, Any]]) -> list[Any]:
     """The model's calls, each branch whole before the next, the last of a layer's inputs first."""
     own = {node for nodes in functional._nodes_by_depth.values() for node in nodes}
+    pending = [tensor for given in masks.values() for tensor in _tensors(given)]
+    while pending:  # what computes masks counts, too
+        operation, index, _ = pending.pop()._keras_history
+        node = operation._inbound_nodes[index]
+        if node not in own:
+            own.add(node)
+            pending += node.input_tensors
     done, order = set(), []
     stack = [(tensor._keras_history, False) for tensor in functional.outputs]
     while stack:
@@ -227,7 +316,8 @@ def _in_order(functional: Any) -> list[Any]:
             order.append(node)
             continue
         stack.append(((operation, index, 0), True))
-        stack += [(t._keras_history, False) for t in node.input_tensors]
+        tensors = {id(tensor): tensor for tensor in (*node.input_tensors, *_tensors(masks.get(node, {})))}
+        stack += [(tensor._keras_history, False) for tensor in tensors.values()]
     return order
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from experiment import randomness
-from experiment.protocols.trace import LossTerm, TraceError
+from experiment.protocols.trace import FURTHER_LOSSES, LossTerm, TraceError
 
-# Keras's losses that torch's side has as well, by the names of their classes and functions.
+# Keras's losses that torch's side has as well, by the names of their classes, but for the further ones.
 COMPILED = {
     "SparseCategoricalCrossentropy": "crossentropy",
     "CategoricalCrossentropy": "crossentropy",
@@ -21,6 +21,12 @@ COMPILED = {
     "MeanAbsoluteError": "mae",
     "Huber": "huber",
 }
+# Those whose targets are rows of zeros and a one.
+ONE_HOT = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalHinge,
+)
 
 
 @dataclass(frozen=True)
@@ -82,23 +88,30 @@ def _compiled(compiled: Any) -> tuple[Any, LossTerm]:
     if function is None:
         raise TraceError("--loss compiled: the Keras model is not compiled with a loss")
     if not isinstance(function, keras.losses.Loss):
-        classes = [getattr(keras.losses, name) for name in COMPILED]
-        same = (cls for cls in classes if _plain(cls.__name__) == _plain(function.__name__))
-        cls = next(same, None)
+        classes = (getattr(keras.losses, name) for name in dir(keras.losses))
+        losses = (c for c in classes if isinstance(c, type) and issubclass(c, keras.losses.Loss))
+        cls = next((c for c in losses if _plain(c.__name__) == _plain(function.__name__)), None)
         function = function if cls is None else cls()
-    name = COMPILED.get(type(function).__name__)
-    if name is None:
-        known = ", ".join(COMPILED)
-        told = getattr(function, "__name__", type(function).__name__)
-        raise TraceError(f"--loss compiled: torch's side has no {told}; it has {known}")
-    settings = getattr(function, "_fn_kwargs", {})
-    return function, LossTerm(
+    name = COMPILED.get(type(function).__name__) or getattr(
+        getattr(function, "fn", function), "__name__", type(function).__name__
+    )
+    settings = dict(getattr(function, "_fn_kwargs", {}))
+    further = name in FURTHER_LOSSES and settings.pop("axis", None) in (None, -1)
+    if name not in COMPILED.values() and not further:
+        known = ", ".join((*COMPILED, *FURTHER_LOSSES))
+        raise TraceError(f"--loss compiled: torch's side has no {name}; it has {known}")
+    term = LossTerm(
         name,
-        bool(settings.get("from_logits", False)),
-        float(settings.get("label_smoothing", 0.0)),
-        float(settings.get("delta", 1.0)),
-        "sum" if function.reduction == "sum" else "mean",
-        one_hot=isinstance(function, keras.losses.CategoricalCrossentropy),
+        reduction="sum" if function.reduction == "sum" else "mean",
+        one_hot=isinstance(function, ONE_HOT),
+    )
+    if further:
+        return function, replace(term, settings=settings)
+    return function, replace(
+        term,
+        from_logits=bool(settings.get("from_logits", False)),
+        label_smoothing=float(settings.get("label_smoothing", 0.0)),
+        delta=float(settings.get("delta", 1.0)),
     )
 
 

@@ -21,6 +21,7 @@ from lightning_impl.layers.source import (
 )
 
 PARTS = ("query", "key", "value")
+MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask")
 
 
 def _settings(layer: Any) -> Settings:
@@ -86,7 +87,10 @@ TABLE = (
         channels=-1,
         random=True,
     ),
-    LayerType("Attention", named=("keras_semantics.Attention",), weights=_written, channels=-1),
+    *(
+        LayerType(kind, named=(f"keras_semantics.{kind}",), weights=_written, channels=-1, random=True)
+        for kind in ("Attention", "AdditiveAttention")
+    ),
     LayerType("Attention", functions=("scaled_dot_product_attention",)),
 )
 
@@ -98,20 +102,11 @@ def _multi_head(layer: Layer, call: CallOf) -> list[Piece]:
     settings = layer.settings
     heads, key_dim = settings["num_heads"], settings["key_dim"]
     value_dim = settings.get("value_dim") or key_dim
-    if (
-        odd := set(call.kwargs)
-        & {
-            "attention_mask",
-            "return_attention_scores",
-            "query_mask",
-            "value_mask",
-            "key_mask",
-        }
-    ) and any(call.kwargs[name] not in (None, False) for name in odd):
-        raise Untranslatable(f"it is called with {sorted(odd)[0]}")
-    if any(value.rank != 3 for value in call.inputs) or settings.get("attention_axes") not in (None, [1]):
-        raise Untranslatable("it attends over other axes than that of time")
-    width = call.inputs[0].channels
+    if call.kwargs.get("return_attention_scores"):
+        raise Untranslatable("it returns its scores")
+    if settings.get("sliding_window") or settings.get("use_gate"):
+        raise Untranslatable("it has a sliding window or a gate")
+    masks = [name for name in MASKS if call.kwargs.get(name) is not None]
     given = [
         str(argument)
         for argument in (*call.args, *[call.kwargs[k] for k in ("value", "key") if k in call.kwargs])
@@ -120,9 +115,13 @@ def _multi_head(layer: Layer, call: CallOf) -> list[Piece]:
     key = given[2] if len(given) > 2 else value
     order = f"{query}, {key}, {value}"
     causal = bool(call.kwargs.get("use_causal_mask"))
-    features = [call.inputs[int(name.strip("{}"))].channels for name in (query, key, value)]
+    attended = [call.inputs[int(name.strip("{}"))] for name in (query, key, value)]
+    if any(one.rank != 3 for one in attended) or settings.get("attention_axes") not in (None, [1]):
+        raise Untranslatable("it attends over other axes than that of time")
+    features = [one.channels for one in attended]
+    width = features[0]
     fits = heads * key_dim == width and value_dim == key_dim and not settings.get("output_shape")
-    if fits and not causal and not settings.get("use_gate"):
+    if fits and not causal and not masks:
         args = {"*embed_dim": width, "*num_heads": heads}
         args |= without(
             {"dropout": 0.0, "bias": True, "kdim": width, "vdim": width},
@@ -133,8 +132,6 @@ def _multi_head(layer: Layer, call: CallOf) -> list[Piece]:
         )
         args["batch_first"] = True
         return [Module("nn.MultiheadAttention", args, call=f"{{m}}({order}, need_weights=False)[0]")]
-    if settings.get("use_gate"):
-        raise Untranslatable("it has a gate")
     outputs = settings.get("output_shape") or width
     args = {"*features": tuple(features), "*heads": heads, "*key_dim": key_dim}
     args |= {"outputs": even(outputs) if isinstance(outputs, list) else outputs}
@@ -145,24 +142,36 @@ def _multi_head(layer: Layer, call: CallOf) -> list[Piece]:
         bias=settings["use_bias"],
         causal=causal,
     )
-    return [Module("MultiHeadAttention", args, call=f"{{m}}({order})")]
+    given = "".join(f", {name}={call.kwargs[name]}" for name in masks)
+    return [Module("MultiHeadAttention", args, call=f"{{m}}({order}{given})")]
 
 
 def _attention(layer: Layer, call: CallOf) -> list[Piece]:
     settings = layer.settings
-    if (
-        settings.get("score_mode", "dot") != "dot"
-        or settings.get("dropout")
-        or set(call.kwargs) - {"training"}
-    ):
-        raise Untranslatable("it has a score_mode, a dropout or a mask of its own")
-    key = "{2}" if len(call.inputs) > 2 else "{1}"
-    if settings.get("use_scale"):
-        return [Module("Attention", {}, call=f"{{m}}({{0}}, {key}, {{1}})")]
-    return [Expression(f"torch.softmax({{0}} @ {key}.mT, dim=-1) @ {{1}}")]
+    if call.kwargs.get("return_attention_scores"):
+        raise Untranslatable("it returns its scores")
+    of = call.args[0] if call.args else call.kwargs["inputs"]
+    key = of[2] if len(of) > 2 else of[1]
+    masks = dict(zip(("query_mask", "value_mask"), call.kwargs.get("mask") or (), strict=False))
+    given = "".join(f", {name}={mask}" for name, mask in masks.items() if mask is not None)
+    args = without(
+        {"dropout": 0.0, "causal": False},
+        dropout=float(settings.get("dropout") or 0.0),
+        causal=bool(call.kwargs.get("use_causal_mask")),
+    )
+    if layer.kind == "AdditiveAttention":
+        args = {"*features": call.input.channels if settings.get("use_scale", True) else None} | args
+    else:
+        concat = settings.get("score_mode", "dot") == "concat"
+        own = without({"scale": False, "concat": False}, scale=bool(settings.get("use_scale")), concat=concat)
+        args = own | args
+        if not args and not given:
+            return [Expression(f"torch.softmax({of[0]} @ {key}.mT, dim=-1) @ {of[1]}")]
+    return [Module(layer.kind, args, call=f"{{m}}({of[0]}, {key}, {of[1]}{given})")]
 
 
 SOURCES = {
     "MultiHeadAttention": SourceRule(_multi_head, "last"),
     "Attention": SourceRule(_attention, "last"),
+    "AdditiveAttention": SourceRule(_attention, "last"),
 }

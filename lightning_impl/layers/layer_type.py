@@ -65,12 +65,16 @@ class Weight:
         return value
 
     def of(self, quantity: Callable[[Tensor], Tensor | None]) -> Tensor | None:
-        """A gradient, or a moment, of this weight; None where one of its tensors has none.
+        """A gradient, or a moment, of this weight: zeros where one of its tensors has none, None where all.
 
         What is added has the same gradient as what it is added to.
         """
-        values = [quantity(tensor) for tensor in self.tensors]
-        return None if any(value is None for value in values) else self.view(*values)
+        tensors = self.tensors
+        values = [quantity(tensor) for tensor in tensors]
+        if all(value is None for value in values):
+            return None
+        filled = (torch.zeros_like(t) if v is None else v for t, v in zip(tensors, values, strict=True))
+        return self.view(*filled)
 
     @property
     def parameters(self) -> list[Tensor]:

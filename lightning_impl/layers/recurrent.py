@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from experiment.protocols.graph import Layer
 from lightning_impl.layers.layer_type import LayerType, Settings, Weight, Weights
 from lightning_impl.layers.source import CallOf, Module, Piece, SourceRule, Untranslatable, without
+from lightning_impl.semantics.recurrent import ACTIVATIONS
 
 # Torch's places of Keras's gates: a GRU's are reset, update, new in torch and update, reset, new in Keras.
 GATES = {"LSTM": (0, 1, 2, 3), "GRU": (1, 0, 2), "SimpleRNN": (0,)}
@@ -89,8 +90,10 @@ def _both_last(layer: Any, output: Tensor) -> Tensor:
 
 
 def _written_settings(layer: Any) -> Settings:
-    own = {"reset_after": layer.reset_after} if hasattr(layer, "reset_after") else {}
-    return _settings(_held(layer)) | own | ({"go_backwards": True} if layer.go_backwards else {})
+    settings = _settings(_held(layer))
+    own = ("activation", "recurrent_activation", "reset_after", "merge_mode")
+    settings |= {name: getattr(layer, name) for name in own if name in settings}
+    return settings | ({"go_backwards": True} if layer.go_backwards else {})
 
 
 def _written_last(layer: Any, output: Any) -> Tensor:
@@ -124,7 +127,7 @@ TABLE = (
         LayerType(
             f"Bidirectional{cell}",
             named=(f"keras_semantics.Bidirectional{cell}",),
-            settings=lambda layer: _settings(_held(layer)) | {"merge_mode": layer.merge_mode},
+            settings=_written_settings,
             weights=lambda layer: _weights(_held(layer)),
             output=_both_last,
             channels=-1,
@@ -151,51 +154,56 @@ TABLE = (
 
 
 def _source(layer: Layer, call: CallOf) -> list[Piece]:
-    args = _arguments(layer.kind, layer.settings, call)
     if "mask" in call.kwargs and layer.settings.get("zero_output_for_mask"):
         raise Untranslatable("it gives zeros where its mask is not set: leave zero_output_for_mask at False")
-    if "mask" in call.kwargs and args.get("reset_after") is False:
-        raise Untranslatable("it is a GRU with reset_after=False that is given a mask")
-    return [Module(layer.kind, args, call=_called(call))]
+    return [Module(layer.kind, _arguments(layer.kind, layer.settings, call), call=_called(call))]
 
 
 def _arguments(kind: str, settings: dict[str, Any], call: CallOf) -> dict[str, Any]:
-    expected = {"activation": "tanh"} | ({} if kind == "SimpleRNN" else {"recurrent_activation": "sigmoid"})
-    for name, usual in expected.items():
-        if settings[name] != usual:
-            raise Untranslatable(f"its {name} is {settings[name]}: torch's is {usual}")
-    if settings.get("recurrent_dropout"):
-        raise Untranslatable("recurrent_dropout has no counterpart in torch")
+    gate = {} if kind == "SimpleRNN" else {"recurrent_activation": settings["recurrent_activation"]}
+    for name, activation in {"activation": settings["activation"], **gate}.items():
+        if activation not in ACTIVATIONS:
+            raise Untranslatable(f"its {name} is {activation}, not one of {', '.join(sorted(ACTIVATIONS))}")
     if settings.get("stateful"):
         raise Untranslatable("it is stateful: torch's begin each batch anew")
     if held := [key for key, value in settings.items() if key.endswith("_constraint") and value]:
         raise Untranslatable(f"it has a {held[0]}")
     args = {"*features": call.input.channels, "*units": settings["units"]}
-    args |= without(
-        {
-            "return_sequences": False,
-            "return_state": False,
-            "bias": True,
-            "dropout": 0.0,
-            "go_backwards": False,
-        },
+    usual = {
+        "return_sequences": False,
+        "return_state": False,
+        "bias": True,
+        "dropout": 0.0,
+        "recurrent_dropout": 0.0,
+        "go_backwards": False,
+        "activation": "tanh",
+        "recurrent_activation": "sigmoid",
+        "reset_after": True,
+    }
+    return args | without(
+        usual,
         return_sequences=settings["return_sequences"],
         return_state=settings["return_state"],
         bias=settings["use_bias"],
         dropout=float(settings["dropout"]),
+        recurrent_dropout=float(settings["recurrent_dropout"]),
         go_backwards=settings["go_backwards"],
+        activation=settings["activation"],
+        **gate,
+        **({"reset_after": settings["reset_after"]} if kind == "GRU" else {}),
     )
-    if kind == "GRU":
-        args |= without({"reset_after": True}, reset_after=settings["reset_after"])
-    return args
 
 
 def _called(call: CallOf) -> str:
-    """The call of the module: with a mask, where it is given one."""
-    masks = [str(call.kwargs["mask"])] if "mask" in call.kwargs else []
-    if len(call.args) > 1 or set(call.kwargs) - {"training", "mask"} or len(call.inputs) > 1 + len(masks):
-        raise Untranslatable("it is given an initial state")
-    return f"{{m}}({{0}}, {masks[0]})" if masks else ""
+    """The call of the module: with the mask and the first states that it is given."""
+    state = call.args[1] if len(call.args) > 1 else call.kwargs.get("initial_state")
+    if set(call.kwargs) - {"training", "mask", "initial_state"} or len(call.args) > 2:
+        raise Untranslatable(f"it is called with {', '.join(sorted(set(call.kwargs)))}")
+    arguments = [str(call.kwargs["mask"])] if "mask" in call.kwargs else []
+    if state is not None:
+        states = state if isinstance(state, list | tuple) else [state]
+        arguments.append(f"{'' if arguments else 'state='}[{', '.join(map(str, states))}]")
+    return f"{{m}}({{0}}, {', '.join(arguments)})" if arguments else ""
 
 
 def _bidirectional(layer: Layer, call: CallOf) -> list[Piece]:
@@ -210,8 +218,10 @@ def _bidirectional(layer: Layer, call: CallOf) -> list[Piece]:
     if settings["merge_mode"] not in ("concat", "sum", "ave", "mul"):
         raise Untranslatable("it gives both directions' outputs apart: merge_mode is None")
     args = _arguments(kind, inner["settings"], call)
-    if args.pop("return_state", False) or args.get("reset_after") is False:
-        raise Untranslatable("it returns its state, or is a GRU with reset_after=False")
+    if args.pop("return_state", False):
+        raise Untranslatable("it returns its state")
+    if len(call.args) > 1 or "initial_state" in call.kwargs:
+        raise Untranslatable("it is given an initial state")
     args |= without({"merge_mode": "concat"}, merge_mode=settings["merge_mode"])
     return [Module(f"Bidirectional{kind}", args, call=called)]
 

@@ -89,11 +89,9 @@ class Module:
     """A torch module, as its constructor is written.
 
     name: of the class, such as nn.Conv2d; without a dot it is one of `keras_semantics`. args: a key that
-    begins
-    with * is given by position. suffix: what of the Keras layer it is; "" is what holds its weights. part:
-    the
-    Keras weights' unit, where a layer counts as two. inline: how a forward writes it where it has no name of
-    its own in Keras. call: how it is called, `{m}` the module.
+    begins with * is given by position. suffix: what of the Keras layer it is; "" is what holds its weights.
+    part: the Keras weights' unit, where a layer counts as two. inline: how a forward writes it where it has
+    no name of its own in Keras. call: how it is called, `{m}` the module.
     """
 
     name: str

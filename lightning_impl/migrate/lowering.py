@@ -28,7 +28,9 @@ from lightning_impl.layers.source import (
 from lightning_impl.layers.sources import source_rule
 
 ELEMENTWISE = {*operations.BINARY, "Maximum", "Minimum", "Where"}  # operations, that broadcast
-MASKED = {"LSTM", "GRU", "SimpleRNN", "Bidirectional", "GlobalAveragePooling1D"}  # take a mask
+MASKED = {  # take a mask
+    *("LSTM", "GRU", "SimpleRNN", "Bidirectional", "GlobalAveragePooling1D", "Attention", "AdditiveAttention")
+}
 UNMASKED = {"TimeDistributed"}  # are given one that changes nothing
 RESERVED = {*dir(nn.Sequential()), *dir(nn.ModuleDict()), "x", "self", "inputs", "F", "nn", "torch"}
 

@@ -14,6 +14,7 @@ FILES = (
     "semantics/layers.py",
     "semantics/recurrent.py",
     "semantics/augmentation.py",
+    "semantics/losses.py",
     "semantics/optimizers.py",
     "semantics/training.py",
 )
@@ -58,6 +59,8 @@ def _defines(node: ast.stmt) -> list[str]:
         return [node.name]
     if isinstance(node, ast.Assign):
         return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return [node.target.id]
     return []
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from experiment.protocols.graph import Layer, Migration
+from experiment.protocols.trace import FURTHER_LOSSES
 from lightning_impl.layers import weight_layout
-from lightning_impl.layers.source import CONSTRAINTS
+from lightning_impl.layers.source import CONSTRAINTS, Value
 from lightning_impl.migrate.lowering import Lowered, activity, snake, tensors_of
 from lightning_impl.migrate.rendering import _literal
 from lightning_impl.migrate.weights import holders
@@ -25,9 +26,15 @@ OTHERS = {
     **dict.fromkeys(("mse", "mean_squared_error", "MeanSquaredError"), "F.mse_loss({o}, {t})"),
     **dict.fromkeys(("mae", "mean_absolute_error", "MeanAbsoluteError"), "F.l1_loss({o}, {t})"),
     **dict.fromkeys(("huber", "Huber"), "F.huber_loss({o}, {t}, delta={delta})"),
-    **dict.fromkeys(("kl_divergence", "KLDivergence"), "({t} * ({t} / {o}).log()).sum(-1).mean()"),
-    **dict.fromkeys(("poisson", "Poisson"), "({o} - {t} * ({o} + 1e-7).log()).mean()"),
 }
+# Functions of keras_semantics, by all of Keras's names for them: KLDivergence, kl_divergence, kld.
+SHORT = {
+    "mape": "mean_absolute_percentage_error",
+    "msle": "mean_squared_logarithmic_error",
+    "kld": "kl_divergence",
+}
+FURTHER = {name.replace("_", ""): name for name in FURTHER_LOSSES} | SHORT
+ROWS = ("categorical_focal_crossentropy", "categorical_hinge")  # whose targets are rows of zeros and a one
 OPTIMIZERS = {
     "Adam": "Adam",
     "AdamW": "AdamW",
@@ -181,27 +188,52 @@ class _Writer:
                 settings = {"from_logits": finish is None and not self.probabilities(index)}
             else:
                 kind = "mse"
+        text = self.loss_of(value, outputs, targets, kind, settings, finish)
+        if (
+            settings.get("reduction") == "sum" and not self.missing
+        ):  # over samples, of the mean over the last axis
+            return f"{outputs}[..., 0].numel() * {text}"
+        return text
+
+    def loss_of(
+        self,
+        value: Value,
+        outputs: str,
+        targets: str,
+        kind: str,
+        settings: dict[str, Any],
+        finish: str | None,
+    ) -> str:
+        """A loss as the mean over samples."""
         smoothing = settings.get("label_smoothing") or 0.0
         more = f", label_smoothing={smoothing}" if smoothing else ""
         logits = finish is not None or settings.get("from_logits", False)
         if kind in (*SPARSE, *CATEGORICAL):
-            shown = f"{outputs}.movedim(-1, 1)" if value.rank == 3 else outputs
-            if kind in CATEGORICAL and value.rank == 3:
-                targets = f"{targets}.movedim(-1, 1)"
+            shown = f"{outputs}.movedim(-1, 1)" if value.rank > 2 else outputs
             if logits:
-                return f"F.cross_entropy({shown}, {targets}{more})"
+                rows = ".movedim(-1, 1)" if kind in CATEGORICAL and value.rank > 2 else ""
+                return f"F.cross_entropy({shown}, {targets}{rows}{more})"
             if kind in SPARSE:
                 return f"F.nll_loss({shown}.clamp(1e-7, 1 - 1e-7).log(), {targets})"
-            return f"-({targets} * {outputs}.clamp(1e-7, 1 - 1e-7).log()).sum(-1).mean()"
+            self.out.pieces.append("categorical_crossentropy")
+            return f"categorical_crossentropy({outputs}, {targets}.to({outputs}){more}).mean()"
+        shaped = f"{targets}.to({outputs}).view_as({outputs})"  # Keras gives targets (N,) a last axis
         if kind in BINARY:
             function = "binary_cross_entropy_with_logits" if logits else "binary_cross_entropy"
             if smoothing:
-                targets = f"{targets} * {1 - smoothing} + {smoothing / 2}"
-            return f"F.{function}({outputs}, {targets}.to({outputs}))"
+                shaped = f"{shaped} * {1 - smoothing} + {smoothing / 2}"
+            return f"F.{function}({outputs}, {shaped})"
         if kind in OTHERS:
-            return OTHERS[kind].format(
-                o=outputs, t=f"{targets}.to({outputs})", delta=settings.get("delta", 1.0)
-            )
+            return OTHERS[kind].format(o=outputs, t=shaped, delta=settings.get("delta", 1.0))
+        further = FURTHER.get(kind.lower().replace("_", ""))
+        axis = settings.get("axis", -1)
+        if further is not None and axis in (None, -1):
+            self.out.pieces.append(further)
+            own = ("alpha", "gamma", "from_logits", "label_smoothing", "apply_class_balancing", "beta", "q")
+            given = {name: settings[name] for name in own if settings.get(name) not in (None, False, 0.0)}
+            arguments = "".join(f", {name}={_literal(value)}" for name, value in given.items())
+            numbers = further == "categorical_generalized_cross_entropy"
+            return f"{further}({outputs}, {targets if numbers else shaped}{arguments}).mean()"
         self.out.notes.append(f"the loss {kind} is not translated: write it in `loss` of lightning_module.py")
         self.missing = self.missing or kind
         return "torch.zeros(())"
@@ -386,7 +418,8 @@ class _Writer:
         text = self.output(index, "targets")
         loss = self.training["loss"] if self.training else None
         kind, _ = _named(_each(loss, len(self.outputs))[index]) if loss is not None else ("", {})
-        return f"{text}.argmax(-1)" if kind in CATEGORICAL else text
+        rows = kind in CATEGORICAL or FURTHER.get(kind.lower().replace("_", "")) in ROWS
+        return f"{text}.argmax(-1)" if rows else text
 
     # === Optimizer ===
 

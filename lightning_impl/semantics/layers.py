@@ -300,7 +300,8 @@ class MultiHeadAttention(nn.Module):
     """Keras's MultiHeadAttention for any size of key and value; weights are in its layout.
 
     (N, T, F), (N, S, F'), (N, S, F'') -> (N, T, outputs). features: F, F', F''. key_dim, value_dim: of a
-    head.
+    head. Masks say which steps are there: query_mask (N, T), value_mask and key_mask (N, S), attention_mask
+    (N, T, S). A step that may attend to none gets zeros with dropout, the mean of all without: as in Keras.
     """
 
     def __init__(
@@ -324,11 +325,31 @@ class MultiHeadAttention(nn.Module):
         self.output_kernel = _drawn(heads, width, outputs)
         self.output_bias = _zeros(outputs) if bias else None
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
         q, k, v = (self._heads(x, n) for x, n in ((query, "query"), (key, "key"), (value, "value")))
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=self.causal
-        )
+        masks = [None if query_mask is None else query_mask[..., None]]
+        masks += [None if mask is None else mask[:, None] for mask in (value_mask, key_mask)]
+        masks += [attention_mask, _causal(q, k) if self.causal else None]
+        mask = None
+        for part in (part.bool() for part in masks if part is not None):
+            mask = part if mask is None else mask & part
+        if mask is not None:
+            mask = mask[:, None] if mask.ndim == 3 else mask
+        if mask is None or self.dropout:
+            dropout = self.dropout if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        else:
+            scores = q @ k.mT * q.shape[-1] ** -0.5
+            mixed = torch.softmax(scores.masked_fill(~mask, -0.7 * torch.finfo(q.dtype).max), dim=-1) @ v
         outputs = torch.einsum("nhtk,hko->nto", mixed, self.output_kernel)
         return outputs if self.output_bias is None else outputs + self.output_bias
 
@@ -347,12 +368,58 @@ def _zeros(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(shape))
 
 
+def _causal(query: Tensor, key: Tensor) -> Tensor:
+    """(..., T, F), (..., S, F) -> (T, S): which steps are no later."""
+    return torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+
+
 class Attention(nn.Module):
-    """Keras's dot-product Attention with a learned scale: (N, T, F), (N, S, F), (N, S, G) -> (N, T, G)."""
+    """Keras's dot-product Attention: (N, T, F), (N, S, F), (N, S, G) -> (N, T, G).
 
-    def __init__(self) -> None:
+    scale: a learned factor of the scores. concat: score_mode="concat", scores by a tangent of query and key.
+    query_mask (N, T): steps without it give zeros. value_mask (N, S): steps that can be attended to.
+    """
+
+    def __init__(
+        self, scale: bool = False, concat: bool = False, dropout: float = 0.0, causal: bool = False
+    ) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
+        self.dropout, self.causal = dropout, causal
+        self.scale = nn.Parameter(torch.ones(())) if scale else None
+        self.concat_score_weight = nn.Parameter(torch.ones(())) if concat else None
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return torch.softmax(self.scale * (query @ key.mT), dim=-1) @ value
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        scale = 1.0 if self.scale is None else self.scale
+        if self.concat_score_weight is None:
+            return scale * (query @ key.mT)
+        return self.concat_score_weight * torch.tanh(scale * (query[:, :, None] + key[:, None])).sum(-1)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+    ) -> Tensor:
+        scores = self.scores(query, key)
+        kept = None if value_mask is None else value_mask[:, None].bool()
+        if self.causal:
+            kept = _causal(query, key) if kept is None else kept & _causal(query, key)
+        if kept is not None:
+            scores = torch.where(kept, scores, scores - 1e9)
+        output = F.dropout(torch.softmax(scores, dim=-1), self.dropout, self.training) @ value
+        return output if query_mask is None else output * query_mask[..., None]
+
+
+class AdditiveAttention(Attention):
+    """Keras's AdditiveAttention; features: F, of a learned scale of each, or None for none."""
+
+    def __init__(self, features: int | None, dropout: float = 0.0, causal: bool = False) -> None:
+        super().__init__(dropout=dropout, causal=causal)
+        if features is not None:
+            self.scale = nn.Parameter(torch.ones(features))
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        scale = 1.0 if self.scale is None else self.scale
+        return (scale * torch.tanh(query[:, :, None] + key[:, None])).sum(-1)

@@ -114,7 +114,11 @@ def describe(subject: Subject) -> dict[str, Any]:
 
 
 def count_parameters(subject: Subject) -> dict[str, int]:
-    """Parameters, total and trainable, as Keras counts them; two that are added are one."""
+    """Parameters, total and trainable, as Keras counts them.
+
+    Two that are added are one, and a tensor that is held beside one that trains, as the second bias of a
+    GRU written from one that resets before, is a constant.
+    """
     sizes: dict[tuple[int, ...], tuple[int, bool]] = {}
     for weights in subject.weights.values():
         for weight in weights.values():
@@ -122,7 +126,9 @@ def count_parameters(subject: Subject) -> dict[str, int]:
             places = weight.order if not weight.is_computed else None
             start = () if places is None else tuple(places.flatten()[:1].tolist())
             key = (*(id(parameter) for parameter in weight.parameters), weight.value.numel(), *start)
-            sizes[key] = weight.value.numel(), _trains(weight)
+            held = 0 if weight.is_computed else sum(t.numel() for t in weight.tensors if not t.requires_grad)
+            size = weight.value.numel()
+            sizes[key] = (size - held if _trains(weight) and held < size else size), _trains(weight)
     return tracing.parameter_counts(list(sizes.values()))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiment.protocols.trace import LossTerm, TraceError
+from lightning_impl.semantics import losses as keras_losses
 from lightning_impl.trace.signature import Inputs
 
 # What takes outputs that end otherwise than Keras's to what Keras's are, by (Keras's ending, torch's).
@@ -65,10 +66,19 @@ def _term(output: Tensor, target: Tensor, term: LossTerm, ending: str, theirs: s
             loss = F.l1_loss(output, target)
         case "huber":
             loss = F.huber_loss(output, target, delta=term.delta)
-        case _:
+        case "mse":
             loss = F.mse_loss(output, target)
+        case name:
+            target = rows_of(target, output) if term.one_hot else target
+            losses: Tensor = getattr(keras_losses, name)(output, target, **term.settings)
+            return losses.sum() if term.reduction == "sum" else losses.mean()
     # Keras adds up over the samples, and takes the mean over the last axis.
     return loss * (output.numel() / output.shape[-1]) if term.reduction == "sum" else loss
+
+
+def rows_of(classes: Tensor, outputs: Tensor) -> Tensor:
+    """Class numbers (N, ...) as rows of zeros and a one, of as many as the outputs have."""
+    return F.one_hot(classes.long(), outputs.shape[-1]).to(outputs.dtype)
 
 
 def _crossentropy(output: Tensor, target: Tensor, ending: str, term: LossTerm) -> Tensor:

@@ -23,7 +23,7 @@ from lightning_impl.dropout import SharedDropout
 from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
-from lightning_impl.trace.losses import finished, has_own_loss, loss_of, own_loss
+from lightning_impl.trace.losses import finished, has_own_loss, loss_of, own_loss, rows_of
 from lightning_impl.trace.optimizer import Training, exact_settings, users_training
 from lightning_impl.trace.precision import WithoutCasts, in_one_precision
 from lightning_impl.trace.recorder import Recording, without_dropout
@@ -248,7 +248,7 @@ def _take_loss(
     def own(index: int, rows: bool = False) -> Tensor:
         inputs, labels = subject.batches[index]
         if rows:
-            labels = [_rows(label, tensor) for label, tensor in zip(labels, tensors, strict=True)]
+            labels = [rows_of(label, tensor) for label, tensor in zip(labels, tensors, strict=True)]
         with in_one_precision(casts):
             return own_loss(subject.model, inputs, labels, index)
 
@@ -266,11 +266,6 @@ def _take_loss(
             f"torch's training_step cannot be called without a Trainer, on (inputs, targets): {failure}; "
             "its loss is that of --loss in its place"
         )
-
-
-def _rows(classes: Tensor, outputs: Tensor) -> Tensor:
-    """Class numbers (N, ...) as rows of zeros and a one, of as many as the outputs have."""
-    return nn.functional.one_hot(classes.long(), outputs.shape[-1]).to(outputs.dtype)
 
 
 def _tried(subject: Subject, own: Callable[[int], Tensor]) -> str | None:

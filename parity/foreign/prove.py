@@ -21,7 +21,8 @@ from parity.foreign.sides import Side, Sides
 from parity.foreign.verdict import Answer, Verdict
 from parity.ladder import climb, moving_variance, rounding_noise
 from parity.ladder.climb import Findings, Place
-from parity.traces.matching import MatchError
+from parity.traces import calls
+from parity.traces.matching import MatchError, match
 from parity.traces.pair import Pair, Trace
 
 REFERENCE = ("tensorflow", "float64")  # the one backend that computes in float64 throughout
@@ -104,7 +105,13 @@ def _in_float64(
     torch.answer()
     say("comparing")
     again = partial(_again, request, keras, folder, say)
-    pair = Pair(Trace(keras.out), Trace(torch.out), pair.matching, experiment, foreign=True, again=again)
+    traces, matching = (Trace(keras.out), Trace(torch.out)), pair.matching
+    if order := calls.in_keras_order(*traces, matching.weighted):
+        traces[1].renumber(order)
+        matching = match(traces[0].layers, traces[1].layers, dict(request.given))
+        shared = ", ".join(dict.fromkeys(name.partition("@")[0] for name in order))
+        matching.notes.append(f"torch calls {shared} on its inputs in another order than Keras")
+    pair = Pair(*traces, matching, experiment, foreign=True, again=again)
     weights = _weights(request, pair, keras, torch, findings)
     climb.climb(request.name, pair, "tensorflow", Place(keras.out, request.device, _unseen), findings)
     computation = _computation(findings, pair)
@@ -166,7 +173,9 @@ def _in_float32(
         keras.describe(asked, folder / f"keras-{backend}-float32")
         keras.answer()
         keras.get("trace")
-        rungs = rounding.compare(pair, Trace(keras.out), Trace(torch))
+        single = Trace(torch)
+        single.renumber(pair.torch.calls)
+        rungs = rounding.compare(pair, Trace(keras.out), single)
         took = (time.perf_counter() - started) / len(rungs)
         subject = Subject(request.name, backend, "float32", request.device)
         for name, checks in rungs.items():

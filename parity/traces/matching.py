@@ -127,10 +127,9 @@ def _without_vectors(layers: Layers) -> dict[str, Layer]:
 def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, str]:
     ours = {n: layer for n, layer in torch.items() if layer["weights"] and n not in given}
     theirs = {n: layer for n, layer in keras.items() if layer["weights"] and n not in given.values()}
-    if ours.keys() == theirs.keys() and all(
-        signature(ours[name]) == signature(theirs[name]) for name in ours
-    ):
-        return given | {name: name for name in ours}
+    same = _same_names(ours, theirs)
+    if same and all(signature(ours[name]) == signature(theirs[same[name]]) for name in ours):
+        return given | same
     ordered = None
     if [signature(layer) for layer in ours.values()] == [signature(layer) for layer in theirs.values()]:
         ordered = given | dict(zip(ours, theirs, strict=True))
@@ -148,6 +147,19 @@ def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, 
     if ordered is not None:  # the inputs speak against it, or are not known: the forward rung will tell
         return ordered
     raise MatchError(_problem({n: layer for n, layer in ours.items() if n not in found}, theirs, found))
+
+
+def _same_names(ours: Layers, theirs: Layers) -> dict[str, str]:
+    """Each of torch's names with Keras's, where they are the same but for what holds the network, as in
+    `network.conv1`; empty where they are not.
+    """
+    names = {name: name for name in ours}
+    while set(names.values()) != theirs.keys():
+        heads = {name.partition(".")[0] if "." in name else "" for name in names.values()}
+        if len(heads) != 1 or heads == {""}:
+            return {}
+        names = {name: rest.partition(".")[2] for name, rest in names.items()}
+    return names
 
 
 def _narrowed(

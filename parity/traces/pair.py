@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -15,6 +15,8 @@ import numpy as np
 from experiment.config import Experiment
 from parity.traces.layers import is_pixelwise, itself, signature, sources, without_ones
 from parity.traces.matching import Matching, check_covered, match
+
+MODES = ("eval", "train")  # what layers give, by the modes of the model
 
 
 class Trace:
@@ -32,11 +34,23 @@ class Trace:
         self.endings: list[str] = structure.get("endings", [])
         self._notes: list[str] = structure.get("notes", [])
         self._folder = folder
+        self.calls: dict[str, str] = {}
+        self._stored: dict[str, str] = {}
 
     @property
     def notes(self) -> list[str]:
         """How the model was traced, where a reader must know."""
         return list(dict.fromkeys([*self._notes, *self.get("notes").tolist()]))
+
+    def renumber(self, calls: Mapping[str, str]) -> None:
+        """Let each call of a layer that is called several times have the other name that `calls` gives it."""
+        held = {layer["name"]: (layer["inputs"], layer["shape"]) for layer in self.layers}
+        known = {new: old for old, new in calls.items()}
+        for layer in self.layers:
+            inputs, layer["shape"] = held[known.get(layer["name"], layer["name"])]
+            layer["inputs"] = [calls.get(name, name) for name in inputs]
+        self.calls = dict(calls)
+        self._stored = {f"{mode}/{new}": f"{mode}/{old}" for old, new in calls.items() for mode in MODES}
 
     @cached_property
     def _arrays(self) -> Any:
@@ -47,7 +61,7 @@ class Trace:
         return list(self._arrays.files)
 
     def __getitem__(self, key: str) -> np.ndarray:
-        return self._arrays[key]
+        return self._arrays[self._stored.get(key, key)]
 
     def __contains__(self, key: str) -> bool:
         return key in self._arrays

@@ -24,7 +24,7 @@ MODELS = (
     *("convolutions", "sequences_of_convolutions", "volumes", "transposed", "pools", "open_sizes", "norms"),
     *("frozen", "activations", "slopes", "merges", "shapes", "preprocessing", "text", "recurrent"),
     *("attention", "operations", "several", "nested", "residual_blocks", "unnamed_blocks", "random_layers"),
-    "masked",
+    *("masked", "attention_masked"),
 )
 # Rules of which no mutation is told: they write what another rule's mutation covers, or what draws at random.
 COVERED = {

@@ -200,7 +200,9 @@ def recurrent():
     c = layers.GRU(4, reset_after=False)(a)
     d = layers.SimpleRNN(4)(a)
     e, hidden, cell = layers.LSTM(4, return_state=True)(a)
-    return keras.Model(inputs, head(layers.Concatenate()([b, c, d, e, hidden, cell])))
+    f = layers.SimpleRNN(4, activation="relu")(inputs, initial_state=hidden)
+    g = layers.GRU(3, activation="softsign", recurrent_activation="hard_sigmoid")(a)
+    return keras.Model(inputs, head(layers.Concatenate()([b, c, d, e, hidden, cell, f, g])))
 
 
 def masked():
@@ -221,6 +223,16 @@ def attention():
     y = layers.MultiHeadAttention(2, 3, value_dim=5)(x, x, use_causal_mask=True)
     z = layers.Attention()([x, y])
     return keras.Model(inputs, head(layers.GlobalMaxPooling1D()(z)))
+
+
+def attention_masked():
+    inputs = keras.Input((6,), dtype="int32")
+    x, y = (layers.Embedding(8, 6, mask_zero=True)(inputs) for _ in range(2))
+    attended = [
+        *(layers.AdditiveAttention()([x, x]), layers.Attention(score_mode="concat")([x, x])),
+        layers.MultiHeadAttention(2, 5)(y, y),  # which takes the mask from what it is given
+    ]
+    return keras.Model(inputs, head(layers.Concatenate()([layers.Flatten()(one) for one in attended])))
 
 
 def operations():
@@ -313,7 +325,7 @@ RANDOM = (random_layers,)  # alike in evaluation alone
 MODELS = (
     *(convolutions, sequences_of_convolutions, volumes, transposed, pools, open_sizes, norms, frozen),
     *(activations, slopes, merges, shapes, preprocessing, text, recurrent, attention, operations, several),
-    *(nested, residual_blocks, unnamed_blocks, random_layers, masked),
+    *(nested, residual_blocks, unnamed_blocks, random_layers, masked, attention_masked),
 )
 
 

@@ -136,6 +136,46 @@ def focal():
     return model
 
 
+def losses():
+    """An output for each of Keras's losses."""
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((6,))
+    softmax, positive, binary, linear = "softmax", "softplus", "sigmoid", None
+    of = {
+        "focal": (softmax, keras.losses.CategoricalFocalCrossentropy(alpha=0.3, label_smoothing=0.1)),
+        "twofocal": (binary, keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True, gamma=1.5)),
+        "logits": (linear, keras.losses.BinaryFocalCrossentropy(from_logits=True)),
+        "generalized": (softmax, keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)),
+        "margin": (linear, "categorical_hinge"),
+        "hinge": (linear, keras.losses.Hinge()),
+        "squared": ("tanh", "squared_hinge"),
+        "divergence": (softmax, "kl_divergence"),
+        "counts": (positive, "poisson"),
+        "cosh": (linear, keras.losses.LogCosh()),
+        "percent": (linear, "mean_absolute_percentage_error"),
+        "logarithm": (positive, keras.losses.MeanSquaredLogarithmicError()),
+        "angle": (linear, keras.losses.CosineSimilarity()),
+        "dice": (binary, keras.losses.Dice()),
+        "tversky": (binary, keras.losses.Tversky(alpha=0.3, beta=0.6)),
+        "summed": (linear, keras.losses.MeanSquaredError(reduction="sum")),
+    }
+    outputs = {name: layers.Dense(3, activation=act, name=name)(inputs) for name, (act, _) in of.items()}
+    model = keras.Model(inputs, outputs)
+    model.compile("adam", {name: loss for name, (_, loss) in of.items()})
+    return model
+
+
+def unwritten():
+    import keras
+    from keras import layers
+
+    model = _sequential(layers.Dense(4), layers.UnitNormalization(), shape=(6,))
+    model.compile("adam", keras.losses.Circle())
+    return model
+
+
 def averaged():
     import keras
 
@@ -215,6 +255,37 @@ def masked_mean():
     return keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
 
 
+def recurrent():
+    import keras
+    from keras import layers
+
+    inputs, image = keras.Input((7,), dtype="int32"), keras.Input((12,))
+    x = layers.Embedding(9, 6, mask_zero=True)(inputs)
+    x = layers.GRU(5, reset_after=False, return_sequences=True, dropout=0.1, recurrent_dropout=0.2)(x)
+    x = layers.Bidirectional(layers.GRU(4, reset_after=False, return_sequences=True))(x)
+    x = layers.LSTM(4, activation="relu")(x, initial_state=[layers.Dense(4)(image), layers.Dense(4)(image)])
+    return keras.Model([inputs, image], layers.Dense(3, activation="softmax")(x))
+
+
+def attentive():
+    import keras
+    from keras import layers
+
+    first, second = keras.Input((9,), dtype="int32"), keras.Input((7,), dtype="int32")
+    embedding, plain = layers.Embedding(20, 8, mask_zero=True), layers.Embedding(20, 8)
+    a, b = embedding(first), embedding(second)
+    c, d = plain(first), plain(second)
+    x = layers.LayerNormalization()(layers.Add()([a, layers.MultiHeadAttention(2, 4)(a, b)]))
+    x = layers.MultiHeadAttention(2, 4, dropout=0.1)(x, x, use_causal_mask=True)
+    seen = [
+        *(x, layers.Attention(use_scale=True, score_mode="concat", dropout=0.1)([a, b])),
+        *(layers.AdditiveAttention()([a, b]), layers.Attention()([c, d], use_causal_mask=True)),
+        *(layers.AdditiveAttention(use_scale=False)([c, d]), c),
+    ]
+    pooled = [layers.GlobalMaxPooling1D()(one) for one in seen]
+    return keras.Model([first, second], layers.Dense(3)(layers.Concatenate()(pooled)))
+
+
 def penalised():
     import keras
     from keras import layers, regularizers
@@ -282,7 +353,7 @@ def _compiled(optimizer):
 MODELS = (
     *(augmented, unet, siamese, constants, transformer, each_step, several, rows, focal),
     *(averaged, sgd, rmsprop, adadelta, adamax, lion, scheduled, clipped, by_value),
-    *(masked, masked_mean, penalised, constrained),
+    *(masked, masked_mean, recurrent, attentive, penalised, constrained, losses, unwritten),
 )
 
 

@@ -44,6 +44,13 @@ def test_equal_names_are_the_identity_in_any_order() -> None:
     assert found.unmatched_keras == found.unmatched_torch == found.notes == []
 
 
+def test_names_below_what_holds_the_network_are_equal_names() -> None:
+    keras = [dense("b", ""), dense("a", "b"), dense("c", "a")]
+    torch = [dense(f"module.net.{name}", "") for name in ("c", "a", "b")]
+    assert match(keras, torch).weighted == {f"module.net.{name}": name for name in "cab"}
+    assert match(keras, [dense(name, "") for name in ("x.c", "y.a", "b")]).weighted != {"x.c": "c"}
+
+
 def test_other_names_go_by_order() -> None:
     keras = [dense("dense", ""), dense("dense_1", "dense"), dense("dense_2", "dense_1")]
     torch = [dense("net.0", ""), dense("net.1", "net.0"), dense("head", "net.1")]

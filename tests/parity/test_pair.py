@@ -11,7 +11,8 @@ import pytest
 
 from experiment.config import Experiment
 from parity.ladder.rungs import structure
-from parity.traces.pair import Pair
+from parity.traces.calls import in_keras_order
+from parity.traces.pair import Pair, Trace
 
 KINDS = {"act": "relu", "cat": "Concatenate"}
 
@@ -81,3 +82,37 @@ def test_a_reshape_may_flatten(tmp_path: Path, kind: str, shape: list[int], fail
         (folder / "structure.json").write_text(json.dumps(facts))
     pair = Pair.of(folders[0], folders[1], Experiment(), {"flat": "flat"})
     assert sum(not check.passed for check in structure(pair)) == failed
+
+
+def shared(folder: Path, later: str, **given: np.ndarray) -> Trace:
+    """A trace of one layer that is called twice, `later` taking the second call's output."""
+    kept = trace(folder, {"a": [""], "a@2": [""], later: ["a@2"]})
+    np.savez(kept / "arrays.npz", **{f"eval/{name}": array for name, array in given.items()})  # type: ignore[arg-type]
+    return Trace(kept)
+
+
+ONES, TWOS = np.ones((2, 4)), 2 * np.ones((2, 4))
+
+
+def test_calls_of_a_shared_layer_in_another_order_are_told_apart_by_what_they_give(tmp_path: Path) -> None:
+    keras = shared(tmp_path / "keras", "b", a=ONES, **{"a@2": TWOS})
+    torch = shared(tmp_path / "torch", "b", a=TWOS * (1 + 1e-9), **{"a@2": ONES})
+    order = in_keras_order(keras, torch, {"a": "a"})
+    assert order == {"a": "a@2", "a@2": "a"}
+    torch.renumber(order)
+    np.testing.assert_allclose(torch["eval/a"], ONES)
+    np.testing.assert_allclose(torch["eval/a@2"], TWOS)
+    assert torch.layer("b")["inputs"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(ONES, TWOS), (TWOS, TWOS), (3 * ONES, ONES)],
+    ids=["in order", "no two alike", "one of its own"],
+)
+def test_calls_keep_their_order_where_no_other_is_better(
+    tmp_path: Path, first: np.ndarray, second: np.ndarray
+) -> None:
+    keras = shared(tmp_path / "keras", "b", a=ONES, **{"a@2": TWOS})
+    torch = shared(tmp_path / "torch", "b", a=first, **{"a@2": second})
+    assert in_keras_order(keras, torch, {"a": "a"}) == {}
