@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from experiment.protocols.graph import Layer
 from lightning_impl.layers.activation import module_of
-from lightning_impl.layers.layer_type import LayerType, Weights, own
+from lightning_impl.layers.layer_type import LayerType, Settings, Weights, own
 from lightning_impl.layers.source import (
     CallOf,
     Expression,
@@ -25,6 +25,14 @@ from lightning_impl.layers.source import (
 def _dense(layer: Any) -> Weights:
     kernel = own(layer, lambda kernel: kernel.mT, weight="kernel")
     return {name: replace(weight, by_row=True) for name, weight in kernel.items()} | own(layer, bias="bias")
+
+
+def _padding(layer: Any) -> Settings:
+    """The token whose vector torch does not train; Keras has no such setting."""
+    return {} if layer.padding_idx is None else {"padding_idx": layer.padding_idx}
+
+
+EMBEDDING = LayerType("Embedding", settings=_padding, weights=lambda bag: own(bag, weight="embeddings"))
 
 
 def _is_product(equation: str) -> bool:
@@ -72,8 +80,16 @@ TABLE = (
         "Embedding",
         (nn.Embedding,),
         ("embedding",),
+        settings=_padding,
         weights=lambda layer: own(layer, weight="embeddings"),
         positions=lambda call: {"weight": 0 if call.native else 1},
+        channels=-1,
+    ),
+    # The embeddings of a sequence, and one of all of them
+    LayerType(
+        lambda bag: {"mean": "GlobalAveragePooling1D", "max": "GlobalMaxPooling1D"}.get(bag.mode, "Sum"),
+        (nn.EmbeddingBag,),
+        before=lambda bag: {"embedding": EMBEDDING},
         channels=-1,
     ),
     # Of positions: x + embeddings

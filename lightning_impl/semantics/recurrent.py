@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class _Recurrent(nn.Module):
     before), the steps are taken here.
     """
 
-    cell: type[nn.RNNBase]
+    cell: type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]
 
     def __init__(
         self,
@@ -108,8 +109,8 @@ class _Recurrent(nn.Module):
         return torch.stack(outputs, dim=1), states
 
     def _by_torch(self, input: Tensor, state: Sequence[Tensor]) -> Outputs:
-        begin = tuple(part[None] for part in state)
-        outputs, end = self.layer(input, (begin if len(begin) > 1 else begin[0]) if begin else None)
+        begin: Any = tuple(part[None] for part in state) or None
+        outputs, end = self.layer(input, begin if self.cell is nn.LSTM or begin is None else begin[0])
         return outputs, [part[0] for part in (end if isinstance(end, tuple) else (end,))]
 
     def _step(

@@ -51,8 +51,9 @@ class WithoutCasts(TorchFunctionMode):
         if name in METHODS and METHODS[name] in self._lower:
             self._note(f".{name}()", METHODS[name])
             return args[0].to(self.dtype)
-        asked = [dtype for dtype in (*args, *kwargs.values()) if dtype in self._lower]
-        if asked and isinstance(asked[0], torch.dtype):
+        dtypes = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.dtype))
+        asked = [dtype for dtype in dtypes if dtype in self._lower]
+        if asked:
             if name in ("to", "type"):
                 self._note(f".{name}({asked[0]})", asked[0])
             args = tuple(self.dtype if value is asked[0] else value for value in args)

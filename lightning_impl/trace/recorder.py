@@ -208,6 +208,8 @@ class Recording(TorchFunctionMode):
             found = {}
         if entry is None:
             return
+        if self._is_tied(name, weights, entry):  # it goes with the layer whose weights it uses
+            name, weights = "", {}
         owner = self._owner(name)
         if owner is not None and layer_type(owner) is entry:
             found = {**entry.settings(owner), **found}
@@ -288,6 +290,14 @@ class Recording(TorchFunctionMode):
         self._calls[own] += 1
         return own if self._calls[own] == 1 else f"{own}@{self._calls[own]}"
 
+    def _is_tied(self, name: str, weights: Weights, entry: LayerType) -> bool:
+        """Whether a function uses the very elements that a module of another kind has as its weights."""
+        module, held = self._owner(name), self.weights.get(name, {})
+        if module is None or layer_type(module) in (None, entry) or not weights:
+            return False
+        whole = {(id(weight.parameters[0]), weight.value.numel()) for weight in held.values()}
+        return all((id(weight.parameters[0]), weight.value.numel()) in whole for weight in weights.values())
+
     def _owner(self, name: str) -> nn.Module | None:
         try:
             return self.model.get_submodule(name) if name else None
@@ -354,7 +364,8 @@ class Recording(TorchFunctionMode):
         return Mark(mark.source, axis, rows, padded, live=True)
 
     def _note_channels(self, entry: LayerType | None, mark: Mark, tensor: Tensor) -> None:
-        if entry is not None and entry.channels == 1 and tensor.dim() == 3 and not mark.source:
+        moved = mark.axis == 1  # by the model itself
+        if entry is not None and entry.channels == 1 and tensor.dim() == 3 and not (mark.source or moved):
             self.takes_channels_first = True
 
     def _set_channels(self, output: Tensor, entry: LayerType | None) -> None:

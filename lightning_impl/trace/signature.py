@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
@@ -54,12 +55,16 @@ class Inputs:
 
 def scan(model: nn.Module, inputs: Inputs) -> tuple[Recording, Any]:
     """What a Recording of two samples in evaluation says, and the outputs."""
+    few = inputs.part(slice(0, 2))
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        with torch.no_grad():
+            few(model.eval())
     with (
         torch.no_grad(),
         parametrize.cached(),
         Recording(model, channels_first=inputs.channels_first) as recording,
     ):
-        outputs = inputs.part(slice(0, 2))(model.eval())
+        outputs = few(model.eval())
     return recording, outputs
 
 
@@ -75,6 +80,7 @@ def inputs_of(request: Request, model: nn.Module) -> tuple[Inputs, Recording, An
     arrays = request.inputs()
     takes_tokens = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
     failures: list[tuple[Inputs, Exception]] = []
+    taken: list[tuple[Inputs, Recording, Any]] = []
     for channels_first in (IMAGES, (3, *IMAGES), ()):
         inputs = _arranged(arrays, model, channels_first)
         try:
@@ -88,6 +94,9 @@ def inputs_of(request: Request, model: nn.Module) -> tuple[Inputs, Recording, An
             continue
         if 3 in channels_first or not recording.takes_channels_first:
             return inputs, recording, outputs
+        taken.append((inputs, recording, outputs))
+    if taken:
+        return taken[0]
     inputs, error = failures[0]
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.tensors)
     raise TraceError(f"{request.build}: fails on inputs {shapes}: {told(error)}") from error
@@ -182,6 +191,8 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     elif isinstance(values, list | tuple):
         for value in values:
             yield from _tensors(value)
+    elif hasattr(values, "__dict__") and not isinstance(values, type | nn.Module):
+        yield from _tensors(list(vars(values).values()))  # an object that holds them
 
 
 def _each(function: Callable[[Tensor], Tensor], value: Any) -> Any:

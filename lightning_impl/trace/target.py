@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -178,7 +179,12 @@ def built(name: str) -> nn.Module:
     model = trace.build(name)
     if not isinstance(model, nn.Module):
         raise TraceError(f"{name}: gives {trace.described(model)}; it must return a torch.nn.Module")
-    return model
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TraceError(f"{name}: gives a ScriptModule: give the nn.Module that it was made from")
+    if "torch._dynamo" in sys.modules:  # something was compiled, and is to be seen through
+        torch.compiler.set_stance("force_eager")
+    original = getattr(model, "_orig_mod", model)
+    return original if isinstance(original, nn.Module) else model
 
 
 def hand_over(subject: Subject, request: Request, weights: str, layers: Mapping[str, str]) -> None:

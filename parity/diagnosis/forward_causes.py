@@ -11,6 +11,8 @@ from parity.diagnosis import outputs, pixels, random_layers, settings
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.traces.pair import Pair
 
+ROUNDED = 4 * float(np.finfo(np.float32).eps)
+
 
 def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     """The settings, the statistics or the numbers that part the first layer, or the layers before it."""
@@ -49,6 +51,8 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         return found
     if (found := pixels.explain(layer, pair)) is not None:
         return found
+    if (found := _rounded(keras, torch)) is not None:
+        return found
     between = _between(layer, pair)
     found = outputs.explain(keras, torch, _source(layer, mode, pair))
     if found is not None:
@@ -60,6 +64,20 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
             "let both sides have it, or neither",
         )
     return None
+
+
+def _rounded(keras: np.ndarray, torch: np.ndarray) -> Explanation | None:
+    """Numbers that are apart by what float32 rounds away, and no more."""
+    if keras.shape != torch.shape:
+        return None
+    share = float(np.abs(torch - keras).max() / (np.abs(keras).max() or 1.0))
+    if share > ROUNDED:
+        return None
+    return Explanation(
+        "a constant or a layer is rounded to float32 on one side, or reckoned in it on both",
+        f"{share:.1e} of the largest output",
+        "give both sides the same constants, as numbers in float64",
+    )
 
 
 def _elsewhere(found: Explanation | None, where: str) -> Explanation | None:

@@ -43,9 +43,13 @@ CAUSES = {
         "BatchNorm's momentum differs (Keras's 0.99 is torch's 0.01)",
         lambda keras: f"momentum={plain(1 - keras)}" if isinstance(keras, float) else "",
     ),
-    "epsilon": Cause("a normalisation's epsilon differs (Keras's 1e-3, torch's 1e-5)", _to("eps")),
+    "epsilon": Cause(
+        "a normalisation's epsilon differs (by default Keras's is 1e-3, torch's 1e-5)", _to("eps")
+    ),
     "rate": Cause("a dropout rate differs", _to("p")),
-    "negative_slope": Cause("LeakyReLU's slope differs (Keras's 0.3, torch's 0.01)", _to("negative_slope")),
+    "negative_slope": Cause(
+        "LeakyReLU's slope differs (by default Keras's is 0.3, torch's 0.01)", _to("negative_slope")
+    ),
     "strides": Cause("strides differ", _to("stride")),
     "dilation": Cause("dilation differs", _to("dilation")),
     "groups": Cause("groups differ", _to("groups")),

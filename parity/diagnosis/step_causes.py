@@ -18,7 +18,11 @@ def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanati
     """A frozen weight, a penalty, a loss of another kind or scale, or other labels."""
     if (found := _not_finite(pair)) is not None:
         return found
-    if pair.foreign and (found := _held(pair) or penalties.explain(pair) or losses.explain(pair)) is not None:
+    if (
+        pair.foreign
+        and (found := _held(pair) or _padding(pair) or penalties.explain(pair) or losses.explain(pair))
+        is not None
+    ):
         return found
     kernels = [
         (layer, weight, pair.keras[f"initial/{layer}/{weight}"])
@@ -50,6 +54,23 @@ def of_gradients(first: Check, failed: Sequence[Check], pair: Pair) -> Explanati
             "the loss weighs or smooths the labels otherwise",
             f"it is off by {difference:+.3g}",
         )
+    return None
+
+
+def _padding(pair: Pair) -> Explanation | None:
+    """An Embedding of torch's that does not train the vector of its padding token."""
+    for layer, torch_layer in pair.names.items():
+        token = pair.torch.layer(torch_layer)["settings"].get("padding_idx")
+        both = pair.both("gradient", layer, "embeddings")
+        if token is None or both is None or both[0].shape != both[1].shape:
+            continue
+        keras, torch = (np.delete(array, token, axis=0) for array in both)
+        if both[0][token].any() and not both[1][token].any() and np.allclose(keras, torch, rtol=1e-6):
+            return Explanation(
+                "torch's Embedding does not train the vector of its padding token (padding_idx)",
+                f"the gradient of {layer}'s token {token} is zero in torch alone",
+                "leave padding_idx out",
+            )
     return None
 
 

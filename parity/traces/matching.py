@@ -46,26 +46,26 @@ def match(
 
     Layers with weights go by name where both sides have the same ones, else by order where kinds and shapes
     are the same all along, else by kind, shapes, the layers that their inputs come from and the activations
-    that they end in, where these leave one choice. Those without weights go by name, else by kind, shape and
-    inputs; what is left is no error.
-    given (torch name to Keras's) stands before all. Raises MatchError.
+    that they end in, where these leave one choice, else by their order among those alike, with a note.
+    Those without weights go by name, else by kind, shape and inputs; what is left is no error.
+    given (torch name to Keras's) stands before all. Raises MatchError where one side has other layers.
     """
     keras = {layer["name"]: layer for layer in keras_layers}
     torch = {layer["name"]: layer for layer in torch_layers}
     _check_given(given := dict(given or {}), keras, torch)
     of_weights = {t: k for t, k in given.items() if torch[t]["weights"]}
+    notes: list[str] = []
     try:
-        weighted = _weighted(keras, torch, of_weights)
+        weighted = _weighted(keras, torch, of_weights, notes)
     except MatchError as problem:
         try:  # where one side's layers go without a bias or a scale, the structure rung will tell
-            weighted = _weighted(_without_vectors(keras), _without_vectors(torch), of_weights)
+            weighted = _weighted(_without_vectors(keras), _without_vectors(torch), of_weights, notes)
         except MatchError:
             raise problem from None
     plain = _plain(keras, torch, weighted, {t: k for t, k in given.items() if t not in weighted})
     matched = weighted | plain
     alone_keras = [layer for name, layer in keras.items() if name not in matched.values()]
     alone_torch = [layer for name, layer in torch.items() if name not in matched]
-    notes = []
     for side, alone in (("Keras", alone_keras), ("torch", alone_torch)):
         if said := [layer for layer in alone if layer["kind"] != "Identity"]:
             them = "itself" if len(said) == 1 else "themselves"
@@ -124,7 +124,7 @@ def _without_vectors(layers: Layers) -> dict[str, Layer]:
     return {name: {**layer, "weights": needed[name] or layer["weights"]} for name, layer in layers.items()}
 
 
-def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, str]:
+def _weighted(keras: Layers, torch: Layers, given: dict[str, str], notes: list[str]) -> dict[str, str]:
     ours = {n: layer for n, layer in torch.items() if layer["weights"] and n not in given}
     theirs = {n: layer for n, layer in keras.items() if layer["weights"] and n not in given.values()}
     same = _same_names(ours, theirs)
@@ -146,6 +146,13 @@ def _weighted(keras: Layers, torch: Layers, given: dict[str, str]) -> dict[str, 
         return found
     if ordered is not None:  # the inputs speak against it, or are not known: the forward rung will tell
         return ordered
+    if in_turn := _in_turn(ours, theirs, found):
+        guessed = [f"{t} as Keras's {k}" for t, k in in_turn.items() if t not in found]
+        shown = ", ".join(guessed[:4]) + (f" and {len(guessed) - 4} more" if len(guessed) > 4 else "")
+        notes.append(
+            f"taken in their order, for more than one choice is left: torch's {shown}; else {WAY_OUT}"
+        )
+        return in_turn
     raise MatchError(_problem({n: layer for n, layer in ours.items() if n not in found}, theirs, found))
 
 
@@ -223,6 +230,22 @@ def _narrowed(
     return found
 
 
+def _in_turn(ours: Layers, theirs: Layers, found: dict[str, str]) -> dict[str, str]:
+    """All pairs, those that are left matched in their order among the layers of their kind and shapes; none
+    where one side has more of a kind. So a norm that stands behind in one model and before in the other is
+    compared, and the structure or the forward rung tells where it stands.
+    """
+    places: dict[Hashable, list[str]] = {}
+    for name, layer in theirs.items():
+        if name not in found.values():
+            places.setdefault(signature(layer), []).append(name)
+    left = [name for name in ours if name not in found]
+    counts = Counter(signature(ours[name]) for name in left)
+    if counts != {key: len(names) for key, names in places.items()}:
+        return {}
+    return found | {name: places[signature(ours[name])].pop(0) for name in left}
+
+
 CIRCLES = 6  # of neighbours around a layer
 
 
@@ -262,17 +285,9 @@ def _colours(
 
 
 def _problem(ours: Layers, theirs: Layers, found: Mapping[str, str]) -> str:
-    """What to tell of the layers that are left over: all without a counterpart, else the first choice."""
+    """What to tell of the layers that are left over: all without a counterpart."""
     left = {name: layer for name, layer in theirs.items() if name not in found.values()}
     lonely = _without_counterpart(ours, left)
-    if not any(lonely):
-        name, layer = next(iter(ours.items()))
-        may_be = " or ".join(n for n, other in left.items() if signature(other) == signature(layer))
-        more = f" ({len(ours)} layers in all)" if len(ours) > 1 else ""
-        return (
-            f"the torch layer {name}, {full(layer)}, may be Keras's {may_be}{more}.\n"
-            f"Names and order differ: {WAY_OUT}."
-        )
     rows = []
     for side, mine, others, alone, alone_there in (
         ("torch", ours, left, *lonely),

@@ -95,16 +95,18 @@ def test_parallel_layers_of_one_shape_follow_their_inputs_and_not_their_order() 
     assert match(keras, torch).weighted == {"t1": "k1", "ta": "ka", "t2": "k2", "tb": "kb"}
 
 
-def test_a_choice_is_named_with_its_candidates_and_the_way_out() -> None:
+def test_of_layers_that_nothing_tells_apart_the_order_does_and_it_is_said() -> None:
     keras = [dense("k1", ""), dense("k2", ""), conv("k3", "")]
     torch = [conv("t3", ""), dense("t1", ""), dense("t2", "")]
-    with pytest.raises(MatchError) as error:
-        match(keras, torch)
-    assert str(error.value) == (
-        "the torch layer t1, Dense (kernel 4x4, bias 4), may be Keras's k1 or k2 (2 layers in all).\n"
-        "Names and order differ: give both the same names, or say --map torch_name=keras_name, once for each."
-    )
-    assert match(keras, torch, {"t1": "k2"}).weighted == {"t3": "k3", "t1": "k2", "t2": "k1"}
+    matching = match(keras, torch)
+    assert matching.weighted == {"t3": "k3", "t1": "k1", "t2": "k2"}
+    assert matching.notes == [
+        "taken in their order, for more than one choice is left: torch's t1 as Keras's k1, t2 as Keras's k2; "
+        "else give both the same names, or say --map torch_name=keras_name, once for each"
+    ]
+    matching = match(keras, torch, {"t1": "k2"})
+    assert matching.weighted == {"t3": "k3", "t1": "k2", "t2": "k1"}
+    assert matching.notes == []
 
 
 def test_every_layer_without_a_counterpart_is_told_with_its_nearest() -> None:
