@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.adam import adam
@@ -180,114 +182,290 @@ def _number(rate: float | Tensor) -> float | Tensor:
     return rate
 
 
-def _prepared(module: Any, input: Tensor, dropout: float, go_backwards: bool) -> Tensor:
-    """A sequence (N, T, F) as a layer runs through it: Keras drops the same features at every step."""
-    if dropout and module.training:
-        input = input * F.dropout(torch.ones_like(input[:, :1]), dropout)
-    return input.flip(1) if go_backwards else input
+class ReduceLROnPlateau(Callback):
+    """Keras's ReduceLROnPlateau, on any optimizer: acts when `wait >= patience`, with an absolute threshold.
 
+    It looks at `monitor` once an epoch, after the validation, and passes over epochs that had none. Every
+    group of every optimizer is reduced, down to `min_learning_rate`. mode: "min" or "max". On several
+    processes the metric must be the same on each (`self.log(..., sync_dist=True)`).
 
-def _one_bias(module: Any) -> None:
-    """Hold torch's second bias at zero: Keras has one, and two would learn twice as fast."""
-    for name, parameter in module.named_parameters():
-        if "bias_hh" in name:
-            nn.init.zeros_(parameter).requires_grad_(False)
-
-
-Parts = tuple[Tensor, Tensor | None]  # the recurrent kernel and torch's second bias
-
-
-def _lstm_step(parts: Parts, new: Tensor, states: list[Tensor]) -> list[Tensor]:
-    kernel, bias = parts
-    i, f, g, o = (new + F.linear(states[0], kernel, bias)).chunk(4, dim=-1)
-    cell = torch.sigmoid(f) * states[1] + torch.sigmoid(i) * torch.tanh(g)
-    return [torch.sigmoid(o) * torch.tanh(cell), cell]
-
-
-def _gru_step(parts: Parts, new: Tensor, states: list[Tensor]) -> list[Tensor]:
-    kernel, bias = parts
-    (r, z, n), (hr, hz, hn) = (x.chunk(3, dim=-1) for x in (new, F.linear(states[0], kernel, bias)))
-    update = torch.sigmoid(z + hz)
-    return [(1 - update) * torch.tanh(n + torch.sigmoid(r + hr) * hn) + update * states[0]]
-
-
-def _rnn_step(parts: Parts, new: Tensor, states: list[Tensor]) -> list[Tensor]:
-    kernel, bias = parts
-    return [torch.tanh(new + F.linear(states[0], kernel, bias))]
-
-
-STEPS = {"LSTM": _lstm_step, "GRU": _gru_step, "RNN_TANH": _rnn_step}
-
-
-def _masked(
-    layer: Any, input: Tensor, mask: Tensor, suffix: str = ""
-) -> tuple[Tensor, list[Tensor]]:
-    """The outputs and the last states of a layer that keeps its state over steps where `mask` (N, T) is not
-    set, as Keras does.
+    Raises ValueError for a factor or a mode that Keras refuses, RuntimeError where nothing logs `monitor`.
     """
-    held = dict(layer.named_parameters())
-    kernels = [held[f"weight_{part}_l0{suffix}"] for part in ("ih", "hh")]
-    biases = [held.get(f"bias_{part}_l0{suffix}") for part in ("ih", "hh")]
-    zeros, outputs = input.new_zeros(input.shape[0], layer.hidden_size), []
-    states = [zeros] * (2 if layer.mode == "LSTM" else 1)
-    projected = F.linear(input, kernels[0], biases[0])
-    for step, kept in zip(projected.unbind(1), mask.bool().unbind(1), strict=True):
-        new = STEPS[layer.mode]((kernels[1], biases[1]), step, states)
-        states = [
-            torch.where(kept[:, None], one, other) for one, other in zip(new, states, strict=True)
-        ]
-        outputs.append(states[0])
-    return torch.stack(outputs, dim=1), states
+
+    def __init__(
+        self,
+        patience: int = 10,
+        factor: float = 0.1,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_learning_rate: float = 0.0,
+        monitor: str = "val_loss",
+        mode: str = "min",
+    ) -> None:
+        if factor >= 1:
+            raise ValueError(f"ReduceLROnPlateau: factor {factor} must be less than 1")
+        if mode not in ("min", "max"):
+            raise ValueError(f"ReduceLROnPlateau: mode {mode} must be min or max")
+        self.patience, self.factor, self.min_delta = patience, factor, abs(min_delta)
+        self.cooldown, self.min_learning_rate = cooldown, min_learning_rate
+        self.monitor, self.sign = monitor, 1.0 if mode == "min" else -1.0
+        self.best, self.wait, self.cooldown_counter = math.inf * self.sign, 0, 0
+        self._validates = self._validated = (
+            False  # the metric comes from validation; and it came just now
+        )
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._before = trainer.callback_metrics.get(self.monitor)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.callback_metrics.get(self.monitor) is not self._before:
+            self._validates, self._validated = True, not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._validates and not self._validated:
+            return  # what stands there is an earlier epoch's
+        self._validated = False
+        if self.monitor not in trainer.callback_metrics:
+            if (trainer.check_val_every_n_epoch or 2) > 1 and trainer.enable_validation:
+                return  # it may come with the first validation
+            raise RuntimeError(
+                f"ReduceLROnPlateau looks at {self.monitor}, which nothing logs; there are: "
+                f"{', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}"
+            )
+        current = float(trainer.callback_metrics[self.monitor])
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.wait = 0
+        if self.sign * current + self.min_delta < self.sign * self.best:
+            self.best, self.wait = current, 0
+        elif self.cooldown_counter == 0:
+            self.wait += 1
+            if self.wait >= self.patience:
+                self._reduce(
+                    [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+                )
+
+    def _reduce(self, groups: list[dict[str, Any]]) -> None:
+        for group in groups:
+            old = float(group["lr"])
+            if old <= self.min_learning_rate:
+                continue
+            new = max(old * self.factor, self.min_learning_rate)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(new)  # what is compiled holds this tensor
+            else:
+                group["lr"] = new
+            self.cooldown_counter, self.wait = self.cooldown, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "wait": self.wait, "cooldown_counter": self.cooldown_counter}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.wait = state_dict["best"], state_dict["wait"]
+        self.cooldown_counter = state_dict["cooldown_counter"]
 
 
-def _merged(forward: Tensor, backward: Tensor, mode: str) -> Tensor:
-    if mode == "concat":
-        return torch.cat([forward, backward], dim=-1)
-    if mode == "mul":
-        return forward * backward
-    return (forward + backward) / (2 if mode == "ave" else 1)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda input: input,
+    "hard_sigmoid": F.hardsigmoid,
+    **{
+        name: getattr(F, name)
+        for name in ("tanh", "sigmoid", "relu", "elu", "selu", "softplus", "softsign")
+    },
+    "silu": F.silu,
+}
 
 
-def _both(module: Any, layer: Any, input: Tensor, mask: Tensor | None) -> Tensor:
-    """What Keras's Bidirectional gives: every step of both directions, or the last of each."""
-    input = _prepared(module, input, module.input_dropout, False)
-    if mask is None:
-        outputs, states = layer(input)
-        last = states[0] if isinstance(states, tuple) else states
-        forward, backward = outputs.chunk(2, dim=-1)
-    else:
-        forward, one = _masked(layer, input, mask)
-        backward, other = _masked(layer, input.flip(1), mask.flip(1), "_reverse")
-        backward, last = backward.flip(1), (one[0], other[0])
-    if not module.sequences:
-        return _merged(last[0], last[1], module.merge_mode)
-    if mask is not None:  # Keras gives zeros there, in both directions
-        forward, backward = (outputs * mask[..., None] for outputs in (forward, backward))
-    return _merged(forward, backward, module.merge_mode)
+Outputs = tuple[Tensor, list[Tensor]]  # of every step (N, T, units), and the states after the last
 
 
-class BidirectionalLSTM(nn.Module):
-    """Keras's Bidirectional(LSTM): (N, T, features) -> (N, 2 * units), or (N, T, 2 * units).
+def _linear(
+    input: Tensor, kernel: Tensor, bias: Tensor | None, masks: Sequence[Tensor] | None
+) -> Tensor:
+    """F.linear, its input dropped by a mask for each gate where there are masks."""
+    if masks is None:
+        return F.linear(input, kernel, bias)
+    parts = zip(masks, kernel.chunk(len(masks)), strict=True)
+    output = torch.cat([F.linear(input * mask, part) for mask, part in parts], dim=-1)
+    return output if bias is None else output + bias
 
-    merge_mode: concat, sum, ave or mul of the two directions.
+
+class _Recurrent(nn.Module):
+    """A recurrent layer of Keras's, its weights in torch's layer of the same cell.
+
+    With anything that torch's layer has not (a mask, recurrent dropout, other activations, a GRU's reset
+    before), the steps are taken here.
     """
+
+    cell: type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]
 
     def __init__(
         self,
         features: int,
         units: int,
         return_sequences: bool = False,
+        return_state: bool = False,
         bias: bool = True,
         dropout: float = 0.0,
-        merge_mode: str = "concat",
+        recurrent_dropout: float = 0.0,
+        go_backwards: bool = False,
+        activation: str = "tanh",
+        recurrent_activation: str = "sigmoid",
+        reset_after: bool = True,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(features, units, bias=bias, batch_first=True, bidirectional=True)
-        self.sequences, self.merge_mode, self.input_dropout = return_sequences, merge_mode, dropout
-        _one_bias(self)
+        self.layer = self.cell(
+            features, units, bias=bias, batch_first=True, bidirectional=bidirectional
+        )
+        self.sequences, self.state = return_sequences, return_state
+        self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
+        self.go_backwards, self.reset_after = go_backwards, reset_after
+        self.activation, self.recurrent_activation = activation, recurrent_activation
+        if self.cell is not nn.GRU or not reset_after:
+            for name, parameter in self.layer.named_parameters():
+                if "bias_hh" in name:  # Keras has one bias, and two would learn twice as fast
+                    nn.init.zeros_(parameter).requires_grad_(False)
 
-    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        return _both(self, self.lstm, input, mask)
+    @property
+    def gates(self) -> int:
+        return {nn.LSTM: 4, nn.GRU: 3}.get(self.cell, 1)
+
+    @property
+    def steps_as_torch(self) -> bool:
+        """Whether torch's own layer takes the same steps, but for masks."""
+        usual = (
+            self.activation == "tanh"
+            and self.recurrent_activation == "sigmoid"
+            and self.reset_after
+        )
+        return usual and not (self.recurrent_dropout and self.training)
+
+    def forward(
+        self, input: Tensor, mask: Tensor | None = None, state: Sequence[Tensor] = ()
+    ) -> Tensor:
+        if self.go_backwards:
+            input, mask = input.flip(1), mask if mask is None else mask.flip(1)
+        outputs, states = self.run(input, mask, state)
+        output = outputs if self.sequences else states[0]
+        return (output, *states) if self.state else output  # type: ignore[return-value]
+
+    def run(
+        self, input: Tensor, mask: Tensor | None, state: Sequence[Tensor] = (), way: str = ""
+    ) -> Outputs:
+        """The outputs and states of one way, `""` or `"_reverse"`, over (N, T, features).
+
+        mask: (N, T); where it is not set, states stay as they are. state: the first, zeros unless given.
+        """
+        dropped = self.recurrent_dropout if self.training else 0.0
+        gates = self.gates if dropped else 1  # Keras draws for each gate then
+        masks = None
+        if self.dropout and self.training:  # the same features at every step
+            masks = [F.dropout(torch.ones_like(input[:, :1]), self.dropout) for _ in range(gates)]
+        if mask is None and self.steps_as_torch and not self.layer.bidirectional:
+            return self._by_torch(input if masks is None else input * masks[0], state)
+        weights = dict(self.layer.named_parameters())
+        kernel, bias = weights[f"weight_ih_l0{way}"], weights.get(f"bias_ih_l0{way}")
+        projected = _linear(input, kernel, bias, masks)
+        kernel, bias = weights[f"weight_hh_l0{way}"], weights.get(f"bias_hh_l0{way}")
+        zeros = input.new_zeros(input.shape[0], self.layer.hidden_size)
+        states = list(state) or [zeros] * (2 if self.cell is nn.LSTM else 1)
+        masks = (
+            [F.dropout(torch.ones_like(zeros), dropped) for _ in range(gates)] if dropped else None
+        )
+        outputs = []
+        for step, new in enumerate(projected.unbind(1)):
+            after = self._step(new, states, kernel, bias, masks)
+            if mask is not None:
+                kept = mask[:, step, None].bool()
+                after = [
+                    torch.where(kept, new, old) for new, old in zip(after, states, strict=True)
+                ]
+            states = after
+            outputs.append(states[0])
+        return torch.stack(outputs, dim=1), states
+
+    def _by_torch(self, input: Tensor, state: Sequence[Tensor]) -> Outputs:
+        begin: Any = tuple(part[None] for part in state) or None
+        outputs, end = self.layer(
+            input, begin if self.cell is nn.LSTM or begin is None else begin[0]
+        )
+        return outputs, [part[0] for part in (end if isinstance(end, tuple) else (end,))]
+
+    def _step(
+        self,
+        new: Tensor,
+        states: list[Tensor],
+        kernel: Tensor,
+        bias: Tensor | None,
+        masks: Sequence[Tensor] | None,
+    ) -> list[Tensor]:
+        """The states (N, units) after one step, `new` being its input times the kernel."""
+        act, gate = ACTIVATIONS[self.activation], ACTIVATIONS[self.recurrent_activation]
+        hidden = states[0]
+        if self.cell is nn.GRU and not self.reset_after:
+            r, z, n = new.chunk(3, dim=-1)
+            mask_r, mask_z, mask_n = masks or (1, 1, 1)
+            kernel_r, kernel_z, kernel_n = kernel.chunk(3)
+            reset = gate(r + F.linear(hidden * mask_r, kernel_r))
+            update = gate(z + F.linear(hidden * mask_z, kernel_z))
+            candidate = act(n + F.linear(reset * hidden * mask_n, kernel_n))
+            return [(1 - update) * candidate + update * hidden]
+        recurrent = _linear(hidden, kernel, bias, masks)
+        if self.cell is nn.GRU:
+            (r, z, n), (hr, hz, hn) = new.chunk(3, dim=-1), recurrent.chunk(3, dim=-1)
+            update = gate(z + hz)
+            return [(1 - update) * act(n + gate(r + hr) * hn) + update * hidden]
+        if self.cell is nn.LSTM:
+            i, f, g, o = (new + recurrent).chunk(4, dim=-1)
+            carry = gate(f) * states[1] + gate(i) * act(g)
+            return [gate(o) * act(carry), carry]
+        return [act(new + recurrent)]
+
+
+class _Bidirectional(_Recurrent):
+    """Keras's Bidirectional: (N, T, features) -> (N, 2 * units), or (N, T, 2 * units).
+
+    merge_mode: concat, sum, ave or mul of the two directions. The other arguments are those of LSTM.
+    """
+
+    def __init__(
+        self, features: int, units: int, merge_mode: str = "concat", **settings: bool | float
+    ) -> None:
+        super().__init__(features, units, bidirectional=True, **settings)  # type: ignore[arg-type]
+        self.merge_mode = merge_mode
+
+    def forward(
+        self, input: Tensor, mask: Tensor | None = None, state: Sequence[Tensor] = ()
+    ) -> Tensor:
+        if mask is None and self.steps_as_torch and not (self.dropout and self.training):
+            outputs, states = self.layer(input)
+            forward, backward = outputs.chunk(2, dim=-1)
+            ahead, behind = states[0] if isinstance(states, tuple) else states
+        else:
+            forward, (ahead, *_) = self.run(input, mask)
+            backward, (behind, *_) = self.run(
+                input.flip(1), None if mask is None else mask.flip(1), way="_reverse"
+            )
+            backward = backward.flip(1)
+        if not self.sequences:
+            return self._merged(ahead, behind)
+        if mask is not None:  # Keras gives zeros there, in both directions
+            forward, backward = forward * mask[..., None], backward * mask[..., None]
+        return self._merged(forward, backward)
+
+    def _merged(self, forward: Tensor, backward: Tensor) -> Tensor:
+        if self.merge_mode == "concat":
+            return torch.cat([forward, backward], dim=-1)
+        if self.merge_mode == "mul":
+            return forward * backward
+        return (forward + backward) / (2 if self.merge_mode == "ave" else 1)
+
+
+class BidirectionalLSTM(_Bidirectional):
+    """Keras's Bidirectional(LSTM); merge_mode is one of concat, sum, ave and mul."""
+
+    cell = nn.LSTM
 
 
 def exponential_decay(

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric, MetricCollection, classification
 
-from .keras_semantics import Adam, clip_gradients, exponential_decay
+from .keras_semantics import Adam, ReduceLROnPlateau, clip_gradients, exponential_decay
 from .model import build as build_network
 
 
@@ -96,8 +96,21 @@ class Module(pl.LightningModule):
 
 
 def callbacks() -> list[Callback]:
-    """None were given: pass Keras's with --callbacks."""
-    return []
+    """Keras's callbacks, and what else acts beside the steps."""
+    return [
+        EarlyStopping(monitor="val_loss", mode="min", patience=3, min_delta=0),
+        # Keras restores the best weights: load those of this one.
+        ModelCheckpoint(monitor="val_loss", mode="min"),
+        ReduceLROnPlateau(
+            patience=2,
+            factor=0.1,
+            min_delta=0.0001,
+            cooldown=0,
+            min_learning_rate=0.0,
+            monitor="val_loss",
+            mode="min",
+        ),
+    ]
 
 
 def build() -> Module:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiment.protocols.faults import told
 from parity.checks import Check
 from parity.diagnosis import settings
 from parity.diagnosis.forward_causes import of_forward
@@ -37,11 +38,14 @@ def diagnose(rung: str, checks: Sequence[Check], pair: Pair) -> Diagnosis | None
     if rung == "structure":  # a layer tells more than the counts of all parameters
         first = next((check for check in failed if check.quantity in pair.names), first)
     explain = EXPLANATIONS.get(rung)
-    found = explain(first, failed, pair) if explain else None
     layer = first.quantity.split(" (")[0]
+    evidence = f"{first.quantity}: {first.largest:.2e} of {first.tolerance:.0e}. {first.where}".strip()
+    try:
+        found = explain(first, failed, pair) if explain else None
+    except Exception as error:  # what was measured stands, whatever becomes of the search for its cause
+        return Diagnosis(rung, layer, f"not found: the search for it ended in {told(error)}", evidence)
     if found is not None:
         return Diagnosis(rung, layer, *found)
-    evidence = f"{first.quantity}: {first.largest:.2e} of {first.tolerance:.0e}. {first.where}".strip()
     return Diagnosis(rung, layer, "no known pattern", evidence)
 
 

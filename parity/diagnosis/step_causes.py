@@ -124,8 +124,9 @@ def _held(pair: Pair) -> Explanation | None:
 
 def of_one_step(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation | None:
     """BatchNorm's momentum or its variance, or the way in which Adam is written."""
+    quantities = [check.quantity.rsplit(" ", 1)[-1] for check in failed]  # without what it is of a weight
     for layer in pair.names:
-        if any(f"{layer}/moving" in check.quantity for check in failed):
+        if any(quantity.startswith(f"{layer}/moving_") for quantity in quantities):
             found = _statistics(layer, pair)
             if found is not None:
                 return found

@@ -127,7 +127,7 @@ def _in_float64(
 
 
 def _again(request: Request, keras: Side, folder: Path, say: Callable[[str], None]) -> Trace | None:
-    """Keras's side traced once more with weights off by their last digit; None where it cannot be."""
+    """Keras's side traced once more with weights off by 1e-14 of themselves; None where it cannot be."""
     say("measuring how far rounding alone moves the training")
     weights = folder / "nudged.npz"
     with np.load(keras.out / "weights.npz") as arrays:

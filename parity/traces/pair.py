@@ -97,7 +97,7 @@ class Pair:
     matching: Matching
     experiment: Experiment
     foreign: bool = False  # a user's models, not this project's
-    again: Callable[[], Trace | None] | None = None  # runs Keras's side with weights off by their last digit
+    again: Callable[[], Trace | None] | None = None  # runs Keras's side with weights off by 1e-14
 
     @classmethod
     def of(

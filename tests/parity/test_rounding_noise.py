@@ -1,4 +1,4 @@
-"""What training makes of rounding is measured on Keras's side, and allowed a hundredfold; nothing else is."""
+"""What training makes of rounding is measured on Keras's side, and allowed tenfold; nothing else is."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ BIAS, BOTH = {"bias": 1e-6}, {"conv/bias", "final conv/bias"}
 @pytest.mark.parametrize(
     ("apart", "own", "failed"),
     [
-        (BIAS, {"bias": 2e-8}, set()),
-        (BIAS, {"bias": 0.9e-8}, BOTH),  # more than a hundredfold
+        (BIAS, {"bias": 2e-7}, set()),
+        (BIAS, {"bias": 0.9e-7}, BOTH),  # more than tenfold
         (BIAS, {"kernel": 1e-6}, BOTH),  # another weight's
         (BIAS, None, BOTH),
-        ({"losses": 1e-6}, {"losses": 2e-8}, set()),
-        ({"losses": 1e-6}, {"losses": 0.9e-8}, {"step loss"}),
+        ({"losses": 1e-6}, {"losses": 2e-7}, set()),
+        ({"losses": 1e-6}, {"losses": 0.9e-7}, {"step loss"}),
     ],
 )
-def test_a_hundred_times_keras_own_movement_is_allowed(
+def test_ten_times_keras_own_movement_is_allowed(
     tmp_path: Path, apart: dict[str, float], own: dict[str, float] | None, failed: set[str]
 ) -> None:
     assert failing(traced(tmp_path, apart, own)) == failed
@@ -73,7 +73,7 @@ def outputs(folder: Path, apart: float, own: float) -> Pair:
 
 
 @pytest.mark.parametrize(
-    ("apart", "own", "passes"), [(1e-9, 2e-11, True), (1e-9, 0.9e-11, False), (1e-5, 1e-5, False)]
+    ("apart", "own", "passes"), [(1e-9, 2e-10, True), (1e-9, 0.9e-10, False), (1e-5, 1e-5, False)]
 )
 def test_outputs_may_differ_as_much_where_that_is_little(
     tmp_path: Path, apart: float, own: float, passes: bool
@@ -87,7 +87,7 @@ def test_outputs_may_differ_as_much_where_that_is_little(
     [
         (0.1, [0.0, 1e-9, 2e-3], 2),
         (0.1, [1e-5, 1e-4, 2e-3], 0),
-        (0.1, [0.0, 0.0, 5e-4], None),  # which tells of another cause
+        (0.1, [0.0, 0.0, 5e-6], None),  # which tells of another cause
         (1e-7, [0.0, 0.0, 2e-3], None),
         (0.1, [0.0, 0.0, np.nan], None),
     ],
@@ -99,7 +99,7 @@ def test_steps_that_rounding_moves_far_say_nothing(
     assert rounding_noise.steps_that_tell(both) == steps
 
 
-@pytest.mark.parametrize(("apart", "passes"), [(0.9e-7, True), (1.1e-7, False)])
+@pytest.mark.parametrize(("apart", "passes"), [(0.9e-8, True), (1.1e-8, False)])
 def test_the_steps_before_are_compared(tmp_path: Path, apart: float, passes: bool) -> None:
     both = traced(tmp_path, {"losses": np.array([0.0, apart, 0.1])}, {"losses": np.array([0.0, 1e-9, 2e-3])})
     (check,) = rounding_noise.first_steps(both, 2, 1e-9)
@@ -107,13 +107,13 @@ def test_the_steps_before_are_compared(tmp_path: Path, apart: float, passes: boo
 
 
 def test_what_is_allowed_is_noted(tmp_path: Path) -> None:
-    note = rounding_noise.note(rungs.one_step(traced(tmp_path, BIAS, {"bias": 2e-8})))
-    assert "moves by up to 2e-08 (conv/bias)" in note
+    note = rounding_noise.note(rungs.one_step(traced(tmp_path, BIAS, {"bias": 2e-7})))
+    assert "moves by up to 2e-07 (conv/bias)" in note
     assert "(1 of the checks)" in note
 
 
 def test_nothing_is_noted_where_nothing_is_beyond_the_tolerance(tmp_path: Path) -> None:
-    assert rounding_noise.note(rungs.one_step(traced(tmp_path, {}, {"bias": 2e-8}))) == ""
+    assert rounding_noise.note(rungs.one_step(traced(tmp_path, {}, {"bias": 2e-7}))) == ""
 
 
 def test_keras_is_run_again_only_where_a_check_fails(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_keras_is_run_again_only_where_a_check_fails(tmp_path: Path) -> None:
     assert failing(replace(traced(tmp_path, {"bias": 1e-11}, None), again=again)) == set()
 
 
-def test_weights_move_by_their_last_digit() -> None:
+def test_weights_move_by_their_last_digits() -> None:
     weights = {"raw/0": np.linspace(-3.0, 5.0, 1000), "raw/1": np.arange(3)}
     moved = rounding_noise.nudged(weights)
     share = np.abs(moved["raw/0"] / weights["raw/0"] - 1)
-    assert 0 < share.max() < 5e-16
-    assert 0.5 < (share > 0).mean() < 0.8
+    assert 0.8e-14 < share.max() < 1.5e-14
+    assert (share > 0).mean() > 0.95
     np.testing.assert_array_equal(moved["raw/1"], weights["raw/1"])

@@ -1,0 +1,1 @@
+"""A network migrated from Keras."""
