@@ -17,7 +17,8 @@ def pairs(amounts: Any) -> Pixels:
 
 def _upsampling(layer: Any, shape: Shape) -> Settings:
     size = layer.size if isinstance(layer.size, tuple | list) else [layer.size]
-    return {"size": list(size), "interpolation": getattr(layer, "interpolation", "nearest")}
+    how = {"interpolation": getattr(layer, "interpolation", "nearest"), "align_corners": False}
+    return {"size": list(size)} | how
 
 
 TABLE = (

@@ -22,6 +22,7 @@ from experiment.protocols.faults import told
 from experiment.protocols.graph import Arrays, Call, Graph, Layer, Migration, Tensor
 from experiment.protocols.trace import Request, TraceError, user_object
 from keras_impl.layers import weight_layout
+from keras_impl.trace.optimizer import as_given
 from keras_impl.trace.target import users_model
 
 # What a layer's config says that is no setting of its computation, or stands elsewhere in the graph.
@@ -327,12 +328,21 @@ def _settings(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     for key, value in config.items():
         if key.endswith("_regularizer"):
             if value is not None:
-                penalties[key.removesuffix("_regularizer")] = _plain(value)
+                penalties[key.removesuffix("_regularizer")] = _penalty(value)
         elif key not in LEFT_OUT and not key.endswith("_initializer"):
             settings[key] = _plain(value)
     if isinstance(inner := config.get("layer"), dict) and "config" in inner:  # of a wrapper
         penalties |= {f"layer/{k}": v for k, v in _settings(inner["config"])[1].items()}
     return settings, penalties
+
+
+def _penalty(config: Any) -> Any:
+    """A regularizer's config; Keras's L1 gives the factor that float32 made of its user's."""
+    plain = _plain(config)
+    if isinstance(plain, dict) and isinstance(settings := plain.get("settings"), dict):
+        given = {k: as_given(v) if type(v) is float else v for k, v in settings.items()}
+        return {**plain, "settings": given}
+    return plain
 
 
 def _built(layer: Any) -> dict[str, Any]:

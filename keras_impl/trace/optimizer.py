@@ -153,11 +153,19 @@ def exact_settings(model: Any) -> Iterator[None]:
         stack.enter_context(patch.object(ops, "cast", _cast))
         for owner, name in rounded:
             value = getattr(owner, name, None)
+            if keras.ops.is_tensor(value):  # Keras's L1 keeps its factor as one, in float32
+                value = as_given(float(keras.ops.convert_to_numpy(value)))
             if type(value) is float:
                 stack.enter_context(patch.object(owner, name, np.float64(value)))
             elif isinstance(value, list | tuple) and all(type(one) is float for one in value):
                 stack.enter_context(patch.object(owner, name, [np.float64(one) for one in value]))
         yield
+
+
+def as_given(value: float) -> float:
+    """A number as its user wrote it, from what float32 made of it; another stays as it is."""
+    single = np.float32(value)
+    return float(str(single)) if float(single) == value else value
 
 
 def exact_start(optimizer: Any) -> None:
@@ -202,7 +210,9 @@ def _cast(x: Any, dtype: Any) -> Any:
 
 
 def _factors(regulariser: Any) -> dict[str, Any]:
-    factors: dict[str, Any] = {name: float(getattr(regulariser, name, 0.0) or 0.0) for name in ("l1", "l2")}
+    factors: dict[str, Any] = {
+        name: as_given(float(getattr(regulariser, name, 0.0) or 0.0)) for name in ("l1", "l2")
+    }
     known = isinstance(regulariser, keras.regularizers.L1 | keras.regularizers.L2 | keras.regularizers.L1L2)
     return factors if known else {"class": type(regulariser).__name__}
 

@@ -46,7 +46,7 @@ def _of_call(call: Call) -> Settings:
     settings = _interpolation(call.argument(3, "mode", "nearest"))
     if all(ratio == int(ratio) for ratio in ratios):
         settings["size"] = [int(ratio) for ratio in ratios]
-    return settings | ({"align_corners": True} if call.argument(4, "align_corners") else {})
+    return settings | {"align_corners": bool(call.argument(4, "align_corners"))}
 
 
 def _interpolation(mode: str) -> Settings:

@@ -99,7 +99,11 @@ def forward(pair: Pair) -> list[Check]:
     keys = [key for key in pair.keras.keys if key.split("/")[0] == "outputs"]
     for key in keys:
         which = f"the model's output {key.split('/')[1]}" if "/" in key else "the model's outputs"
-        check = compare(which, pair.keras[key], pair.torch.get(key), tolerance, scaled=True)
+        theirs, ours = pair.keras[key], pair.torch.get(key)
+        ours = (
+            ours.reshape(theirs.shape) if pair.alike(theirs, ours) else ours
+        )  # logits (N,) for Keras's (N, 1)
+        check = compare(which, theirs, ours, tolerance, scaled=True)
         checks.append(rounding_noise.check(pair, check, key, _scale(pair.keras[key])))
     if pair.foreign:  # both sides are traced without what draws
         drawing = [
