@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric, MetricCollection, classification
 
-from .keras_semantics import Adam, ReduceLROnPlateau, clip_gradients, exponential_decay
+from .keras_semantics import (
+    Adam,
+    EarlyStopping,
+    ReduceLROnPlateau,
+    clip_gradients,
+    exponential_decay,
+)
 from .model import build as build_network
 
 
@@ -98,9 +104,7 @@ class Module(pl.LightningModule):
 def callbacks() -> list[Callback]:
     """Keras's callbacks, and what else acts beside the steps."""
     return [
-        EarlyStopping(monitor="val_loss", mode="min", patience=3, min_delta=0),
-        # Keras restores the best weights: load those of this one.
-        ModelCheckpoint(monitor="val_loss", mode="min"),
+        EarlyStopping(patience=3, restore_best_weights=True, monitor="val_loss", mode="min"),
         ReduceLROnPlateau(
             patience=2,
             factor=0.1,

@@ -99,7 +99,8 @@ def _compiled(compiled: Any) -> tuple[Any, LossTerm]:
     further = name in FURTHER_LOSSES and settings.pop("axis", None) in (None, -1)
     if name not in COMPILED.values() and not further:
         known = ", ".join((*COMPILED, *FURTHER_LOSSES))
-        raise TraceError(f"--loss compiled: torch's side has no {name}; it has {known}")
+        told = type(function).__name__ if isinstance(function, keras.losses.Loss) else name
+        raise TraceError(f"--loss compiled: torch's side has no {told}; it has {known}")
     term = LossTerm(
         name,
         reduction="sum" if function.reduction == "sum" else "mean",

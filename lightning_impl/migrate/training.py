@@ -45,7 +45,7 @@ ARGUMENTS = {
     **{name: name for name in ("momentum", "nesterov", "rho", "centered", "amsgrad", "weight_decay")},
     "initial_accumulator_value": "initial_accumulator_value",
 }
-CALLBACKS = ("Callback", "EMAWeightAveraging", "EarlyStopping", "ModelCheckpoint")
+CALLBACKS = ("Callback", "EMAWeightAveraging", "ModelCheckpoint")
 PENALTIES = {"kernel": "kernel", "bias": "bias", "gamma": "gamma", "beta": "beta", "embeddings": "embeddings"}
 
 
@@ -589,13 +589,19 @@ class _Writer:
             )
             head = f'monitor="{monitor}", mode="{mode}"'
             if callback["kind"] == "EarlyStopping":
-                patience = max(settings.get("patience", 0), 1)
-                lines.append(
-                    f"EarlyStopping({head}, patience={patience}, min_delta={abs(settings.get('min_delta', 0))}),"
-                )
-                if settings.get("restore_best_weights"):
-                    lines.append("# Keras restores the best weights: load those of this one.")
-                    lines.append(f"ModelCheckpoint({head}),")
+                self.out.pieces.append("EarlyStopping")
+                usual = {
+                    "min_delta": 0,
+                    "restore_best_weights": False,
+                    "baseline": None,
+                    "start_from_epoch": 0,
+                }
+                own = {k: settings.get(k, v) for k, v in usual.items() if settings.get(k, v) != v}
+                own |= (
+                    {"min_delta": abs(own["min_delta"])} if "min_delta" in own else {}
+                )  # signed by its mode
+                text = "".join(f", {key}={value}" for key, value in own.items())
+                lines.append(f"EarlyStopping(patience={settings.get('patience', 0)}{text}, {head}),")
             elif callback["kind"] == "ReduceLROnPlateau":
                 self.out.pieces.append("ReduceLROnPlateau")
                 given = {"patience": 10, "factor": 0.1, "min_delta": 1e-4, "cooldown": 0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -95,6 +97,23 @@ def test_the_compiled_loss_is_taken_unless_another_is_asked_for() -> None:
 
 
 def test_a_compiled_loss_that_torch_is_without_is_noted() -> None:
-    found = loss_of("auto", (6, 4), "softmax", 0, losses.Tversky())
+    found = loss_of("auto", (6, 4), "softmax", 0, losses.Circle())
     assert (found.term.name, found.term.stands_in) == ("crossentropy", True)
-    assert "has no Tversky" in found.note
+    assert "has no Circle" in found.note
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "settings", "one_hot"),
+    [
+        (losses.Tversky(alpha=0.25), "tversky", {"alpha": 0.25, "beta": 0.5}, False),
+        ("kl_divergence", "kl_divergence", {}, False),
+        (losses.CategoricalHinge(), "categorical_hinge", {}, True),
+    ],
+)
+def test_further_losses_are_known_by_their_functions(
+    loss: Any, name: str, settings: dict[str, float], one_hot: bool
+) -> None:
+    found = loss_of("auto", (6, 4), "softmax", 0, loss)
+    assert (found.term.name, found.term.one_hot, found.note) == (name, one_hot, "")
+    assert settings.items() <= dict(found.term.settings).items()
+    assert found.targets.shape == (6, 4)
