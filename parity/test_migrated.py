@@ -89,7 +89,7 @@ def test_what_is_left_out_is_said(packages: Path) -> None:
     module = (packages / "unwritten" / "package_unwritten" / "lightning_module.py").read_text()
     assert 'raise NotImplementedError("write what Keras' in module
     assert (
-        "EMAWeightAveraging(decay=0.9"
+        "AverageAtEnd(decay=0.9"
         in (packages / "averaged" / "package_averaged" / "lightning_module.py").read_text()
     )
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor
 
 
@@ -155,3 +155,16 @@ class EarlyStopping(_Watching):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.wait = state_dict["best"], state_dict["wait"]
         self.best_weights = state_dict["best_weights"]
+
+
+class AverageAtEnd(EMAWeightAveraging):
+    """Keras's use_ema: the exponential average of the weights takes their place when training ends.
+
+    Unlike Lightning's own, it is not what the validations in between are made with.
+    """
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pass
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pass

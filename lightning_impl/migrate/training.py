@@ -45,7 +45,7 @@ ARGUMENTS = {
     **{name: name for name in ("momentum", "nesterov", "rho", "centered", "amsgrad", "weight_decay")},
     "initial_accumulator_value": "initial_accumulator_value",
 }
-CALLBACKS = ("Callback", "EMAWeightAveraging", "ModelCheckpoint")
+CALLBACKS = ("Callback", "ModelCheckpoint")
 PENALTIES = {"kernel": "kernel", "bias": "bias", "gamma": "gamma", "beta": "beta", "embeddings": "embeddings"}
 
 
@@ -575,12 +575,8 @@ class _Writer:
         lines = []
         optimizer = ((self.training or {}).get("optimizer") or {}).get("settings", {})
         if optimizer.get("use_ema") and not optimizer.get("ema_overwrite_frequency"):
-            lines.append(
-                "# Keras puts the averages in the weights' place at the end; Lightning validates them, too."
-            )
-            lines.append(
-                f"EMAWeightAveraging(decay={_number(optimizer['ema_momentum'])}, use_buffers=False),"
-            )
+            self.out.pieces.append("AverageAtEnd")
+            lines.append(f"AverageAtEnd(decay={_number(optimizer['ema_momentum'])}, use_buffers=False),")
         for callback in self.migration.callbacks:
             settings = callback["settings"]
             monitor, mode = settings.get("monitor", "val_loss"), settings.get("mode", "auto")
