@@ -50,11 +50,11 @@ FURTHER_LOSSES = (
 class LossTerm:
     """The loss of one output, in words that both sides know.
 
-    name: crossentropy (of class numbers), binary, mse, mae, huber, or one of FURTHER_LOSSES, whose arguments
-    `settings` are. from_logits: takes what Keras's model gives for logits. reduction: mean or sum over the
-    samples. weight: of this output among all. class_weights: of a crossentropy's samples, by class; divided
-    by the number of samples, as Keras does. stands_in: for the one that Keras's model was compiled with,
-    which torch's side has not. one_hot: Keras takes classes as rows of zeros and a one.
+    name: crossentropy (of class numbers), binary, mse, mae, huber, none, or one of FURTHER_LOSSES, whose
+    arguments `settings` are. from_logits: takes what Keras's model gives for logits. reduction: mean or sum
+    over the samples. weight: of this output among all. class_weights: of a crossentropy's samples, by class;
+    divided by the number of samples, as Keras does. stands_in: for the one that Keras's model was compiled
+    with, which torch's side has not. one_hot: Keras takes classes as rows of zeros and a one.
     """
 
     name: str

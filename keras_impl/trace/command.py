@@ -165,7 +165,9 @@ def _of_the_loss(subject: Subject, outputs: Any) -> Arrays:
     arrays |= {} if shares is None else {"loss/shares": np.asarray(shares)}
     if len(given) > 1:
         functions = subject.trained.loss
-        each = [f(t, g) for f, t, g in zip(functions, targets, given, strict=True)]
+        each = [
+            f(t, g) if f else keras.ops.zeros(()) for f, t, g in zip(functions, targets, given, strict=True)
+        ]
         arrays["loss/each"] = np.array([float(keras.ops.convert_to_numpy(loss)) for loss in each])
     return arrays | training.penalty(subject.model)
 
@@ -221,7 +223,7 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
 
 
 def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
-    """Something of every trained variable, in Keras's order, as `prefix/layer/name`."""
+    """Something of every trained variable that has it, in Keras's order, as `prefix/layer/name`."""
 
     owners = {
         id(weight.variable): (f"{prefix}/{layer}/{name}", weight)
@@ -232,7 +234,8 @@ def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
     arrays = {}
     for variable, value in zip(subject.trained.trainable_variables, values, strict=False):
         key, weight = owners[id(variable)]
-        arrays[key] = np.array(weight.of(value))
+        if value is not None:  # the gradient of what no loss depends on
+            arrays[key] = np.array(weight.of(value))
     return arrays
 
 

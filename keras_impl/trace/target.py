@@ -134,7 +134,7 @@ def _losses(
 ) -> list[Loss]:
     compiled: Any = getattr(model, "loss", None)
     if isinstance(compiled, dict):
-        compiled = [compiled[key] for key in sorted(compiled)]
+        compiled = [compiled.get(name) for name in _output_names(model)]
     each = compiled if isinstance(compiled, list | tuple) else [compiled] * len(shapes)
     seed = request.experiment.seed
     losses = [
@@ -146,17 +146,28 @@ def _losses(
     if request.class_weights and len(request.class_weights) != shapes[0][-1]:
         raise TraceError(f"--class-weights: {len(request.class_weights)} for {shapes[0][-1]} classes")
     weighted = _loss_weights(model, len(losses))
+    if any(given is not None for given in each):  # an output without a loss has none
+        losses = [
+            replace(loss, function=None, term=replace(loss.term, name="none")) if given is None else loss
+            for loss, given in zip(losses, each, strict=True)
+        ]
     return [
         replace(loss, term=replace(loss.term, weight=weight, class_weights=list(request.class_weights)))
         for loss, weight in zip(losses, weighted, strict=True)
     ]
 
 
+def _output_names(model: keras.Model) -> list[str]:
+    """What Keras calls a model's outputs, in the order in which they are traced."""
+    outputs = getattr(model, "_outputs_struct", None)
+    return sorted(outputs) if isinstance(outputs, dict) else list(model.output_names)
+
+
 def _loss_weights(model: keras.Model, count: int) -> list[float]:
     """What a model was compiled with, in the order of its outputs."""
     given: Any = getattr(getattr(model, "_compile_loss", None), "_user_loss_weights", None)
     if isinstance(given, dict):
-        given = [given[key] for key in sorted(given)] if len(given) == count else None
+        given = [given.get(name, 1.0) for name in _output_names(model)]
     if given is None:
         return [1.0] * count
     return [float(weight) for weight in (given if isinstance(given, list | tuple) else [given] * count)]

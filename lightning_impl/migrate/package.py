@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def lowered(migration: Migration, rules: Mapping[str, SourceRule], stubs: bool) 
     if lowering.problems and not (stubs and migration.graph.kind != "Subclass"):
         raise UntranslatableError(lowering.problems)
     count = len(list(tensors_of(model.outputs)))
-    allowed = training.endings(migration.training, count)
+    allowed = training.endings(migration, count)
     model.finish = [strip(model, index, allowed[index]) for index in range(count)]
     return model, lowering
 
@@ -77,7 +77,7 @@ def write(
     (folder / "lightning_module.py").write_text(module.text)
     pieces = sorted({*source.pieces, *module.pieces})
     (folder / "keras_semantics.py").write_text(semantics.extract(pieces))
-    (folder / "train.py").write_text(_train(model).replace("NAME", folder.name))
+    (folder / "train.py").write_text(_train(model, module.targets).replace("NAME", folder.name))
     formatted(folder)
     lines = len((folder / "model.py").read_text().splitlines())
     layers = weights.paths(network, model)
@@ -123,7 +123,9 @@ def _stub(path: str, layer: Layer) -> str:
     )
 
 
-def _train(model: Lowered) -> str:
+def _train(model: Lowered, targets: Sequence[str]) -> str:
+    """train.py; targets: of 256 samples, by output."""
+
     def shape(number: int) -> str:
         value = model.values[number]
         sizes: list[Any] = [32 if size is None else size for size in value.shape[1:]]
@@ -133,29 +135,30 @@ def _train(model: Lowered) -> str:
 
     inputs = [shape(number) for number in model.inputs]
     given = inputs[0] if len(inputs) == 1 else f"[{', '.join(inputs)}]"
-    loader = (
-        "    data = TensorDataset(inputs, targets)\n    loader = DataLoader(data, batch_size=32, shuffle=True)"
-        if len(inputs) == 1
-        else "    data = [((*(x[i : i + 32] for x in inputs),), targets[i : i + 32]) for i in range(0, 256, 32)]\n"
-        "    loader = DataLoader(data, batch_size=None)"  # batches as they are
-    )
-    value = model.values[next(tensors_of(model.outputs))]
-    classes = value.shape[-1] or 2
-    one = model.finish[0] == "softmax" or (value.rank == 2 and classes > 1 and model.finish[0] is None)
-    targets = (
-        f"torch.randint(0, {classes}, (256,))" if one else f"torch.randint(0, 2, (256, {classes})).float()"
-    )
+    wanted, of_sample = targets[0], "targets[i]"
+    if isinstance(model.outputs, dict):
+        wanted = f"{{{', '.join(f'{name!r}: {t}' for name, t in zip(model.outputs, targets, strict=True))}}}"
+        of_sample = "{name: target[i] for name, target in targets.items()}"
+    elif isinstance(model.outputs, list):
+        wanted, of_sample = f"[{', '.join(targets)}]", "[target[i] for target in targets]"
+    if len(inputs) == 1 and not isinstance(model.outputs, dict | list):
+        loader = "    data = TensorDataset(inputs, targets)\n"
+    else:
+        sample = "inputs[i]" if len(inputs) == 1 else "[x[i] for x in inputs]"
+        loader = f"    data = [({sample}, {of_sample}) for i in range(256)]\n"
+    loader += "    loader = DataLoader(data, batch_size=32, shuffle=True)"
+    imported = "DataLoader, TensorDataset" if "TensorDataset" in loader else "DataLoader"
     return f'''"""Trains the module on random tensors: put your own, or an ImageFolder, in their place. python -m NAME.train"""
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import {imported}
 
 from .lightning_module import build, callbacks
 
 if __name__ == "__main__":
     inputs = {given}
-    targets = {targets}
+    targets = {wanted}
 {loader}
     trainer = pl.Trainer(max_epochs=2, callbacks=callbacks(), logger=False)
     trainer.fit(build(), loader, loader)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from experiment.protocols.graph import Layer, Migration
+from experiment.protocols.graph import Graph, Layer, Migration, tensors
 from experiment.protocols.trace import FURTHER_LOSSES
 from lightning_impl.layers import weight_layout
 from lightning_impl.layers.source import CONSTRAINTS, Value
@@ -56,14 +57,16 @@ class Training:
     text: str = ""
     pieces: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)  # of 256 samples, by output
 
 
-def endings(training: dict[str, Any] | None, count: int) -> list[tuple[str, ...]]:
+def endings(migration: Migration, count: int) -> list[tuple[str, ...]]:
     """By output, which of softmax and sigmoid its loss is better computed without."""
+    training = migration.training
     if training is None or training["loss"] is None:
         return [("softmax", "sigmoid")] * count
     found: list[tuple[str, ...]] = []
-    for loss in _each(training["loss"], count):
+    for loss in _each(training["loss"], output_names(migration.graph, count)):
         kind, settings = _named(loss)
         logits = settings.get("from_logits", False)
         if kind in (*SPARSE, *CATEGORICAL) and not logits:
@@ -73,6 +76,15 @@ def endings(training: dict[str, Any] | None, count: int) -> list[tuple[str, ...]
         else:
             found.append(())
     return found
+
+
+def output_names(graph: Graph, count: int) -> list[str]:
+    """What Keras calls a model's outputs: the keys of a dictionary, else the layers that give them."""
+    if isinstance(graph.outputs, dict) and not isinstance(graph.outputs.get("tensor"), int):
+        return list(graph.outputs)
+    makers = {tensor: call.layer for call in graph.calls for tensor in call.outputs}
+    names = [makers.get(tensor, "") for tensor in tensors(graph.outputs)]
+    return names if len(names) == count else [""] * count
 
 
 def write(migration: Migration, lowered: Lowered, network: nn.Module) -> Training:
@@ -86,6 +98,7 @@ class _Writer:
         self.training = migration.training
         self.out = Training()
         self.outputs = list(tensors_of(lowered.outputs))
+        self.names = output_names(migration.graph, len(self.outputs))
         self.metrics: dict[str, tuple[str, int]] = {}
         self.missing = ""  # a loss that is not translated
 
@@ -163,13 +176,14 @@ class _Writer:
         """By output, the expression of its loss."""
         count = len(self.outputs)
         given = self.training["loss"] if self.training else None
-        losses = [None] * count if given is None else _each(given, count)
+        losses = [None] * count if given is None else _each(given, self.names)
         weights = [1.0] * count
         if self.training and self.training["loss_weights"] is not None:
-            weights = [1.0 if w is None else w for w in _each(self.training["loss_weights"], count)]
+            weights = [1.0 if w is None else w for w in _each(self.training["loss_weights"], self.names)]
         terms = []
         for index, (loss, weight) in enumerate(zip(losses, weights, strict=True)):
             if given is not None and loss is None:
+                self.out.targets.append("torch.zeros(256)")  # unused
                 continue
             text = self.loss(index, loss)
             terms.append(text if weight == 1.0 else f"{weight} * {text}")
@@ -188,12 +202,26 @@ class _Writer:
                 settings = {"from_logits": finish is None and not self.probabilities(index)}
             else:
                 kind = "mse"
+        self.out.targets.append(self.drawn(value, kind))
         text = self.loss_of(value, outputs, targets, kind, settings, finish)
         if (
             settings.get("reduction") == "sum" and not self.missing
         ):  # over samples, of the mean over the last axis
             return f"{outputs}[..., 0].numel() * {text}"
         return text
+
+    def drawn(self, value: Value, kind: str) -> str:
+        """Random targets of 256 samples, as the loss takes them."""
+        sizes = [32 if size is None else size for size in value.shape[1:]]
+        classes, further = sizes[-1], FURTHER.get(kind.lower().replace("_", ""))
+        numbers = f"torch.randint(0, {classes}, {(256, *sizes[:-1])})"
+        if kind in SPARSE or further == "categorical_generalized_cross_entropy":
+            return numbers
+        if kind in CATEGORICAL or further in ROWS:
+            return f"torch.eye({classes})[{numbers}]"
+        placed = [classes, *sizes[:-1]] if value.first else sizes
+        shape = ", ".join(map(str, [256, *placed]))
+        return f"torch.randint(0, 2, ({shape})).float()" if kind in BINARY else f"torch.rand({shape})"
 
     def loss_of(
         self,
@@ -209,9 +237,10 @@ class _Writer:
         more = f", label_smoothing={smoothing}" if smoothing else ""
         logits = finish is not None or settings.get("from_logits", False)
         if kind in (*SPARSE, *CATEGORICAL):
-            shown = f"{outputs}.movedim(-1, 1)" if value.rank > 2 else outputs
+            moved = ".movedim(-1, 1)" if value.rank > 2 and not value.first else ""  # the classes, to axis 1
+            shown = f"{outputs}{moved}"
             if logits:
-                rows = ".movedim(-1, 1)" if kind in CATEGORICAL and value.rank > 2 else ""
+                rows = moved if kind in CATEGORICAL else ""
                 return f"F.cross_entropy({shown}, {targets}{rows}{more})"
             if kind in SPARSE:
                 return f"F.nll_loss({shown}.clamp(1e-7, 1 - 1e-7).log(), {targets})"
@@ -250,7 +279,7 @@ class _Writer:
         for given in (self.training["metrics"], self.training["weighted_metrics"]):
             if given is None:
                 continue
-            by_output = _each(given, count) if count > 1 or isinstance(given, dict) else [given]
+            by_output = _each(given, self.names) if count > 1 or isinstance(given, dict) else [given]
             for index, metrics in enumerate(by_output):
                 for metric in metrics if isinstance(metrics, list) else [metrics] if metrics else []:
                     self.metric(index, metric)
@@ -417,7 +446,7 @@ class _Writer:
     def target(self, index: int) -> str:
         text = self.output(index, "targets")
         loss = self.training["loss"] if self.training else None
-        kind, _ = _named(_each(loss, len(self.outputs))[index]) if loss is not None else ("", {})
+        kind, _ = _named(_each(loss, self.names)[index]) if loss is not None else ("", {})
         rows = kind in CATEGORICAL or FURTHER.get(kind.lower().replace("_", "")) in ROWS
         return f"{text}.argmax(-1)" if rows else text
 
@@ -643,13 +672,18 @@ def _named(thing: Any) -> tuple[str, dict[str, Any]]:
     return str(thing or ""), {}
 
 
-def _each(value: Any, count: int) -> list[Any]:
-    """One for each output, from one for all, a list, or a dict in the outputs' order."""
-    if isinstance(value, dict) and "kind" not in value:
-        return list(value.values())
-    if isinstance(value, list) and len(value) == count:
+def _is_object(value: dict[str, Any]) -> bool:
+    """Whether a dictionary describes an object of Keras's, and does not list what outputs have."""
+    return value.keys() - {"module"} == {"kind", "settings"} and isinstance(value["kind"], str)
+
+
+def _each(value: Any, names: Sequence[str]) -> list[Any]:
+    """One for each output, from one for all, a list, or a dictionary by the outputs' names."""
+    if isinstance(value, dict) and not _is_object(value):
+        return [value.get(name) for name in names]
+    if isinstance(value, list) and len(value) == len(names):
         return value
-    return [value] * count
+    return [value] * len(names)
 
 
 def _number(value: Any) -> Any:

@@ -48,7 +48,8 @@ def loss_of(
     for output, target, term, ending, theirs in zip(
         outputs, targets, terms, endings, keras_endings, strict=True
     ):
-        total = total + term.weight * _term(output, target, term, ending, theirs)
+        if term.name != "none":
+            total = total + term.weight * _term(output, target, term, ending, theirs)
     return total
 
 

@@ -212,6 +212,8 @@ def _of_weights(
             # A bias before BatchNorm has a gradient that cancels: its share is of the layer's largest.
             scale = largest if scaled and largest else 1.0
             gradient = pair.keras[key] if (key := f"gradient/{layer}/{weight}") in pair.keras else None
+            if label and pair.foreign and gradient is None and not torch.size:
+                continue  # Keras keeps slots of weights that no loss depends on, torch does not
             if firm and gradient is not None and keras.shape == torch.shape:
                 counted = np.abs(gradient) >= FIRM * np.abs(gradient).max()
                 keras, torch = keras[counted], torch[counted]
