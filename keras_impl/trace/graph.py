@@ -277,8 +277,7 @@ def _possible_masks(node: Any) -> dict[str, Any]:
     names = [n for n in signature.parameters if n.endswith("_mask") or n == "mask"]
     if isinstance(node.operation, keras.Model) or not names:
         return {}
-    given = {n: v for n, v in node.arguments.kwargs.items() if v is not None and n != "training"}
-    bound = signature.bind_partial(*node.arguments.args, **given).arguments
+    bound = signature.bind_partial(*node.arguments.args, **_given(node, {})).arguments
     holding = [value for value in bound.values() if _tensors(value)]
     masks = {}
     for name in (n for n in names if n not in node.arguments.kwargs and bound.get(n) is None):

@@ -158,7 +158,7 @@ def _losses(
 
 
 def _output_names(model: keras.Model) -> list[str]:
-    """What Keras calls a model's outputs, in the order in which they are traced."""
+    """The names that Keras gives a model's outputs, in the order in which they are traced."""
     outputs = getattr(model, "_outputs_struct", None)
     return sorted(outputs) if isinstance(outputs, dict) else list(model.output_names)
 

@@ -13,10 +13,10 @@ from torch import Tensor
 class _Watching(Callback):
     """Looks at a metric once an epoch, after the validation, and passes over epochs that had none."""
 
-    def __init__(self, monitor: str, mode: str) -> None:
+    def __init__(self, monitor: str, mode: str, min_delta: float) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"{type(self).__name__}: mode {mode} must be min or max")
-        self.monitor, self.sign = monitor, 1.0 if mode == "min" else -1.0
+        self.monitor, self.sign, self.min_delta = monitor, 1.0 if mode == "min" else -1.0, abs(min_delta)
         self._validates = self._validated = False  # the metric comes from validation; and it came just now
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -40,6 +40,9 @@ class _Watching(Callback):
             )
         return float(trainer.callback_metrics[self.monitor])
 
+    def improves(self, value: float, other: float) -> bool:
+        return self.sign * value + self.min_delta < self.sign * other
+
 
 class ReduceLROnPlateau(_Watching):
     """Keras's ReduceLROnPlateau, on any optimizer: acts when `wait >= patience`, with an absolute threshold.
@@ -62,8 +65,8 @@ class ReduceLROnPlateau(_Watching):
     ) -> None:
         if factor >= 1:
             raise ValueError(f"ReduceLROnPlateau: factor {factor} must be less than 1")
-        super().__init__(monitor, mode)
-        self.patience, self.factor, self.min_delta = patience, factor, abs(min_delta)
+        super().__init__(monitor, mode, min_delta)
+        self.patience, self.factor = patience, factor
         self.cooldown, self.min_learning_rate = cooldown, min_learning_rate
         self.best, self.wait, self.cooldown_counter = math.inf * self.sign, 0, 0
 
@@ -74,7 +77,7 @@ class ReduceLROnPlateau(_Watching):
         if self.cooldown_counter > 0:
             self.cooldown_counter -= 1
             self.wait = 0
-        if self.sign * current + self.min_delta < self.sign * self.best:
+        if self.improves(current, self.best):
             self.best, self.wait = current, 0
         elif self.cooldown_counter == 0:
             self.wait += 1
@@ -120,8 +123,8 @@ class EarlyStopping(_Watching):
         monitor: str = "val_loss",
         mode: str = "min",
     ) -> None:
-        super().__init__(monitor, mode)
-        self.patience, self.min_delta, self.baseline = patience, abs(min_delta), baseline
+        super().__init__(monitor, mode, min_delta)
+        self.patience, self.baseline = patience, baseline
         self.restore, self.start_from_epoch = restore_best_weights, start_from_epoch
         self.best: float | None = None
         self.wait = 0
@@ -132,18 +135,15 @@ class EarlyStopping(_Watching):
         if current is None or epoch < self.start_from_epoch:
             return
         self.wait += 1
-        better = self.best is None or self._improves(current, self.best)
+        better = self.best is None or self.improves(current, self.best)
         if self.restore and (better or self.best_weights is None):
             self.best_weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
         if better:
             self.best = current
-            if self.baseline is None or self._improves(current, self.baseline):
+            if self.baseline is None or self.improves(current, self.baseline):
                 self.wait = 0
         elif self.wait >= self.patience and epoch > 0:
             trainer.should_stop = True
-
-    def _improves(self, value: float, other: float) -> bool:
-        return self.sign * value + self.min_delta < self.sign * other
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.best_weights is not None:

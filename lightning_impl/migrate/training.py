@@ -79,7 +79,7 @@ def endings(migration: Migration, count: int) -> list[tuple[str, ...]]:
 
 
 def output_names(graph: Graph, count: int) -> list[str]:
-    """What Keras calls a model's outputs: the keys of a dictionary, else the layers that give them."""
+    """The names that Keras gives a model's outputs: a dictionary's keys, else the layers that give them."""
     if isinstance(graph.outputs, dict) and not isinstance(graph.outputs.get("tensor"), int):
         return list(graph.outputs)
     makers = {tensor: call.layer for call in graph.calls for tensor in call.outputs}
@@ -213,7 +213,7 @@ class _Writer:
     def drawn(self, value: Value, kind: str) -> str:
         """Random targets of 256 samples, as the loss takes them."""
         sizes = [32 if size is None else size for size in value.shape[1:]]
-        classes, further = sizes[-1], FURTHER.get(kind.lower().replace("_", ""))
+        classes, further = sizes[-1], _further(kind)
         numbers = f"torch.randint(0, {classes}, {(256, *sizes[:-1])})"
         if kind in SPARSE or further == "categorical_generalized_cross_entropy":
             return numbers
@@ -254,7 +254,7 @@ class _Writer:
             return f"F.{function}({outputs}, {shaped})"
         if kind in OTHERS:
             return OTHERS[kind].format(o=outputs, t=shaped, delta=settings.get("delta", 1.0))
-        further = FURTHER.get(kind.lower().replace("_", ""))
+        further = _further(kind)
         axis = settings.get("axis", -1)
         if further is not None and axis in (None, -1):
             self.out.pieces.append(further)
@@ -447,7 +447,7 @@ class _Writer:
         text = self.output(index, "targets")
         loss = self.training["loss"] if self.training else None
         kind, _ = _named(_each(loss, self.names)[index]) if loss is not None else ("", {})
-        rows = kind in CATEGORICAL or FURTHER.get(kind.lower().replace("_", "")) in ROWS
+        rows = kind in CATEGORICAL or _further(kind) in ROWS
         return f"{text}.argmax(-1)" if rows else text
 
     # === Optimizer ===
@@ -672,8 +672,13 @@ def _named(thing: Any) -> tuple[str, dict[str, Any]]:
     return str(thing or ""), {}
 
 
+def _further(kind: str) -> str | None:
+    """The function of keras_semantics that a loss of Keras's is, by any of its names; None for others."""
+    return FURTHER.get(kind.lower().replace("_", ""))
+
+
 def _is_object(value: dict[str, Any]) -> bool:
-    """Whether a dictionary describes an object of Keras's, and does not list what outputs have."""
+    """True of a dictionary that describes an object of Keras's, and lists nothing by the names of outputs."""
     return value.keys() - {"module"} == {"kind", "settings"} and isinstance(value["kind"], str)
 
 

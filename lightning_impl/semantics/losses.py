@@ -66,23 +66,26 @@ def categorical_generalized_cross_entropy(outputs: Tensor, targets: Tensor, q: f
 
 
 def categorical_hinge(outputs: Tensor, targets: Tensor) -> Tensor:
-    """How far the best wrong class comes within one of the right one; rows of targets."""
+    """The lead of the right class over the best wrong one, as far as it lacks to one; rows of targets."""
     wrong = ((1 - targets) * outputs).amax(-1)
     return (wrong - (targets * outputs).sum(-1) + 1).clamp(min=0)
 
 
-def hinge(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The hinge loss; targets are -1 and 1, or 0 and 1 all of them."""
+def _shortfalls(outputs: Tensor, targets: Tensor) -> Tensor:
+    """How much each output lacks of a margin of one; targets are -1 and 1, or 0 and 1 all of them."""
     binary = ((targets == 0) | (targets == 1)).all()
     targets = torch.where(binary, 2 * targets - 1, targets)
-    return (1 - targets * outputs).clamp(min=0).mean(-1)
+    return (1 - targets * outputs).clamp(min=0)
+
+
+def hinge(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The hinge loss; targets are -1 and 1, or 0 and 1 all of them."""
+    return _shortfalls(outputs, targets).mean(-1)
 
 
 def squared_hinge(outputs: Tensor, targets: Tensor) -> Tensor:
     """The squared hinge loss, of targets as for `hinge`."""
-    binary = ((targets == 0) | (targets == 1)).all()
-    targets = torch.where(binary, 2 * targets - 1, targets)
-    return (1 - targets * outputs).clamp(min=0).square().mean(-1)
+    return _shortfalls(outputs, targets).square().mean(-1)
 
 
 def kl_divergence(outputs: Tensor, targets: Tensor) -> Tensor:

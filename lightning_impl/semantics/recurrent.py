@@ -68,7 +68,7 @@ class _Recurrent(nn.Module):
 
     @property
     def steps_as_torch(self) -> bool:
-        """Whether torch's own layer takes the same steps, but for masks."""
+        """True where torch's own layer takes the same steps, but for masks."""
         usual = self.activation == "tanh" and self.recurrent_activation == "sigmoid" and self.reset_after
         return usual and not (self.recurrent_dropout and self.training)
 
