@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 from scipy import stats
 from torch import nn
 
-from lightning_impl.keras_semantics.callbacks import EarlyStopping
 from lightning_impl.semantics import augmentation, optimizers, training
 
 ROOT = Path(__file__).parents[2]
@@ -134,37 +132,3 @@ def test_a_random_layer_draws_from_kerass_distribution(name: str, keras: dict[st
     for ours, theirs in zip(drawn.T, keras[f"draws/{name}"].T, strict=True):
         assert stats.ks_2samp(ours, theirs).pvalue > 1e-4
     assert torch.equal(layer.eval()(ramps), ramps)
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "stopped", "best"),
-    [
-        ([1.0, 0.9, 0.95, 0.97, 0.5], {"patience": 2}, 3, 1),
-        ([0.5, 0.6, 0.6, 0.6], {"patience": 2, "mode": "max"}, 3, 1),
-        ([1.0, 0.95, 0.9], {"patience": 2, "min_delta": 0.2}, 2, 0),
-        (
-            [1.0, 0.9, 0.8],
-            {"patience": 1, "baseline": 0.5},
-            None,
-            2,
-        ),  # it waits for what is better than before
-        ([3.0, 1.0, 2.0, 2.0], {"patience": 1, "start_from_epoch": 2}, 3, 2),
-        ([1.0, 2.0], {"patience": 0}, 1, 0),
-    ],
-)
-def test_early_stopping_is_keras_own(
-    values: list[float], options: dict[str, Any], stopped: int | None, best: int
-) -> None:
-    network = nn.Linear(1, 1, bias=False)
-    callback = EarlyStopping(restore_best_weights=True, **options)
-    trainer: Any = SimpleNamespace(should_stop=False, callback_metrics={}, check_val_every_n_epoch=1)
-    ended = None
-    for epoch, value in enumerate(values):
-        nn.init.constant_(network.weight, epoch)
-        trainer.current_epoch, trainer.callback_metrics = epoch, {"val_loss": torch.tensor(value)}
-        callback.on_train_epoch_end(trainer, network)  # type: ignore[arg-type]
-        if trainer.should_stop:
-            ended = epoch
-            break
-    callback.on_train_end(trainer, network)  # type: ignore[arg-type]
-    assert (ended, network.weight.item()) == (stopped, best)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lightning_impl.keras_semantics import Adam, BatchNorm, Flatten, ReduceLROnPlateau, layers
+from lightning_impl.keras_semantics.callbacks import EarlyStopping
 
 
 @pytest.mark.parametrize("shape", [(16, 5), (4, 5, 3), (4, 5, 3, 3), (2, 5, 3, 3, 2)])
@@ -279,3 +280,37 @@ def test_plateau_refuses_what_keras_refuses() -> None:
         ReduceLROnPlateau(factor=1.0)
     with pytest.raises(ValueError, match="mode"):
         ReduceLROnPlateau(mode="least")
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "stopped", "best"),
+    [
+        ([1.0, 0.9, 0.95, 0.97, 0.5], {"patience": 2}, 3, 1),
+        ([0.5, 0.6, 0.6, 0.6], {"patience": 2, "mode": "max"}, 3, 1),
+        ([1.0, 0.95, 0.9], {"patience": 2, "min_delta": 0.2}, 2, 0),
+        (
+            [1.0, 0.9, 0.8],
+            {"patience": 1, "baseline": 0.5},
+            None,
+            2,
+        ),  # it waits for what is better than before
+        ([3.0, 1.0, 2.0, 2.0], {"patience": 1, "start_from_epoch": 2}, 3, 2),
+        ([1.0, 2.0], {"patience": 0}, 1, 0),
+    ],
+)
+def test_early_stopping_is_keras_own(
+    values: list[float], options: dict[str, Any], stopped: int | None, best: int
+) -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    callback = EarlyStopping(restore_best_weights=True, **options)
+    trainer: Any = SimpleNamespace(should_stop=False, callback_metrics={}, check_val_every_n_epoch=1)
+    ended = None
+    for epoch, value in enumerate(values):
+        torch.nn.init.constant_(network.weight, epoch)
+        trainer.current_epoch, trainer.callback_metrics = epoch, {"val_loss": torch.tensor(value)}
+        callback.on_train_epoch_end(trainer, network)  # type: ignore[arg-type]
+        if trainer.should_stop:
+            ended = epoch
+            break
+    callback.on_train_end(trainer, network)  # type: ignore[arg-type]
+    assert (ended, network.weight.item()) == (stopped, best)

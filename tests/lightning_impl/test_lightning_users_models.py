@@ -90,6 +90,12 @@ def test_a_sequence_comes_as_the_model_takes_it(build: Any, shape: tuple[int, ..
     assert inputs.tensors[0].shape == shape
 
 
+def test_a_sequence_as_long_as_wide_is_not_turned_twice(request_of: Any) -> None:
+    request = request_of(Turned, np.ones((4, 5, 5), np.float32))
+    inputs, _, _ = inputs_of(request, Turned().to(torch.get_default_dtype()))
+    assert 3 not in inputs.channels_first
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
