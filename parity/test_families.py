@@ -48,6 +48,10 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
     "block": [(6, 6, 4)],
     "functions": [(8, 8, 3)],
     "subclasses": [(8, 8, 3)],
+    "unbuilt": [(8, 8, 3)],
+    "plain_adamw": [(6,)],
+    "plain_sgd": [(6,)],
+    "plain_rmsprop": [(6,)],
     "normed_weights": [(6, 6, 3)],
     "pixelwise": [(6, 6, 3)],
     "repeated_names": [(10, 10, 3)],
@@ -72,6 +76,7 @@ DIFFERENT = {
 }
 NOTED = {
     "recurrent": "torch's cells.2 has two biases: their sum is compared",
+    "plain_adamw": "torch's module configures no optimizer: it was trained by Keras's AdamW",
     "normed_weights": "torch computes the kernel of 0 from other parameters",
     "several": "in training torch's model gives 3 outputs: compared on the first 2",
     "kept_in_float32": "computes in float32 by .float()",

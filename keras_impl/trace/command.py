@@ -24,7 +24,7 @@ from keras_impl.precision import numerics
 from keras_impl.trace import optimizer as training
 from keras_impl.trace.recorder import named_leaves, without_record
 from keras_impl.trace.signature import arrays_of
-from keras_impl.trace.target import Subject, users, users_model, weights
+from keras_impl.trace.target import Subject, on_inputs, users, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ class Tracer:
     def rebuild(self, seed: int, precision: str) -> Arrays:
         """The weights of the model built anew under a seed, in a precision."""
         with numerics(tracing.in_precision(self.request, precision).experiment):
-            return weights("own", users_model(self.request, seed))
+            return weights("own", on_inputs(self.request, seed)[0])
 
 
 def trace(request: Request) -> tuple[dict[str, Any], Arrays]:
@@ -101,7 +101,8 @@ def describe(subject: Subject) -> dict[str, Any]:
     structure |= {"losses": [asdict(term) for term in subject.losses], "endings": subject.endings}
     if not subject.dropout:
         structure |= {
-            "optimizer": training.facts(subject.trained),
+            "optimizer": training.facts(subject.trained, len(subject.batches))
+            | {"compiled": subject.compiled},
             "penalties": training.penalties(subject.model),
         }
     return structure

@@ -45,10 +45,11 @@ ENDINGS = {
 }
 
 
-def facts(model: Any) -> dict[str, Any]:
+def facts(model: Any, steps: int = 1) -> dict[str, Any]:
     """A compiled model's optimizer for structure.json: its class, family, settings and those of some weights.
 
-    family: "" for one that torch has no twin of. overrides: the settings of a weight that are others.
+    family: "" for one that torch has no twin of. overrides: the settings of a weight that are others. rates:
+    the learning rate of each of so many steps, one where it does not change.
     """
     optimizer = model.optimizer
     family = next((cls.__name__ for cls in type(optimizer).__mro__ if cls.__name__ in FAMILIES), "")
@@ -73,6 +74,7 @@ def facts(model: Any) -> dict[str, Any]:
         "settings": settings,
         "overrides": overrides,
         "schedule": _schedule(optimizer),
+        "rates": _rates(model, steps),
     }
 
 
@@ -224,6 +226,14 @@ def _variables(model: Any) -> dict[str, Any]:
         for unit, weights in weight_layout.units(leaf, operation).items()
         for name, weight in weights.items()
     }
+
+
+def _rates(model: Any, steps: int) -> list[float]:
+    rate = model.optimizer._learning_rate
+    if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return [as_given(learning_rate(model.optimizer))]
+    with exact_settings(model):
+        return [float(keras.ops.convert_to_numpy(rate(step))) for step in range(steps)]
 
 
 def _schedule(optimizer: Any) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Subject:
     """A compiled model with batches of (inputs, targets, sample weights); `model` is what is traced.
 
     Of a user's model: its weights as built; a Recording of two samples; the loss of each output, and the
-    activation that gives it; and notes on how it was traced.
+    activation that gives it; whether its user compiled it; and notes on how it was traced.
     """
 
     model: Any
@@ -44,6 +44,7 @@ class Subject:
     scanned: Recording | None = None
     losses: Sequence[LossTerm] = ()
     endings: Sequence[str] = ()
+    compiled: bool = False
     notes: Sequence[str] = ()
 
     def record(self, training: bool, index: int = 0) -> tuple[Any, Any]:
@@ -72,16 +73,9 @@ class Subject:
 def users(request: Request) -> Subject:
     """A user's model; raises TraceError."""
     rules.use(request.rules)
-    model = users_model(request, request.experiment.seed)
-    inputs = inputs_of(request, model)
-    try:
-        with exact_constants(model), Recording(model) as recording:
-            outputs = arrays_of(model(_part(inputs, slice(0, 2)), training=False))
-    except TraceError:
-        raise
-    except Exception as error:  # whatever the user's model raises
-        shapes = ", ".join(str(tuple(array.shape)) for array in keras.tree.flatten(inputs))
-        raise TraceError(f"{request.build}: fails on inputs {shapes}: {told(error)}") from error
+    model, inputs = on_inputs(request, request.experiment.seed)
+    with exact_constants(model), Recording(model) as recording:
+        outputs = arrays_of(_run(request, model, inputs))
     if not outputs:
         raise TraceError(f"{request.build}: gives no tensor")
     built = weights("own", model)
@@ -94,9 +88,8 @@ def users(request: Request) -> Subject:
     count = len(keras.tree.flatten(inputs)[0])
     losses = _losses(request, model, [(count, *o.shape[1:]) for o in outputs.values()], endings)
     # A model that its user compiled keeps its optimizer, uncompiled ones get Keras's Adam.
-    optimizer = getattr(model, "optimizer", None) or keras.optimizers.Adam(
-        request.experiment.training.learning_rate
-    )
+    given = getattr(model, "optimizer", None)
+    optimizer = given or keras.optimizers.Adam(request.experiment.training.learning_rate)
     functions, targets = [loss.function for loss in losses], [loss.targets for loss in losses]
     single = len(losses) == 1
     weighted = None if single else [loss.term.weight for loss in losses]
@@ -125,8 +118,32 @@ def users(request: Request) -> Subject:
         scanned=recording,
         losses=[loss.term for loss in losses],
         endings=endings,
+        compiled=given is not None,
         notes=[*kept_in_float32(model), *notes(model), *(loss.note for loss in losses if loss.note)],
     )
+
+
+def on_inputs(request: Request, seed: int) -> tuple[keras.Model, Any]:
+    """A user's model with all of its weights, and the request's inputs to it; raises TraceError.
+
+    A subclassed model has its weights, and may have its layers, only once it has run.
+    """
+    model = users_model(request, seed)
+    inputs = inputs_of(request, model)
+    if not all(layer.built for layer in model._flatten_layers()):
+        _run(request, model, inputs)
+    return model, inputs
+
+
+def _run(request: Request, model: keras.Model, inputs: Any) -> Any:
+    """The outputs for two samples; raises TraceError for whatever the user's model raises."""
+    try:
+        return model(_part(inputs, slice(0, 2)), training=False)
+    except TraceError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(array.shape)) for array in keras.tree.flatten(inputs))
+        raise TraceError(f"{request.build}: fails on inputs {shapes}: {told(error)}") from error
 
 
 def _losses(

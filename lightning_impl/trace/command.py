@@ -9,6 +9,7 @@ holds `experiment`, the configuration of one of this project's models, or `build
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -193,6 +194,8 @@ def _numbers(subject: Subject) -> Arrays:
     if subject.training.optimizer is not None and loss.requires_grad:
         arrays |= _steps(subject, arrays)
     arrays["notes"] = np.array(subject.notes, dtype=str)  # those of training, too
+    if not subject.dropout:  # which may have come with Keras's weights
+        arrays["optimizer"] = np.array(json.dumps(facts(subject.training, subject.weights)))
     return arrays
 
 

@@ -25,7 +25,7 @@ from lightning_impl.layers import rules, weight_layout
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
 from lightning_impl.trace.losses import finished, has_own_loss, loss_of, own_loss, rows_of
-from lightning_impl.trace.optimizer import Training, exact_settings, users_training
+from lightning_impl.trace.optimizer import Training, as_keras, exact_settings, users_training
 from lightning_impl.trace.precision import WithoutCasts, in_one_precision
 from lightning_impl.trace.recorder import Recording, without_dropout
 from lightning_impl.trace.signature import Inputs, inputs_of, outputs_of, to_float
@@ -214,6 +214,9 @@ def hand_over(subject: Subject, request: Request, weights: str, layers: Mapping[
             raise TraceError(f"layer {name} cannot take the weights of {theirs_name}: {error}") from error
     structure = json.loads(Path(weights).with_name("structure.json").read_text())
     _take_loss(subject, request, [LossTerm(**term) for term in structure["losses"]], structure["endings"])
+    if not subject.training.given and subject.training.optimizer is not None:
+        subject.training = as_keras(subject.training, structure["optimizer"], subject.weights, layers)
+        subject.notes += subject.training.notes
 
 
 def _take_loss(

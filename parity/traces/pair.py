@@ -28,7 +28,7 @@ class Trace:
         self.parameters: dict[str, int] = structure["parameters"]
         self.unused: list[str] = structure["unused"]
         self.uncovered: list[dict[str, Any]] = structure.get("uncovered", [])
-        self.optimizer: dict[str, Any] = structure.get("optimizer", {})
+        self._optimizer: dict[str, Any] = structure.get("optimizer", {})
         self.penalties: dict[str, dict[str, Any]] = structure.get("penalties", {})
         self.losses: list[dict[str, Any]] = structure.get("losses", [])
         self.endings: list[str] = structure.get("endings", [])
@@ -41,6 +41,12 @@ class Trace:
     def notes(self) -> list[str]:
         """How the model was traced, where a reader must know."""
         return list(dict.fromkeys([*self._notes, *self.get("notes").tolist()]))
+
+    @property
+    def optimizer(self) -> dict[str, Any]:
+        """Its facts, of the one that the steps were taken with."""
+        used = self.get("optimizer")
+        return json.loads(str(used)) if used.size else self._optimizer
 
     def renumber(self, calls: Mapping[str, str]) -> None:
         """Let each call of a layer that is called several times have the other name that `calls` gives it."""

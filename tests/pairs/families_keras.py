@@ -245,6 +245,45 @@ def subclasses():
     return functions()
 
 
+class Blocks(keras.Model):
+    """As most write one: no layer has its weights before the model runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = layers.Conv2D(4, 3, activation="relu")
+        self.block = Block(4)
+        self.pool = layers.GlobalAveragePooling2D()
+        self.head = layers.Dense(3, activation="softmax")
+
+    def call(self, x, training=False):
+        return self.head(self.pool(self.block(self.stem(x))))
+
+
+def unbuilt():
+    return Blocks()
+
+
+def _compiled(optimizer):
+    model = _classifier((6,), layers.Dense(8, activation="relu"))
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def plain_adamw():
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 4, warmup_target=0.02, warmup_steps=1)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.05, clipnorm=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return _compiled(optimizer)
+
+
+def plain_sgd():
+    return _compiled(keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True, global_clipnorm=0.1))
+
+
+def plain_rmsprop():
+    return _compiled(keras.optimizers.RMSprop(momentum=0.5, centered=True, clipvalue=0.01))
+
+
 def normed_weights():
     return _classifier((6, 6, 3), layers.Conv2D(4, 3), layers.Flatten())
 

@@ -421,6 +421,19 @@ def subclasses():
     )
 
 
+def unbuilt():
+    blocks = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
+def plain():
+    """Without an optimizer of its own."""
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+plain_adamw = plain_sgd = plain_rmsprop = plain
+
+
 def normed_weights():
     return nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(64, 3))
 
