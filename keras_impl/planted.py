@@ -75,6 +75,45 @@ def lstm() -> keras.Model:
     return _loaded(_classifier((7, 5), layers.LSTM(6)))
 
 
+def bidirectional() -> keras.Model:
+    """An LSTM both ways."""
+    return _classifier((7, 5), layers.Bidirectional(layers.LSTM(6)))
+
+
+def attention() -> keras.Model:
+    """Self-attention of two heads, between two layers that tell its steps apart."""
+    inputs = keras.Input((7, 5))
+    x = layers.LayerNormalization()(inputs)
+    x = layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 3)(x, x))
+    return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(x))
+
+
+class OwnAttention(layers.Layer):
+    """Self-attention of two heads, written by hand from Dense layers."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = (layers.Dense(features) for _ in range(4))
+
+    def build(self, shape: Any) -> None:
+        for part in (self.query, self.key, self.value, self.out):
+            part.build(shape)
+
+    def call(self, x: Any) -> Any:
+        query, key, value = (
+            keras.ops.reshape(part(x), (-1, x.shape[1], 2, x.shape[2] // 2))
+            for part in (self.query, self.key, self.value)
+        )
+        scores = keras.ops.einsum("nqhd,nkhd->nhqk", query, key) / (x.shape[2] // 2) ** 0.5
+        y = keras.ops.einsum("nhqk,nkhd->nqhd", keras.ops.softmax(scores), value)
+        return self.out(keras.ops.reshape(y, (-1, *x.shape[1:])))
+
+
+def own_attention() -> keras.Model:
+    """Attention by a layer of the user's own."""
+    return _classifier((7, 5), layers.Dense(6), OwnAttention(6), layers.GlobalAveragePooling1D())
+
+
 def flattened() -> keras.Model:
     """A Dense layer on flattened images, with weights of its own."""
     model = _classifier((SIZE, SIZE, 3), layers.Conv2D(4, 3), layers.Flatten())

@@ -143,6 +143,84 @@ class Recurrent(nn.Module):
         return self.head(self.layer(x)[0][:, -1])
 
 
+class BothWays(nn.Module):
+    """`bidirectional`'s twin, with a way to take one vector of the sequence."""
+
+    def __init__(self, taken: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTM(5, 6, batch_first=True, bidirectional=True), nn.Linear(12, CLASSES)
+        self.taken = taken
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.taken(self.layer(x)[0]))
+
+
+def both_ends(steps: Tensor) -> Tensor:
+    """The last states of both ways, of the steps (N, T, 2 F)."""
+    forward, backward = steps.chunk(2, -1)
+    return torch.cat([forward[:, -1], backward[:, 0]], -1)
+
+
+class Attention(nn.Module):
+    """`attention`'s twin by hand, its projections apart or packed."""
+
+    def __init__(
+        self,
+        heads: int = 2,
+        power: float = 0.5,
+        packed: bool = False,
+        causal: bool = False,
+        interleaved: bool = False,
+        exchanged: bool = False,
+        over: int = -1,
+    ) -> None:
+        super().__init__()
+        self.heads, self.power, self.causal, self.interleaved = heads, power, causal, interleaved
+        self.exchanged, self.over = exchanged, over
+        self.norm, self.out, self.head = nn.LayerNorm(5, 1e-3), nn.Linear(6, 5), nn.Linear(5, CLASSES)
+        if packed:
+            self.qkv: nn.Linear | None = nn.Linear(5, 18)
+        else:
+            self.qkv = None
+            self.value, self.key, self.query = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(5, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        if self.qkv is not None:
+            query, key, value = self.qkv(x).chunk(3, -1)
+        else:
+            value, key, query = self.value(x), self.key(x), self.query(x)
+        query, key, value = self.split(query), self.split(key), self.split(value)
+        if self.exchanged:
+            key, value = value, key
+        scores = query @ key.mT / query.shape[-1] ** self.power
+        if self.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        y = scores.softmax(self.over) @ value  # (N, heads, T, dim)
+        y = y.permute(0, 2, 3, 1) if self.interleaved else y.transpose(1, 2)
+        return self.head(self.out(y.flatten(2)).mean(1))
+
+    def split(self, x: Tensor) -> Tensor:
+        """(N, T, features) as (N, heads, T, dim)."""
+        if self.interleaved:
+            return x.unflatten(-1, (-1, self.heads)).permute(0, 3, 1, 2)
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class WholeAttention(nn.Module):
+    """`own_attention`'s twin by torch's own module, which packs its projections."""
+
+    def __init__(self, heads: int = 2) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(5, 6), nn.Linear(6, CLASSES)
+        self.attention = nn.MultiheadAttention(6, heads, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
 class Flattened(nn.Module):
     """`flattened`'s twin, with the weights of Keras's in torch's order of features, or in Keras's."""
 
@@ -346,6 +424,10 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "flattened": Flattened,
     "lstm": lambda: Recurrent(nn.LSTM, range(4)),
     "gru": lambda: Recurrent(nn.GRU, (1, 0, 2)),
+    "bidirectional": lambda: BothWays(both_ends),
+    "attention": Attention,
+    "packed_attention": lambda: Attention(packed=True),
+    "own_attention": WholeAttention,
     "dense": Dense,
     "two_outputs": TwoOutputs,
     "regression": Regression,
@@ -391,6 +473,17 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "two_biases": lambda: Recurrent(nn.LSTM, range(4), twice=True),
     "gru_gates": lambda: Recurrent(nn.GRU, range(3)),
     "reset_after": lambda: Recurrent(nn.GRU, (1, 0, 2)),
+    "first_step": lambda: BothWays(lambda steps: steps[:, 0]),
+    "last_step_of_both": lambda: BothWays(lambda steps: steps[:, -1]),
+    "mean_of_steps": lambda: BothWays(lambda steps: steps.mean(1)),
+    "one_head": lambda: Attention(heads=1),
+    "unscaled": lambda: Attention(power=0.0),
+    "by_the_size": lambda: Attention(packed=True, power=1.0),
+    "causal": lambda: Attention(causal=True),
+    "interleaved": lambda: Attention(interleaved=True),
+    "over_queries": lambda: Attention(over=-2),
+    "exchanged": lambda: Attention(exchanged=True),
+    "three_heads": lambda: WholeAttention(3),
     "augmented": lambda: nn.Sequential(nn.Dropout(0.3), Flatten(), nn.Linear(432, CLASSES)),
     "nan": Undefined,
     # Of the loss.

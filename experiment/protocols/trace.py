@@ -69,6 +69,10 @@ class LossTerm:
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
+# The parts of a layer that is traced in so many, in their order.
+PARTS = {2: ("key", "value"), 3: ("query", "key", "value")}
+
+
 @dataclass(frozen=True)
 class Request:
     """What to trace; see the two `trace` commands.
@@ -78,7 +82,8 @@ class Request:
     drawn: they are numbers from 0 to 1, which stand for tokens where an Embedding takes them. weights: a
     weights.npz of Keras's, whose `raw` weights Keras's model starts from. rules: `Class=package.module:rule`
     for layers that no table has; see `parity --help`. class_weights: of the samples of each class, as
-    Keras's fit takes them.
+    Keras's fit takes them. apart: the layers that are traced in parts, and in how
+    many, each part a Dense layer.
     """
 
     experiment: Experiment
@@ -90,6 +95,7 @@ class Request:
     weights: str | None = None
     rules: Sequence[str] = ()
     class_weights: Sequence[float] = ()
+    apart: Mapping[str, int] = field(default_factory=dict)
 
     def inputs(self) -> Arrays:
         """The model's inputs by name, in order."""

@@ -74,10 +74,10 @@ class LayerType:
     function. settings: those that change the numbers, from the layer and the shape of the batch that it got.
     weights: in the layout that both sides write; what is no weight to both sides is left out. output: of all
     that the layer gives, what is compared. before: the parts of the layer that act before what is left of it,
-    by their names; to torch they are layers of their own. fused: an activation that it ends in where that
-    cannot be seen apart from it. random: it draws, in training alone. constants: attributes whose values
-    TensorFlow takes through float32, and what they are in float64. around: of a layer around another, its
-    record, given a function that finds the other's.
+    by their names; to torch they are layers of their own. beside: these act on the layer's own inputs.
+    fused: an activation that it ends in where that cannot be seen apart from it. random: it draws, in
+    training alone. constants: attributes whose values TensorFlow takes through float32, and what they are in
+    float64. around: of a layer around another, its record, given a function that finds the other's.
     """
 
     kind: str | Callable[[Any], str]
@@ -86,6 +86,7 @@ class LayerType:
     weights: Callable[[Any], Weights] = own_weights
     output: Callable[[Any, Any], Any] = field(default=lambda layer, output: output)
     before: Callable[[Any], Mapping[str, LayerType]] = field(default=lambda layer: {})
+    beside: bool = False
     fused: Callable[[Any], Any] = field(default=lambda layer: None)
     random: bool = False
     constants: Callable[[Any], Mapping[str, Any]] = field(default=lambda layer: {})

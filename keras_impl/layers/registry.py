@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 
@@ -35,11 +36,17 @@ FAMILIES = (
     dropout,
 )
 RULES: dict[str, LayerType] = {}  # a user's, by the names of classes
+APART: WeakKeyDictionary[Any, LayerType | None] = WeakKeyDictionary()  # layers that are traced in parts
 BY_CLASS = {cls: entry for family in FAMILIES for entry in family.TABLE for cls in entry.classes}
 
 
 def layer_type(layer: Any) -> LayerType | None:
     """The record of a layer, None where no table has its class or one that it derives from."""
+    return APART[layer] if layer in APART else of_class(layer)
+
+
+def of_class(layer: Any) -> LayerType | None:
+    """As `layer_type`, also of a layer that is traced in parts."""
     for cls in type(layer).__mro__:
         if (entry := RULES.get(cls.__name__) or BY_CLASS.get(cls)) is not None:
             return entry if entry.around is None else entry.around(layer, layer_type)

@@ -226,18 +226,18 @@ def gradient(subject: Subject) -> tuple[Any, list[Any]]:
 def of_trained(prefix: str, subject: Subject, values: Sequence[Any]) -> Arrays:
     """Something of every trained variable that has it, in Keras's order, as `prefix/layer/name`."""
 
-    owners = {
-        id(weight.variable): (f"{prefix}/{layer}/{name}", weight)
+    given = {
+        id(variable): value
+        for variable, value in zip(subject.trained.trainable_variables, values, strict=False)
+        if value is not None  # the gradient of what no loss depends on
+    }
+    return {
+        f"{prefix}/{layer}/{name}": np.array(weight.of(given[id(weight.variable)]))
         for leaf, operation in named_leaves(subject.model).items()
         for layer, found in weight_layout.units(leaf, operation).items()
         for name, weight in found.items()
+        if id(weight.variable) in given
     }
-    arrays = {}
-    for variable, value in zip(subject.trained.trainable_variables, values, strict=False):
-        key, weight = owners[id(variable)]
-        if value is not None:  # the gradient of what no loss depends on
-            arrays[key] = np.array(weight.of(value))
-    return arrays
 
 
 if __name__ == "__main__":

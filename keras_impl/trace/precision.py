@@ -12,7 +12,7 @@ from unittest.mock import patch
 import keras
 import numpy as np
 
-from keras_impl.layers.registry import layer_type
+from keras_impl.layers.registry import APART, of_class
 from keras_impl.trace.optimizer import exact_settings
 from keras_impl.trace.recorder import leaves, named_leaves
 
@@ -33,8 +33,8 @@ def exact_constants(model: keras.Model) -> Iterator[None]:
     from keras.src.backend import image, nn
 
     constants: list[tuple[Any, str, Any]] = []
-    for layer in leaves(model):
-        if (entry := layer_type(layer)) is not None:
+    for layer in (*leaves(model), *APART.keys()):
+        if (entry := of_class(layer)) is not None:
             constants += [(layer, name, value) for name, value in entry.constants(layer).items()]
     with ExitStack() as stack:
         stack.enter_context(exact_settings(model))

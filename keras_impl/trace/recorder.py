@@ -98,7 +98,7 @@ class Recording:
             for part, of in (entry.before(operation) if entry is not None else {}).items():
                 seen = with_padding(of.settings(operation, shape), padded)
                 self.seen.append(Seen(f"{name}/{part}", of.name(operation), None, inputs, seen))
-                inputs = (f"{name}/{part}",)
+                inputs = inputs if entry is not None and entry.beside else (f"{name}/{part}",)
             self._pending = (inputs, facts)  # what `_activation` says of the layer
             output = call(*args, **kwargs)
             function = None if entry is None else entry.fused(operation)

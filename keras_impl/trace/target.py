@@ -18,6 +18,7 @@ from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from keras_impl.dropout import SharedDropout
 from keras_impl.layers import rules, weight_layout
+from keras_impl.layers.apart import take_apart
 from keras_impl.trace.losses import Loss, loss_of
 from keras_impl.trace.optimizer import exact_start, notes
 from keras_impl.trace.precision import exact_constants, in_one_precision, kept_in_float32
@@ -132,6 +133,8 @@ def on_inputs(request: Request, seed: int) -> tuple[keras.Model, Any]:
     inputs = inputs_of(request, model)
     if not all(layer.built for layer in model._flatten_layers()):
         _run(request, model, inputs)
+    named = named_leaves(model)
+    take_apart((named[name], count) for name, count in request.apart.items())
     return model, inputs
 
 

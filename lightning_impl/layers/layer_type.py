@@ -191,9 +191,10 @@ class LayerType:
     names and layout, of a module or of anything with such tensors. of_call: the settings of a function's
     call. positions: the places of a function's arguments that are weights, by their names. is_layer: tells a
     call that is this layer from one that is none. merges: it acts on several layers' outputs. output: of all
-    that it gives, what is compared, None for nothing. before: its parts that act before what is left of it,
-    to Keras layers of their own. channels: the axis of the channels in its output where the layer says so,
-    else None. random: it draws, in training alone.
+    that it gives, what is compared, None for nothing. steps: of a layer that is compared by its last state,
+    the whole sequence (N, T, F). before: its parts that act before what is left of it, to Keras layers of
+    their own. beside: these act on the layer's own inputs. channels: the axis of the channels in its output
+    where the layer says so, else None. random: it draws, in training alone.
     """
 
     kind: str | Callable[[Any], str]
@@ -208,7 +209,9 @@ class LayerType:
     is_layer: Callable[[Call], bool] = field(default=lambda call: True)
     merges: bool = False
     output: Callable[[Any, Any], Tensor | None] = field(default=lambda layer, output: _first(output))
+    steps: Callable[[Any, Any], Tensor] | None = None
     before: Callable[[Any], Mapping[str, LayerType]] = field(default=lambda layer: {})
+    beside: bool = False
     channels: int | None = None
     random: bool = False
 

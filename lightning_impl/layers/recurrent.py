@@ -76,6 +76,11 @@ def _last(layer: Any, output: Any) -> Tensor:
     return torch.cat([states[-2], states[-1]], -1) if layer.bidirectional else states[-1]
 
 
+def _steps(layer: Any, output: Any) -> Tensor:
+    """What the last layer gives at every step, batch first."""
+    return output[0] if layer.batch_first else output[0].transpose(0, 1)
+
+
 def _held(layer: Any) -> Any:
     """Torch's layer in one that was written from Keras's."""
     return next(layer.children())
@@ -119,6 +124,7 @@ TABLE = (
         settings=_settings,
         weights=_weights,
         output=_last,
+        steps=_steps,
         before=_before,
         channels=-1,
         random=True,

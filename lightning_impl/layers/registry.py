@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -35,6 +36,7 @@ FAMILIES = (
     dropout,
 )
 RULES: dict[str, LayerType] = {}  # a user's, by the names of classes
+APART: WeakKeyDictionary[nn.Module, LayerType] = WeakKeyDictionary()  # modules that are traced in parts
 BY_CLASS = {cls: entry for family in FAMILIES for entry in family.TABLE for cls in entry.classes}
 BY_FUNCTION = {name: entry for family in FAMILIES for entry in family.TABLE for name in entry.functions}
 
@@ -44,6 +46,8 @@ ON_PARAMETER = {name: entry for family in FAMILIES for entry in family.TABLE for
 
 def layer_type(layer: Any) -> LayerType | None:
     """The record of a module, None where no table has its class or one that it derives from."""
+    if layer in APART:
+        return APART[layer]
     return next((entry for cls in type(layer).__mro__ if (entry := _of_class(cls)) is not None), None)
 
 

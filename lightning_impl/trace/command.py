@@ -175,7 +175,7 @@ def _numbers(subject: Subject) -> Arrays:
     model = subject.model
     arrays = weights("initial", subject)
     recording, outputs = subject.record(training=False)
-    arrays |= recording.outputs("eval")
+    arrays |= recording.outputs("eval") | {f"steps/{name}": a for name, a in recording.steps.items()}
     for place, output in enumerate(outputs):
         arrays[f"outputs/{place}" if place else "outputs"] = output.numpy(force=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}

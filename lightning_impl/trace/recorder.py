@@ -97,7 +97,8 @@ class Recording(TorchFunctionMode):
     go by the last part of their name, and no flattening is reordered.
     flattened: of each layer between a channel-first flattening and the linear layer that ends it (included),
     the `flat_rows` that order its features as Keras does. weights: of each layer that has any. touched: the
-    names of all parameters that a function was called on. channels_first: of how many axes those inputs are
+    names of all parameters that a function was called on. steps: of recurrent layers, what each step gives.
+    channels_first: of how many axes those inputs are
     whose channels are axis 1, not the last. takes_channels_first: a layer takes an input of three axes so.
     """
 
@@ -111,6 +112,7 @@ class Recording(TorchFunctionMode):
         self.flattened: dict[str, np.ndarray] = {}
         self.weights: dict[str, Weights] = {}
         self.touched: set[str] = set()
+        self.steps: dict[str, np.ndarray] = {}
         self._marks = WeakTensorKeyDictionary()
         self._calls: Counter[str] = Counter()
         self._handles: list[Any] = []
@@ -421,13 +423,15 @@ class Recording(TorchFunctionMode):
                 self.weights.setdefault(f"{own}/{part}", of.weights(module))
                 found = of.settings(module)
                 self.seen.append(Seen(f"{called}/{part}", of.name(module), None, tuple(inputs), found))
-                inputs = [f"{called}/{part}"]
+                inputs = inputs if entry.beside else [f"{called}/{part}"]
         if crops(module):
             self._crop(marks[0].source, tensors[0])
         main = tensors[0] if entry is None else entry.output(module, output)
         for tensor in (*tensors, *([] if main is None else [main])):
             self._set_channels(tensor, entry)
             self._marks[tensor] = replace(self._mark(tensor), source=called)
+        if entry is not None and entry.steps is not None and tensors[0].dim() == 3:
+            self.steps[called] = entry.steps(module, output).detach().cpu().numpy().copy()
         shown = tensors[0] if main is None else main
         self._keep(called, kind(module), shown, inputs, settings(module, padded), main is None)
 

@@ -22,6 +22,7 @@ from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
 from lightning_impl.dropout import SharedDropout
 from lightning_impl.layers import rules, weight_layout
+from lightning_impl.layers.apart import take_apart
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
 from lightning_impl.trace.losses import finished, has_own_loss, loss_of, own_loss, rows_of
@@ -124,6 +125,8 @@ def users(request: Request, seed: int | None = None) -> Subject:
     rules.use(request.rules)
     torch.manual_seed(request.experiment.seed if seed is None else seed)
     model = built(request.build or "").to(torch.get_default_dtype())
+    modules = dict(model.named_modules())
+    take_apart((modules[name], count) for name, count in request.apart.items() if name in modules)
     casts = WithoutCasts(torch.get_default_dtype())
     with in_one_precision(casts):
         inputs, *scanned = inputs_of(request, model)

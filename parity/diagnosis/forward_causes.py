@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from parity.checks import Check
-from parity.diagnosis import outputs, pixels, random_layers, settings
+from parity.diagnosis import attention, outputs, pixels, random_layers, sequences, settings
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.traces.pair import Pair
 
@@ -47,6 +47,9 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         )
     if facts["kind"] == "BatchNormalization" and (found := _epsilon(layer, keras, torch, pair)):
         return found
+    for of in (attention, sequences):
+        if (found := of.explain(layer, mode, pair)) is not None:
+            return found
     if (found := _moved(pair)) is not None:
         return found
     if (found := pixels.explain(layer, pair)) is not None:

@@ -34,7 +34,8 @@ SHAPES = {
         ("convolutional", "frozen", "preprocessed", "backbone", "flattened", "augmented"), IMAGES
     ),
     "transposed": SMALL,
-    **dict.fromkeys(("lstm", "gru", "gru_reset_before"), SEQUENCES),
+    **dict.fromkeys(("lstm", "gru", "gru_reset_before", "bidirectional"), SEQUENCES),
+    **dict.fromkeys(("attention", "own_attention"), SEQUENCES),
 }
 CLASS_WEIGHTS = {"class_weights": [1.0, 2.0, 0.5, 1.5]}
 
@@ -54,7 +55,7 @@ RIGHT = {
         name: Fault(name)
         for name in (
             *("convolutional", "frozen", "preprocessed", "backbone", "transposed", "flattened"),
-            *("lstm", "gru", "dense"),
+            *("lstm", "gru", "bidirectional", "attention", "own_attention", "dense"),
             *(
                 "two_outputs",
                 "regression",
@@ -70,6 +71,7 @@ RIGHT = {
         )
     },
     "class_weights": Fault("dense", options=CLASS_WEIGHTS),
+    "packed_attention": Fault("attention"),
 }
 FAULTS = {
     "same_padding": Fault("convolutional", "padded otherwise"),
@@ -97,6 +99,17 @@ FAULTS = {
     "two_biases": Fault("lstm", "added twice"),
     "gru_gates": Fault("gru", "gates are in the order"),
     "reset_after": Fault("gru_reset_before", "reset gate"),
+    "first_step": Fault("bidirectional", "the first step of the sequence"),
+    "last_step_of_both": Fault("bidirectional", "the last step of both ways"),
+    "mean_of_steps": Fault("bidirectional", "the mean of all steps"),
+    "one_head": Fault("attention", "has 1 head, Keras's 2"),
+    "unscaled": Fault("attention", "does not divide its scores"),
+    "by_the_size": Fault("attention", "divides its scores by a head's size"),
+    "causal": Fault("attention", "masks later steps"),
+    "interleaved": Fault("attention", "takes its heads from every so many features"),
+    "over_queries": Fault("attention", "softmax runs over the queries"),
+    "exchanged": Fault("attention", "key and value exchanged"),
+    "three_heads": Fault("own_attention", "has 3 heads, Keras's 2"),
     "augmented": Fault("augmented", "RandomFlip stands on Keras's side alone"),
     "nan": Fault("nan", "NaN"),
     "probabilities": Fault("dense", "the softmax acts twice"),

@@ -22,6 +22,7 @@ from parity.foreign.verdict import Answer, Verdict
 from parity.ladder import climb, moving_variance, rounding_noise
 from parity.ladder.climb import Findings, Place
 from parity.traces import calls
+from parity.traces.apart import Apart, apart
 from parity.traces.matching import MatchError, match
 from parity.traces.pair import Pair, Trace
 
@@ -34,6 +35,7 @@ class Request:
 
     keras: `package.module:function` or a .keras file. torch: `package.module:function`. options: the further
     fields of `experiment.protocols.trace.Request` (inputs, loss, steps). given: torch layer to Keras's.
+    apart: what each side traces in parts.
     """
 
     keras: str
@@ -43,6 +45,7 @@ class Request:
     given: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     singles: Sequence[str] = ()  # Keras's backends to compare in float32 as well
+    apart: Apart = field(default_factory=Apart)
 
     @property
     def name(self) -> str:
@@ -54,7 +57,8 @@ class Request:
         """The request that a side's trace command takes."""
         training = {"precision": precision, "learning_rate": self.learning_rate}
         build = self.keras if side == "keras" else self.torch
-        return {**self.options, "experiment": {"training": training}, "build": build}
+        parts = getattr(self.apart, side)
+        return {**self.options, "experiment": {"training": training}, "build": build, "apart": parts}
 
 
 def prove(
@@ -74,7 +78,7 @@ def prove(
             return prove(request, folder, findings, say, own)
     started = time.perf_counter()
     try:
-        verdict, pair = _in_float64(request, sides, folder, findings, say)
+        verdict, pair, request = _in_float64(request, sides, folder, findings, say)
         if request.singles:
             verdict = _in_float32(request, pair, sides, folder, findings, verdict, say)
     except (SideError, MatchError) as error:
@@ -89,7 +93,8 @@ def refused(why: str) -> Verdict:
 
 def _in_float64(
     request: Request, sides: Sides, folder: Path, findings: Findings, say: Callable[[str], None]
-) -> tuple[Verdict, Pair]:
+) -> tuple[Verdict, Pair, Request]:
+    """The verdict, the pair, and the request with what of it is traced in parts."""
     keras, torch = sides.keras, sides.torch
     say("starting both frameworks and building the models")
     torch.describe(request.of_side("torch", "float64"), folder / "torch-float64")
@@ -98,7 +103,13 @@ def _in_float64(
     keras.ask("trace")
     torch.answer()
     experiment = cli.experiment_from(request.of_side("keras", "float64")["experiment"])
-    pair = Pair.of(keras.out, torch.out, experiment, dict(request.given))
+    try:
+        pair = Pair.of(keras.out, torch.out, experiment, dict(request.given))
+    except MatchError:
+        parts = apart(Trace(keras.out).layers, Trace(torch.out).layers)
+        if request.apart or not parts:
+            raise
+        return _in_float64(replace(request, apart=parts), sides, folder, findings, say)
     say("tracing both models")
     torch.ask("trace", weights=str(keras.out / "weights.npz"), layers=pair.matching.weighted)
     keras.answer()
@@ -111,6 +122,7 @@ def _in_float64(
         matching = match(traces[0].layers, traces[1].layers, dict(request.given))
         shared = ", ".join(dict.fromkeys(name.partition("@")[0] for name in order))
         matching.notes.append(f"torch calls {shared} on its inputs in another order than Keras")
+    matching.notes[:0] = request.apart.notes()
     pair = Pair(*traces, matching, experiment, foreign=True, again=again)
     weights = _weights(request, pair, keras, torch, findings)
     climb.climb(request.name, pair, "tensorflow", Place(keras.out, request.device, _unseen), findings)
@@ -123,7 +135,7 @@ def _in_float64(
     notes += [rung.note for rung in findings.rungs if rung.name == "trajectory" and rung.note]
     if noise := rounding_noise.note([check for rung in findings.rungs for check in rung.checks]):
         notes.append(noise)
-    return Verdict(weights, computation, notes, findings.rungs), pair
+    return Verdict(weights, computation, notes, findings.rungs), pair, request
 
 
 def _again(request: Request, keras: Side, folder: Path, say: Callable[[str], None]) -> Trace | None:

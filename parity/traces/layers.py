@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+ROLE = re.compile(
+    r"(?:(?:to|w|lin|linear|fc|dense|proj)_?)?(q|k|v)(?:ueries|uery|eys|ey|alues|alue|al)?(?:_.*|\d*)",
+    re.IGNORECASE,
+)
 Layer = Mapping[str, Any]
 Layers = Mapping[str, Layer]
 
@@ -95,6 +100,25 @@ def full(layer: Layer) -> str:
     """Such as `Dense (kernel 8x4, bias 4)`."""
     shapes = (f"{name} {size(shape)}" for name, shape in layer["weights"].items())
     return f"{layer['kind']} ({', '.join(shapes) or 'no weights'})"
+
+
+def by_roles(layers: Iterable[Layer]) -> list[Layer]:
+    """The layers in their order, but of an attention query before key before value, by their names."""
+    ordered = list(layers)
+    weighted = [place for place, layer in enumerate(ordered) if layer["weights"]]
+    for places in zip(weighted, weighted[1:], weighted[2:], strict=False):
+        three = [ordered[place] for place in places]
+        roles = ["qkv".find(_role(layer["name"])) for layer in three]
+        if sorted(roles) == [0, 1, 2] and len({layer["name"].rpartition(".")[0] for layer in three}) == 1:
+            for place, role in zip(places, range(3), strict=True):
+                ordered[place] = three[roles.index(role)]
+    return ordered
+
+
+def _role(name: str) -> str:
+    """q, k or v of a projection of an attention, such as `attn.to_q` and `key_proj`; `none` of any other."""
+    found = ROLE.fullmatch(re.split(r"[./]", name)[-1])
+    return found[1].lower() if found else "none"
 
 
 def size(shape: Iterable[int]) -> str:

@@ -11,6 +11,7 @@ from parity.traces.layers import (
     Layer,
     Layers,
     activations,
+    by_roles,
     full,
     itself,
     listed,
@@ -50,8 +51,8 @@ def match(
     Those without weights go by name, else by kind, shape and inputs; what is left is no error.
     given (torch name to Keras's) stands before all. Raises MatchError where one side has other layers.
     """
-    keras = {layer["name"]: layer for layer in keras_layers}
-    torch = {layer["name"]: layer for layer in torch_layers}
+    keras = {layer["name"]: layer for layer in by_roles(keras_layers)}
+    torch = {layer["name"]: layer for layer in by_roles(torch_layers)}
     _check_given(given := dict(given or {}), keras, torch)
     of_weights = {t: k for t, k in given.items() if torch[t]["weights"]}
     notes: list[str] = []

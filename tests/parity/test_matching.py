@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from parity.traces.layers import is_pixelwise
+from parity.traces.apart import Apart, apart
+from parity.traces.layers import by_roles, is_pixelwise
 from parity.traces.matching import MatchError, Matching, check_covered, match
 
 Layers = list[dict[str, Any]]
@@ -31,6 +32,18 @@ def swapped(layers: Layers, one: str, other: str) -> Layers:
     layers = list(layers)
     layers[i], layers[j] = layers[j], layers[i]
     return layers
+
+
+def projection(name: str, units: int, bias: bool = True) -> dict:
+    shapes = {"kernel": [16, units]} | ({"bias": [units]} if bias else {})
+    return layer(name, "Dense", "", **shapes)
+
+
+def attention(name: str, heads: int = 4) -> dict:
+    shapes = {f"{part}_kernel": [16, heads, 16 // heads] for part in ("query", "key", "value")}
+    biases = {f"{part}_bias": [heads, 16 // heads] for part in ("query", "key", "value")}
+    whole = {"output_kernel": [heads, 16 // heads, 16], "output_bias": [16]}
+    return layer(name, "MultiHeadAttention", "", **shapes, **biases, **whole)
 
 
 # === Layers with weights ===
@@ -327,3 +340,43 @@ def test_branches_alike_are_told_apart_by_what_lies_around_them() -> None:
     assert found.weighted == {
         f"t_{name}": f"k_{name}" for name in ("stem", "plain", "deep", "deeper", "pooled")
     }
+
+
+# === Layers that one side has in parts ===
+
+
+def test_attention_is_traced_in_parts_where_torch_has_them() -> None:
+    parts = [projection(f"at.{name}", 16) for name in ("q", "k", "v", "out")]
+    assert apart([attention("mha")], parts) == Apart(keras={"mha": 3})
+    assert apart(parts, [attention("mha")]) == Apart(torch={"mha": 3})
+
+
+def test_packed_projections_are_traced_in_parts() -> None:
+    packed = [projection("at.qkv", 48), projection("at.out", 16)]
+    assert apart([attention("mha")], packed) == Apart({"mha": 3}, {"at.qkv": 3})
+    apart_on_both = [projection("q", 16), projection("kv", 32), projection("out", 16)]
+    assert apart([attention("mha")], apart_on_both) == Apart({"mha": 3}, {"kv": 2})
+
+
+def test_of_alike_layers_those_named_as_packed_are_taken() -> None:
+    torch = [projection("fc", 48), projection("at.qkv", 48), projection("at.out", 16)]
+    assert apart([projection("mlp", 48), attention("mha")], torch) == Apart({"mha": 3}, {"at.qkv": 3})
+
+
+def test_what_both_sides_have_stays_whole() -> None:
+    assert not apart([attention("mha"), projection("a", 48)], [attention("at"), projection("b", 48)])
+    assert not apart([projection("a", 48, bias=False)], [projection("b", 15)])
+
+
+@pytest.mark.parametrize(
+    "names", [("at.v", "at.k", "at.q"), ("to_k", "to_q", "to_v"), ("key_proj", "value_proj", "query_proj")]
+)
+def test_projections_are_matched_by_their_roles(names: tuple[str, ...]) -> None:
+    ordered = [layer["name"] for layer in by_roles([dense("first"), *map(dense, names), dense("out")])]
+    roles = [name.rsplit(".")[-1].removeprefix("to_")[0] for name in ordered[1:4]]
+    assert (ordered[0], roles, ordered[-1]) == ("first", ["q", "k", "v"], "out")
+
+
+def test_other_layers_keep_their_order() -> None:
+    names = ["kernel_net", "vgg", "quick", "a.q", "b.k", "c.v"]
+    assert [layer["name"] for layer in by_roles(map(dense, names))] == names
