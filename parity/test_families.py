@@ -36,6 +36,7 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
     "recurrent": [(7, 5)],
     "reset_before": [(7, 5)],
     "bidirectional": [(7, 5)],
+    "cells": [(7, 5)],
     "stacked": [(7, 5)],
     "time_distributed": [(4, 6, 6, 2)],
     "attention": [(6, 8)],

@@ -22,12 +22,24 @@ from keras_impl.layers.layer_type import (
 )
 
 
+def _cells(layer: Any) -> list[Any]:
+    """The cells of a layer, the first first: StackedRNNCells are layers on one another."""
+    return list(getattr(layer.cell, "cells", [layer.cell]))
+
+
 def _cell(layer: Any) -> str:
-    return type(layer.cell).__name__.removesuffix("Cell")
+    return _kind(_cells(layer)[-1])
+
+
+def _kind(cell: Any) -> str:
+    return type(cell).__name__.removesuffix("Cell")
 
 
 def _settings(layer: Any, shape: Shape) -> Settings:
-    cell = layer.cell
+    return _of_cell(layer, _cells(layer)[-1])
+
+
+def _of_cell(layer: Any, cell: Any) -> Settings:
     names = {name: getattr(cell, name, None) for name in ("activation", "recurrent_activation")}
     settings = {name: function.__name__ for name, function in names.items() if function is not None}
     if hasattr(cell, "reset_after"):
@@ -36,10 +48,25 @@ def _settings(layer: Any, shape: Shape) -> Settings:
 
 
 def _weights(layer: Any) -> Weights:
-    weights = own_weights(layer)
-    if getattr(layer.cell, "reset_after", None) is False and "bias" in weights:
+    return _weights_of(_cells(layer)[-1])
+
+
+def _weights_of(cell: Any) -> Weights:
+    weights = own_weights(cell)
+    if getattr(cell, "reset_after", None) is False and "bias" in weights:
         weights["bias"] = Weight(weights["bias"].variable, _with_recurrent_bias)
     return weights
+
+
+def _below(layer: Any) -> dict[str, LayerType]:
+    """The cells below the last, by the numbers that torch gives to layers on one another."""
+
+    def of(cell: Any) -> LayerType:
+        return LayerType(
+            _kind(cell), settings=lambda _, shape: _of_cell(layer, cell), weights=lambda _: _weights_of(cell)
+        )
+
+    return {f"l{number}": of(cell) for number, cell in enumerate(_cells(layer)[:-1])}
 
 
 def _with_recurrent_bias(bias: np.ndarray) -> np.ndarray:
@@ -105,7 +132,7 @@ def _at_each_step(layer: Any, of: Callable[[Any], LayerType | None]) -> LayerTyp
 
 
 TABLE = (
-    LayerType(_cell, (layers.RNN,), _settings, _weights, _last, random=True),
+    LayerType(_cell, (layers.RNN,), _settings, _weights, _last, before=_below, random=True),
     LayerType(
         lambda layer: f"Bidirectional{_cell(layer.forward_layer)}",
         (layers.Bidirectional,),

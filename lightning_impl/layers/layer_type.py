@@ -194,7 +194,7 @@ class LayerType:
     that it gives, what is compared, None for nothing. steps: of a layer that is compared by its last state,
     the whole sequence (N, T, F). before: its parts that act before what is left of it, to Keras layers of
     their own. beside: these act on the layer's own inputs. channels: the axis of the channels in its output
-    where the layer says so, else None. random: it draws, in training alone.
+    where the layer says so, else None. random: it draws, in training alone. looped: all of its calls are one.
     """
 
     kind: str | Callable[[Any], str]
@@ -214,6 +214,7 @@ class LayerType:
     beside: bool = False
     channels: int | None = None
     random: bool = False
+    looped: bool = False
 
     def name(self, layer: nn.Module | Call) -> str:
         """Keras's name of a module, or of a call, of this kind."""

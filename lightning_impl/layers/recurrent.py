@@ -21,7 +21,12 @@ from lightning_impl.semantics.recurrent import ACTIVATIONS
 GATES = {"LSTM": (0, 1, 2, 3), "GRU": (1, 0, 2), "SimpleRNN": (0,)}
 
 
+CELLS = {nn.LSTMCell: "LSTM", nn.GRUCell: "GRU", nn.RNNCell: "SimpleRNN"}
+
+
 def _cell(layer: Any) -> str:
+    if (cell := next((kind for cls, kind in CELLS.items() if isinstance(layer, cls)), None)) is not None:
+        return cell
     return "SimpleRNN" if isinstance(layer, nn.RNN) else layer.mode
 
 
@@ -35,25 +40,29 @@ def _settings(layer: Any) -> Settings:
         settings["recurrent_activation"] = "sigmoid"
     if _cell(layer) == "GRU":
         settings["reset_after"] = True
-    return settings | ({"merge_mode": "concat"} if layer.bidirectional else {})
+    return settings | ({"merge_mode": "concat"} if getattr(layer, "bidirectional", False) else {})
 
 
 def _weights(layer: Any, number: int | None = None) -> Weights:
     """The weights of one of the layers that stand on another, the last unless told otherwise."""
     number = layer.num_layers - 1 if number is None else number
+    if not layer.bidirectional:
+        return _one_way(layer, "", f"_l{number}")
+    return _one_way(layer, "forward_", f"_l{number}") | _one_way(layer, "backward_", f"_l{number}_reverse")
+
+
+def _one_way(layer: Any, prefix: str = "", place: str = "") -> Weights:
+    """The weights of a cell, or of a layer's at a place."""
     weights: Weights = {}
-    ways = (("forward_", ""), ("backward_", "_reverse")) if layer.bidirectional else (("", ""),)
-    for prefix, suffix in ways:
-        place = f"l{number}{suffix}"
-        gates = GATES[_cell(layer)]
-        for name, tensor in (("kernel", "weight_ih"), ("recurrent_kernel", "weight_hh")):
-            weights[f"{prefix}{name}"] = Weight(layer, (f"{tensor}_{place}",), partial(_kernel, gates))
-        if layer.bias:
-            both = f"bias_ih_{place}", f"bias_hh_{place}"
-            if _cell(layer) == "GRU":  # has Keras's two, its reset coming after
-                weights[f"{prefix}bias"] = Weight(layer, both, partial(_biases, gates))
-            else:
-                weights[f"{prefix}bias"] = Weight(layer, both[:1], added=both[1:])
+    gates = GATES[_cell(layer)]
+    for name, tensor in (("kernel", "weight_ih"), ("recurrent_kernel", "weight_hh")):
+        weights[f"{prefix}{name}"] = Weight(layer, (f"{tensor}{place}",), partial(_kernel, gates))
+    if layer.bias:
+        both = f"bias_ih{place}", f"bias_hh{place}"
+        if _cell(layer) == "GRU":  # has Keras's two, its reset coming after
+            weights[f"{prefix}bias"] = Weight(layer, both, partial(_biases, gates))
+        else:
+            weights[f"{prefix}bias"] = Weight(layer, both[:1], added=both[1:])
     return weights
 
 
@@ -129,6 +138,8 @@ TABLE = (
         channels=-1,
         random=True,
     ),
+    # A cell that a loop calls at every step is a layer, whose state is that of the last call.
+    LayerType(_cell, tuple(CELLS), settings=_settings, weights=_one_way, looped=True, channels=-1),
     *(
         LayerType(
             f"Bidirectional{cell}",

@@ -411,6 +411,9 @@ class Recording(TorchFunctionMode):
         inputs = [mark.source for mark in marks if mark.live] or [""]
         padded = marks[0].padded
         own = name.rsplit(".", 1)[-1] if self.aligned else name
+        if entry is not None and entry.looped and self._calls[own]:
+            self._again(own, tensors)
+            return
         self._calls[own] += 1
         called = own if self._calls[own] == 1 else f"{own}@{self._calls[own]}"
         if marks[0].rows is not None:
@@ -434,6 +437,13 @@ class Recording(TorchFunctionMode):
             self.steps[called] = entry.steps(module, output).detach().cpu().numpy().copy()
         shown = tensors[0] if main is None else main
         self._keep(called, kind(module), shown, inputs, settings(module, padded), main is None)
+
+    def _again(self, name: str, tensors: list[Tensor]) -> None:
+        """A further call of a layer that a loop calls: what it gives takes the place of what it gave."""
+        place = next(i for i, one in enumerate(self.seen) if one.name == name)
+        for tensor in tensors:
+            self._marks[tensor] = Mark(source=name, live=True)
+        self.seen[place] = replace(self.seen[place], output=self.array(tensors[0]))
 
     def _keep(
         self,

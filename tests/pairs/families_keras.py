@@ -245,6 +245,14 @@ def subclasses():
     return functions()
 
 
+def cells():
+    """Cells on one another, in one layer; and a layer of one cell."""
+    stacked = layers.RNN([layers.LSTMCell(6), layers.LSTMCell(4)], return_sequences=True)
+    return _classifier(
+        (7, 5), stacked, layers.RNN(layers.GRUCell(3), return_sequences=True), layers.SimpleRNN(4)
+    )
+
+
 class Blocks(keras.Model):
     """As most write one: no layer has its weights before the model runs."""
 

@@ -421,6 +421,28 @@ def subclasses():
     )
 
 
+class Cells(nn.Module):
+    """Cells in loops, as written by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.LSTMCell(5, 6), nn.LSTMCell(6, 4)
+        self.third, self.fourth, self.head = nn.GRUCell(4, 3), nn.RNNCell(3, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        first = second = third = fourth = None
+        for step in x.unbind(1):
+            first = self.first(step, first)
+            second = self.second(first[0], second)
+            third = self.third(second[0], third)
+            fourth = self.fourth(third, fourth)
+        return self.head(fourth)
+
+
+def cells():
+    return Cells()
+
+
 def unbuilt():
     blocks = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
