@@ -37,6 +37,7 @@ MODELS = (
     ),
     *("averaged", "sgd", "rmsprop", "adadelta", "adamax", "lion", "scheduled", "clipped", "by_value"),
     *("masked", "masked_mean", "recurrent", "attentive", "penalised", "constrained", "losses", "unwritten"),
+    *("cells", "autoencoder", "subclassed"),
 )
 NOTED = {"augmented": "switched off on both sides", "unwritten": "another stands in for it"}
 
@@ -70,7 +71,8 @@ def proven(
     graph = Migration.read(packages / name / "graph").graph
     np.savez(folder / "inputs.npz", **migrate.inputs(graph, STEPS, 32))  # type: ignore[arg-type]
     options = {"inputs_file": str(folder / "inputs.npz"), "drawn": False, "steps": STEPS}
-    keras = str(packages / name / "graph" / "model.keras")
+    saved = packages / name / "graph" / "model.keras"  # of a subclassed model there is none
+    keras = str(saved) if saved.is_file() else f"tests.pairs.migrated:{name}"
     request = Request(keras, f"package_{name}.{module}:build", options)
     return prove(request, folder, Findings(), sides=sides)
 
@@ -79,7 +81,7 @@ def proven(
 def test_a_package_is_proven(name: str, packages: Path, sides: Sides, tmp_path: Path) -> None:
     verdict = proven(name, packages, sides, tmp_path)
     assert verdict.refused is None
-    assert verdict.weights.status == "passed"
+    assert verdict.weights.status == ("independent" if name == "subclassed" else "passed")
     assert verdict.computation.status == "passed", verdict.computation
     assert {rung.name for rung in verdict.rungs} >= {
         "forward",

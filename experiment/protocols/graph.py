@@ -75,7 +75,8 @@ class Tensor:
 class Graph:
     """A model: its calls in the order in which a reader follows them, inputs and outputs as in Call.
 
-    kind: Sequential or Functional; `Subclass` for a model whose Python code alone says what it computes.
+    kind: Sequential or Functional; `Subclass` for a model whose Python code alone says what it computes, with
+    why no graph could be read from that in `refused`.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Graph:
     inputs: Any = None
     outputs: Any = None
     input_names: list[str] = field(default_factory=list)
+    refused: str = ""
 
     def every_layer(self, path: str = "") -> Iterator[tuple[str, Layer]]:
         """Each layer that is no model, with its path through nested models."""

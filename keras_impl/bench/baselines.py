@@ -72,14 +72,15 @@ def tutorial(experiment: Experiment) -> dict[str, Any]:
         train, held = dataset.train, dataset.validation
         flow = _flow(experiment, train, targets)
         images, labels = held.batch(np.arange(len(held)))
-        model.fit(
+        trained = model.fit(
             flow,
             epochs=experiment.training.epochs,
             validation_data=(images, targets[labels]),
             callbacks=[Clock()],
             verbose=0,
         )
-    return {"images": len(train), "seconds": seconds, "ends": ends}
+    history = {name: [float(value) for value in values] for name, values in trained.history.items()}
+    return {"images": len(train), "seconds": seconds, "ends": ends, "history": history}
 
 
 def read(experiment: Experiment) -> dict[str, Any]:

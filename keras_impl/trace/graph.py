@@ -6,10 +6,12 @@ import inspect
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import keras
 import numpy as np
@@ -23,8 +25,15 @@ from experiment.protocols.graph import Arrays, Call, Graph, Layer, Migration, Te
 from experiment.protocols.trace import Request, TraceError, user_object
 from keras_impl.layers import weight_layout
 from keras_impl.trace.optimizer import as_given
+from keras_impl.trace.recorder import is_composite, leaves
 from keras_impl.trace.target import users_model
 
+# The layers that apply these cells to every step.
+CELLS = {
+    keras.layers.LSTMCell: "LSTM",
+    keras.layers.GRUCell: "GRU",
+    keras.layers.SimpleRNNCell: "SimpleRNN",
+}
 # What a layer's config says that is no setting of its computation, or stands elsewhere in the graph.
 LEFT_OUT = ("name", "trainable", "dtype", "seed", "batch_shape", "build_config", "batch_input_shape")
 
@@ -84,7 +93,8 @@ def take_weights(wanted: dict[str, Any]) -> None:
 
 def _assign(model: keras.Model, arrays: Arrays, path: str = "") -> None:
     """Give every layer its arrays; raises TraceError for one that is missing or of another size."""
-    for layer in model.layers:
+    subclassed = _functional(model) is None
+    for layer in leaves(model) if subclassed else model.layers:
         here = f"{path}{layer.name}"
         if isinstance(layer, keras.Model):
             _assign(layer, arrays, f"{here}/")
@@ -135,9 +145,11 @@ class _Reader:
         self.arrays: Arrays = {}
 
     def graph(self, model: keras.Model, path: str = "") -> Graph:
-        functional = _functional(model)
+        functional, why = _functional(model), ""
         if functional is None:
-            graph = Graph(model.name, "Subclass")
+            functional, why = from_call(model)
+        if functional is None:
+            graph = Graph(model.name, "Subclass", refused=why)
             for layer in model.layers:
                 graph.layers[layer.name] = self.layer(layer, path)
             return graph
@@ -158,12 +170,17 @@ class _Reader:
         masks = _implied_masks(functional)
         for node in _in_order(functional, masks):
             operation = node.operation
-            layer = graph.layers.get(operation.name)
-            if layer is None:
-                graph.layers[operation.name] = self.layer(operation, path)
             kwargs = {name: argument(value) for name, value in _given(node, masks).items()}
+            args = argument(list(node.arguments.args))
+            for layer, units in self.below(operation, path):  # each takes what the one before it gives
+                graph.layers.setdefault(layer.name, layer)
+                graph.tensors.append(Tensor([*node.input_tensors[0].shape[:2], units], node.outputs[0].dtype))
+                graph.calls.append(Call(layer.name, args, kwargs, [len(graph.tensors) - 1]))
+                args = [{"tensor": len(graph.tensors) - 1}]
+            if operation.name not in graph.layers:
+                graph.layers[operation.name] = self.layer(operation, path)
             outputs = [known_tensor(tensor)["tensor"] for tensor in node.outputs]
-            graph.calls.append(Call(operation.name, argument(list(node.arguments.args)), kwargs, outputs))
+            graph.calls.append(Call(operation.name, args, kwargs, outputs))
         graph.outputs = argument(functional._outputs_struct)
         return graph
 
@@ -182,9 +199,26 @@ class _Reader:
                 found.settings |= _built(operation)
             for name, array in self._weights(operation, f"{path}{operation.name}").items():
                 found.weights[name] = list(array.shape)
+            if (cells := _cells(operation)) is not None:
+                _apply(found, cells[-1])
             if operation.dtype_policy.name != keras.config.dtype_policy().name:
                 found.settings["dtype"] = operation.dtype_policy.name
         return found
+
+    def below(self, operation: Any, path: str) -> Iterator[tuple[Layer, int]]:
+        """The cells below the last of StackedRNNCells, each as a layer, with the size of what it gives."""
+        cells = _cells(operation) or [None]
+        for number, cell in enumerate(cells[:-1]):
+            whole = self.layer(operation, path)
+            layer = replace(whole, name=f"{operation.name}/l{number}", settings={**whole.settings})
+            layer.weights = {
+                name.partition("/")[2]: shape
+                for name, shape in whole.weights.items()
+                if name.startswith(f"l{number}/")
+            }
+            _apply(layer, cell)
+            layer.settings |= {"return_sequences": True, "return_state": False}
+            yield layer, cell.units
 
     def _weights(self, layer: Any, path: str) -> Arrays:
         found = {name: np.asarray(weight.value) for name, weight in _named_weights(layer).items()}
@@ -195,6 +229,63 @@ class _Reader:
         key = f"array/{len(self.arrays)}"
         self.arrays[key] = np.asarray(keras.ops.convert_to_numpy(value))
         return {"array": key}
+
+
+def from_call(model: keras.Model) -> tuple[Any, str]:
+    """The graph that a subclassed model's Python code makes of symbolic inputs, as a functional model of the
+    same layers; None, and why, where it makes none, or does other things in training.
+    """
+    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    if len(shapes) != 1:
+        return None, "its shapes are not known: call it once, on an example, where you build it"
+    takes_mode = "training" in inspect.signature(model.call).parameters
+    try:
+        found = []
+        for training in (True, False) if takes_mode else (None,):
+            inputs = _symbolic(next(iter(shapes.values())))
+            given = {} if training is None else {"training": training}
+            with _opened(model):
+                outputs = model.call(inputs, **given)
+            found.append(Functional(inputs, outputs, name=model.name))
+    except Exception as error:  # whatever the user's code raises of tensors without numbers
+        return None, f"its code needs numbers, not symbols ({told(error)})"
+    steps = [[_step(node) for node in _in_order(one, {})] for one in found]
+    if any(one != steps[0] for one in steps):
+        return None, "its code does other things in training than in evaluation"
+    trained = _in_order(found[0], {})
+    held = [node.operation.name for node in trained if node.arguments.kwargs.get("training") is False]
+    if takes_mode and held:
+        return None, f"it calls {held[0]} with training=False always"
+    return found[-1], ""
+
+
+def _symbolic(shape: Any) -> Any:
+    """Symbolic inputs of a shape, or of several in a list or a dictionary."""
+    if isinstance(shape, dict):
+        return {name: _symbolic(inner) for name, inner in shape.items()}
+    if isinstance(shape, list) or (
+        isinstance(shape, tuple) and any(isinstance(n, tuple | list) for n in shape)
+    ):
+        return [_symbolic(inner) for inner in shape]
+    return keras.Input(tuple(shape)[1:])
+
+
+@contextmanager
+def _opened(model: keras.Model) -> Iterator[None]:
+    """Until it is left, a user's own layers that are made of others run their code, as the model does."""
+    classes = {type(layer) for layer in model._flatten_layers(include_self=False) if is_composite(layer)}
+    with ExitStack() as stack:
+        for cls in classes:
+            if not cls.__module__.startswith("keras."):
+                stack.enter_context(patch.object(cls, "__call__", cls.call))
+        yield
+
+
+def _step(node: Any) -> tuple[Any, ...]:
+    """A call without the tensors: whether two graphs do the same, these show."""
+    operation = node.operation
+    name = operation.name if isinstance(operation, keras.Layer) else type(operation).__name__
+    return name, len(node.input_tensors), [tuple(tensor.shape) for tensor in node.outputs]
 
 
 def _functional(model: keras.Model) -> Any:
@@ -335,6 +426,22 @@ def _settings(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, penalties
 
 
+def _cells(layer: Any) -> list[Any] | None:
+    """The cells that a layer applies to every step, the first first; None where one is no cell of Keras's."""
+    if type(layer) is not keras.layers.RNN:
+        return None
+    cells = list(getattr(layer.cell, "cells", [layer.cell]))
+    return cells if all(type(cell) in CELLS for cell in cells) else None
+
+
+def _apply(layer: Layer, cell: Any) -> None:
+    """Let a layer be that which applies a cell."""
+    settings, layer.penalties = _settings(cell.get_config())
+    layer.kind, layer.module = CELLS[type(cell)], "keras"
+    layer.weights = {name: shape for name, shape in layer.weights.items() if "/" not in name}
+    layer.settings = {n: v for n, v in layer.settings.items() if n != "cell"} | settings
+
+
 def _penalty(config: Any) -> Any:
     """A regularizer's config; Keras's L1 gives the factor that float32 made of its user's."""
     plain = _plain(config)
@@ -419,7 +526,11 @@ def _callbacks(name: str) -> list[dict[str, Any]]:
 
 
 def _save(model: keras.Model, path: Path) -> None:
-    """Save a model for the proof, which then starts from the same weights; one that cannot be is left out."""
+    """Save a model for the proof, which then starts from the same weights; one that cannot be is left out,
+    as is one that could not be loaded without its code.
+    """
+    if any(isinstance(m, keras.Model) and _functional(m) is None for m in (model, *model._flatten_layers())):
+        return
     try:
         model.save(path)
         _exact_rate(path)

@@ -160,7 +160,8 @@ class _OfGraph:
         self.whole.refuse(
             self.path.rstrip("/") or self.graph.name,
             whole,
-            "a subclassed model: its call is Python, from which no graph can be read; build it functionally",
+            "a subclassed model: its call is Python, from which no graph can be read: "
+            f"{self.graph.refused or 'it has none'}; build it functionally",
         )
         for path, layer in self.graph.every_layer(self.path):
             if layer.graph is None and self.whole.rule(layer) is None:

@@ -82,10 +82,11 @@ def paths(network: nn.Module, lowered: Lowered) -> dict[str, str]:
 
 def _under(arrays: Arrays, layer: str, part: str | None) -> Arrays:
     own = {name.removeprefix(f"{layer}/"): a for name, a in arrays.items() if name.startswith(f"{layer}/")}
-    if part is None:
-        return own
-    if part == "":
-        return {name: array for name, array in own.items() if "/" not in name}
+    if not part:
+        direct = {name: array for name, array in own.items() if "/" not in name}
+        return (
+            direct if part == "" else direct or own
+        )  # what lies below belongs to a part, or to a cell below
     return {name.removeprefix(f"{part}/"): a for name, a in own.items() if name.startswith(f"{part}/")}
 
 

@@ -148,6 +148,17 @@ class Recording(TorchFunctionMode):
         mark = self._mark(values)
         return lambda tensor: in_keras_order(tensor, mark)
 
+    def own_order(self, values: Tensor) -> Callable[[Tensor], Tensor]:
+        """What puts targets like Keras's outputs in the order of the model's own; others stay as they are."""
+        mark = self._mark(values)
+        dims, size = values.dim(), values.shape[mark.axis]
+
+        def own(targets: Tensor) -> Tensor:
+            alike = targets.dim() == dims > 2 and targets.shape[-1] == size
+            return targets.movedim(-1, mark.axis) if alike else targets
+
+        return own
+
     def ending_of(self, output: Tensor) -> str:
         """The activation that gives an output, softmax, sigmoid or none; else what its numbers say."""
         source = self._mark(output).source

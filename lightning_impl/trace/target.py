@@ -233,6 +233,7 @@ def _take_loss(
         raise TraceError(f"{request.build}: the model gives {counts}: both must give the same")
     endings = [recording.ending_of(tensor) for tensor in tensors]
     orders = [recording.order_of(tensor) for tensor in tensors]
+    own_orders = [recording.own_order(tensor) for tensor in tensors]
     seed = request.experiment.seed
     targets = []
     total = max(part.stop for _, part in subject.batches)
@@ -259,6 +260,7 @@ def _take_loss(
 
     def own(index: int, rows: bool = False) -> Tensor:
         inputs, labels = subject.batches[index]
+        labels = [own_order(label) for own_order, label in zip(own_orders, labels, strict=True)]
         if rows:
             labels = [rows_of(label, tensor) for label, tensor in zip(labels, tensors, strict=True)]
         with in_one_precision(casts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import pytest
 from keras import layers
 
 from experiment.protocols.graph import Graph
-from keras_impl.trace.graph import _Reader
+from keras_impl.trace.graph import _Reader, read
 from keras_impl.trace.optimizer import as_given
 
 
@@ -57,3 +58,59 @@ def test_an_initial_state_leaves_a_recurrent_layer_without_its_mask() -> None:
 )
 def test_numbers_are_as_their_user_wrote_them(value: Any, given: float) -> None:
     assert as_given(value) == given
+
+
+# === Subclassed models ===
+
+
+class Plain(keras.Model):
+    """Calls its layers, whatever the mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = keras.layers.BatchNormalization(), keras.layers.Dense(2)
+
+    def call(self, x, training=False):
+        return self.head(self.norm(x, training=training))
+
+
+class Branching(Plain):
+    def call(self, x, training=False):
+        x = super().call(x, training=training)
+        return keras.ops.relu(x) if training else x
+
+
+class Held(Plain):
+    def call(self, x, training=False):
+        return self.head(self.norm(x, training=False))
+
+
+class OfNumbers(Plain):
+    def call(self, x, training=False):
+        return self.head(x) if float(keras.ops.sum(x)) > 1 else self.norm(x)
+
+
+def called(model: keras.Model) -> keras.Model:
+    model(keras.ops.zeros((1, 4)))
+    return model
+
+
+def test_a_subclassed_models_code_gives_its_graph() -> None:
+    found = read(called(Plain()), "plain").graph
+    assert found.kind == "Functional"
+    assert [call.layer.rstrip("_0123456789") for call in found.calls] == ["batch_normalization", "dense"]
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (lambda: called(Branching()), "other things in training"),
+        (lambda: called(Held()), "with training=False always"),
+        (lambda: called(OfNumbers()), "needs numbers|shapes are not known"),
+        (Plain, "call it once"),
+    ],
+)
+def test_code_that_gives_no_graph_is_refused_with_the_reason(model, why: str) -> None:
+    found = read(model(), "refused").graph
+    assert found.kind == "Subclass"
+    assert re.search(why, found.refused)

@@ -282,6 +282,62 @@ def recurrent():
     return keras.Model([inputs, image], layers.Dense(3, activation="softmax")(x))
 
 
+def cells():
+    """Cells of recurrent layers, one and several on one another."""
+    from keras import layers
+
+    stacked = layers.RNN([layers.LSTMCell(6, dropout=0.1), layers.GRUCell(4)], return_sequences=True)
+    head = layers.RNN(layers.SimpleRNNCell(5)), layers.Dense(3, activation="softmax")
+    return _sequential(stacked, *head, shape=(7, 5))
+
+
+def autoencoder():
+    """Images out, in several channels, against images."""
+    from keras import layers
+
+    model = _sequential(
+        layers.Conv2D(8, 3, strides=2, padding="same"),
+        *(layers.LeakyReLU(), layers.UpSampling2D(interpolation="bilinear")),
+        layers.Conv2D(3, 3, padding="same", activation="sigmoid"),
+        shape=(8, 8, 3),
+    )
+    model.compile("rmsprop", "mae")
+    return model
+
+
+def subclassed():
+    """A model whose code calls its layers, and blocks of them, called once."""
+    import keras
+    from keras import layers
+
+    class Block(layers.Layer):
+        def __init__(self, filters):
+            super().__init__()
+            self.conv, self.norm = layers.Conv2D(filters, 3, padding="same"), layers.BatchNormalization()
+            self.shortcut = layers.Conv2D(filters, 1)
+
+        def call(self, x, training=False):
+            y = keras.ops.relu(self.norm(self.conv(x), training=training))
+            return y + self.shortcut(x)
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.blocks = [Block(4), Block(6)]
+            self.head = keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dropout(0.2)])
+            self.classify = layers.Dense(3, activation="softmax")
+
+        def call(self, x, training=False):
+            for block in self.blocks:
+                x = block(x, training=training)
+            return self.classify(self.head(x, training=training))
+
+    model = Net()
+    model(keras.ops.zeros((1, 8, 8, 3)))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
 def attentive():
     import keras
     from keras import layers
@@ -369,6 +425,7 @@ MODELS = (
     *(augmented, unet, siamese, constants, transformer, each_step, several, partly, rows, focal),
     *(averaged, sgd, rmsprop, adadelta, adamax, lion, scheduled, clipped, by_value),
     *(masked, masked_mean, recurrent, attentive, penalised, constrained, losses, unwritten),
+    *(cells, autoencoder, subclassed),
 )
 
 
