@@ -9,11 +9,13 @@ from loopback import Server
 
 
 @pytest.fixture(autouse=True)
-def _hangups_heard() -> Iterator[None]:
-    """SIGHUP as a terminal leaves it, where nohup runs the tests, too."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _signals_heard() -> Iterator[None]:
+    """SIGHUP and SIGINT as a terminal leaves them, where nohup or a background job runs the tests, too."""
+    heard = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
