@@ -82,8 +82,7 @@ class Request:
     drawn: they are numbers from 0 to 1, which stand for tokens where an Embedding takes them. weights: a
     weights.npz of Keras's, whose `raw` weights Keras's model starts from. rules: `Class=package.module:rule`
     for layers that no table has; see `parity --help`. class_weights: of the samples of each class, as
-    Keras's fit takes them. apart: the layers that are traced in parts, and in how
-    many, each part a Dense layer.
+    Keras's fit takes them. apart: the layers that are traced in parts, and in how many, each a Dense layer.
     """
 
     experiment: Experiment

@@ -86,7 +86,7 @@ def _last(layer: Any, output: Any) -> Tensor:
 
 
 def _steps(layer: Any, output: Any) -> Tensor:
-    """What the last layer gives at every step, batch first."""
+    """The last layer's outputs at every step, (N, T, F)."""
     return output[0] if layer.batch_first else output[0].transpose(0, 1)
 
 

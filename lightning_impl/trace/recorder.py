@@ -98,8 +98,8 @@ class Recording(TorchFunctionMode):
     flattened: of each layer between a channel-first flattening and the linear layer that ends it (included),
     the `flat_rows` that order its features as Keras does. weights: of each layer that has any. touched: the
     names of all parameters that a function was called on. steps: of recurrent layers, what each step gives.
-    channels_first: of how many axes those inputs are
-    whose channels are axis 1, not the last. takes_channels_first: a layer takes an input of three axes so.
+    channels_first: of how many axes those inputs are whose channels are axis 1, not the last.
+    takes_channels_first: a layer takes an input of three axes so.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Recording(TorchFunctionMode):
         return lambda tensor: in_keras_order(tensor, mark)
 
     def own_order(self, values: Tensor) -> Callable[[Tensor], Tensor]:
-        """What puts targets like Keras's outputs in the order of the model's own; others stay as they are."""
+        """A function that brings targets like its outputs to the model's own order; others stay."""
         mark = self._mark(values)
         dims, size = values.dim(), values.shape[mark.axis]
 

@@ -26,10 +26,11 @@ from lightning_impl.layers.apart import take_apart
 from lightning_impl.layers.layer_type import Weights
 from lightning_impl.layers.registry import layer_type
 from lightning_impl.trace.losses import finished, has_own_loss, loss_of, own_loss, rows_of
-from lightning_impl.trace.optimizer import Training, as_keras, exact_settings, users_training
+from lightning_impl.trace.optimizer import Training, exact_settings, users_training
 from lightning_impl.trace.precision import WithoutCasts, in_one_precision
 from lightning_impl.trace.recorder import Recording, without_dropout
 from lightning_impl.trace.signature import Inputs, inputs_of, outputs_of, to_float
+from lightning_impl.trace.stand_in import as_keras
 
 
 @dataclass

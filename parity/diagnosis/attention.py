@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from experiment.protocols.trace import PARTS
 from parity.diagnosis.patterns import Explanation, explains
 from parity.traces.pair import Pair
 
 SAMPLES = 2
-PARTS = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
 class Form:
-    """How attention is computed from its projections (N, T, heads * dim).
+    """One way to compute attention from its projections (N, T, heads * dim).
 
-    power: the scores are divided by dim to this power; all features: by that of all heads' features. softmax:
-    over the keys or the queries.
+    power: the scores are divided by dim to this power. of_all: by that of all heads' features instead. over:
+    what the softmax runs over, keys or queries.
     """
 
     heads: int
@@ -158,7 +158,7 @@ def _projected(
     query, value = arrays[0], arrays[min(1, len(arrays) - 1)]
     key = arrays[2] if len(arrays) > 2 else value
     parts = []
-    for name, array in zip(PARTS, (query, key, value), strict=True):
+    for name, array in zip(PARTS[3], (query, key, value), strict=True):
         kernel = weights[f"{name}_kernel"]
         bias = weights.get(f"{name}_bias", np.zeros(kernel.shape[1:]))
         parts.append(array @ kernel.reshape(kernel.shape[0], -1) + bias.reshape(-1))
@@ -166,7 +166,7 @@ def _projected(
 
 
 def _before(layer: str, mode: str, pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """What the three Dense layers before another give, where they may be query, key and value."""
+    """Query, key and value (N, T, F): what the three Dense layers before another give, if they fit."""
     names = [name for name in pair.names if f"{mode}/{name}" in pair.keras and pair.weights(name)]
     place = names.index(layer) if layer in names else 0
     arrays = [pair.keras[f"{mode}/{name}"][:SAMPLES] for name in names[max(place - 3, 0) : place]]

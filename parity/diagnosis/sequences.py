@@ -1,4 +1,4 @@
-"""Which part of a sequence a layer takes, where the two sides take another."""
+"""Causes of a layer that takes another step, or another mean, of a sequence than Keras's."""
 
 from __future__ import annotations
 

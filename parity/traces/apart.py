@@ -26,7 +26,7 @@ class Apart:
         return bool(self.keras or self.torch)
 
     def notes(self) -> list[str]:
-        """What a reader must know."""
+        """A note for each side that has layers traced in parts."""
         return [
             f"compared in parts (query, key, value), as {other} has them: {side}'s {', '.join(names)}"
             for side, names, other in (("Keras", self.keras, "torch"), ("torch", self.torch, "Keras"))
