@@ -114,6 +114,35 @@ def own_attention() -> keras.Model:
     return _classifier((7, 5), layers.Dense(6), OwnAttention(6), layers.GlobalAveragePooling1D())
 
 
+def gated() -> keras.Model:
+    """Steps mixed by a gate, normalised, and summed up by weights of their own."""
+    inputs = keras.Input((7, 5))
+    gate = layers.Dense(5, activation="sigmoid")(inputs)
+    x = layers.Dense(5, activation="tanh")(inputs) * gate + inputs * (1 - gate)
+    x = layers.LayerNormalization()(x)
+    weights = layers.Softmax(axis=1)(layers.Dense(1)(x))
+    x = keras.ops.sum(x * weights, axis=1)
+    return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(x))
+
+
+def dropped(inside: float = 0.0) -> keras.Model:
+    """Recurrent layers on one another, with dropout between and after; inside: of the last one's states."""
+    return _classifier(
+        (7, 5),
+        layers.LSTM(6, return_sequences=True),
+        layers.Dropout(0.2),
+        layers.LSTM(6, recurrent_dropout=inside),
+        layers.Dropout(0.3),
+    )
+
+
+def masked() -> keras.Model:
+    """The mean of a text's embeddings, without those of its padding."""
+    inputs = keras.Input((7,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(5, 6, mask_zero=True)(inputs))
+    return keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(x))
+
+
 def flattened() -> keras.Model:
     """A Dense layer on flattened images, with weights of its own."""
     model = _classifier((SIZE, SIZE, 3), layers.Conv2D(4, 3), layers.Flatten())
@@ -185,6 +214,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
 }
 PAIRS: dict[str, Callable[[], keras.Model]] = {
     "gru_reset_before": lambda: gru(reset_after=False),
+    "dropped_inside": lambda: dropped(0.1),
     "l2": lambda: dense(regularizer=regularizers.L2(1e-2)),
     "activity": lambda: _classifier((10,), layers.Dense(8, activation="tanh", activity_regularizer="l2")),
     "l1": lambda: dense(regularizer=regularizers.L1(1e-2)),

@@ -208,6 +208,60 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
+class Gated(nn.Module):
+    """`gated`'s twin; each argument is a place for a fault."""
+
+    def __init__(
+        self, exchanged: bool = False, affine: bool = True, axis: int = 1, mixed: Callable = torch.add
+    ) -> None:
+        super().__init__()
+        self.exchanged, self.axis, self.mixed = exchanged, axis, mixed
+        self.gate, self.hidden, self.score = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 1)
+        self.norm = nn.LayerNorm(5, eps=1e-3, elementwise_affine=affine)
+        self.head = nn.Linear(5, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.gate(x))
+        new = torch.tanh(self.hidden(x))
+        x = (
+            self.mixed(new * (1 - gate), x * gate)
+            if self.exchanged
+            else self.mixed(new * gate, x * (1 - gate))
+        )
+        x = self.norm(x)
+        weights = torch.softmax(self.score(x), self.axis)
+        return self.head((x * weights).sum(1))
+
+
+class Dropped(nn.Module):
+    """`dropped`'s twin: recurrent layers on one another, with dropout between them and after them."""
+
+    def __init__(
+        self, dropped: Callable[[Tensor, bool], Tensor] = lambda x, training: F.dropout(x, 0.3, training)
+    ) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 6, num_layers=2, dropout=0.2, batch_first=True)
+        self.dropped, self.head = dropped, nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropped(self.lstm(x)[0][:, -1], self.training))
+
+
+class Masked(nn.Module):
+    """`masked`'s twin: the mean of the words that are no padding, or of all."""
+
+    def __init__(self, padding: int | None = 0) -> None:
+        super().__init__()
+        self.padding = padding
+        self.embedding, self.head = nn.Embedding(5, 6), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = self.embedding(x)
+        kept = torch.ones_like(x) if self.padding is None else x != self.padding
+        kept = kept.unsqueeze(-1).to(words.dtype)
+        return self.head((words * kept).sum(1) / kept.sum(1).clamp(min=1e-7))
+
+
 class WholeAttention(nn.Module):
     """`own_attention`'s twin by torch's own module, which packs its projections."""
 
@@ -428,6 +482,9 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "attention": Attention,
     "packed_attention": lambda: Attention(packed=True),
     "own_attention": WholeAttention,
+    "gated": Gated,
+    "masked": Masked,
+    "dropped": Dropped,
     "dense": Dense,
     "two_outputs": TwoOutputs,
     "regression": Regression,
@@ -484,6 +541,14 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "over_queries": lambda: Attention(over=-2),
     "exchanged": lambda: Attention(exchanged=True),
     "three_heads": lambda: WholeAttention(3),
+    "exchanged_gate": lambda: Gated(exchanged=True),
+    "without_affine": lambda: Gated(affine=False),
+    "over_features": lambda: Gated(axis=-1),
+    "subtracted": lambda: Gated(mixed=torch.sub),
+    "unmasked": lambda: Masked(None),
+    "always_dropped": lambda: Dropped(lambda x, training: F.dropout(x, 0.3)),
+    "undropped": lambda: Dropped(lambda x, training: x),
+    "dropped_steps": lambda: Dropped(),
     "augmented": lambda: nn.Sequential(nn.Dropout(0.3), Flatten(), nn.Linear(432, CLASSES)),
     "nan": Undefined,
     # Of the loss.

@@ -28,7 +28,7 @@ TABLE = (
     LayerType(
         "MultiHeadAttention",
         (layers.MultiHeadAttention,),
-        attributes("num_heads", "key_dim"),
+        attributes("num_heads", "key_dim", "dropout"),
         _heads,
         _first,
         random=True,
@@ -37,11 +37,13 @@ TABLE = (
     LayerType(
         "GroupedQueryAttention",
         (layers.GroupQueryAttention,),
-        attributes("num_query_heads", "num_key_value_heads", "head_dim"),
+        attributes("num_query_heads", "num_key_value_heads", "head_dim", "dropout"),
         _grouped_heads,
         _first,
         random=True,
     ),
-    LayerType("Attention", (layers.Attention,), output=_first, random=True),
-    LayerType("AdditiveAttention", (layers.AdditiveAttention,), output=_first, random=True),
+    LayerType("Attention", (layers.Attention,), attributes("dropout"), output=_first, random=True),
+    LayerType(
+        "AdditiveAttention", (layers.AdditiveAttention,), attributes("dropout"), output=_first, random=True
+    ),
 )

@@ -52,5 +52,5 @@ def _einsum_output(layer: Any, output: Any) -> Any:
 TABLE = (
     LayerType("Dense", (layers.Dense,)),
     LayerType(_einsum_kind, (layers.EinsumDense,), weights=_einsum_weights, output=_einsum_output),
-    LayerType("Embedding", (layers.Embedding,)),
+    LayerType("Embedding", (layers.Embedding, layers.ReversibleEmbedding)),
 )

@@ -41,9 +41,10 @@ def _settings(layer: Any, shape: Shape) -> Settings:
 
 def _of_cell(layer: Any, cell: Any) -> Settings:
     names = {name: getattr(cell, name, None) for name in ("activation", "recurrent_activation")}
-    settings = {name: function.__name__ for name, function in names.items() if function is not None}
+    settings: Settings = {name: function.__name__ for name, function in names.items() if function is not None}
     if hasattr(cell, "reset_after"):
         settings["reset_after"] = cell.reset_after
+    settings |= {name: getattr(cell, name, 0.0) for name in ("dropout", "recurrent_dropout")}
     return settings | ({"go_backwards": True} if layer.go_backwards else {})
 
 

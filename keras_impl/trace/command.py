@@ -139,7 +139,7 @@ def _numbers(subject: Subject) -> Arrays:
     trained = subject.trained
     arrays = weights("initial", subject.model)
     recording, outputs = subject.record(training=False)
-    arrays |= recording.outputs("eval")
+    arrays |= recording.outputs("eval") | {f"mask/{name}": mask for name, mask in recording.masks.items()}
     arrays |= arrays_of(outputs)
     if not subject.dropout and hasattr(subject.plain, "shape"):
         arrays["inputs"] = np.asarray(subject.plain)

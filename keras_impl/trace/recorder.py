@@ -19,6 +19,7 @@ from keras_impl.layers.registry import kind, layer_type, settings, with_padding
 from keras_impl.layers.shape import pairs
 
 ENDINGS = ("softmax", "sigmoid")
+MASKS = ("mask", "key_mask", "value_mask", "query_mask")
 CROPPINGS = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)
 PADDINGS = (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
 
@@ -43,11 +44,14 @@ class Recording:
 
     A layer goes by the name that `named_leaves` gives it. A layer that ends in an activation is two: itself,
     before it, and `name/activation`. A layer's second call goes by `name@2`.
+    masks: of the layers that were given one, which steps (N, T) they take. training: how the model is called.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, training: bool = False) -> None:
+        self.training = training
         self.operations = named_leaves(model)
         self.seen: list[Seen] = []
+        self.masks: dict[str, np.ndarray] = {}
         self._calls: Counter[str] = Counter()
         self._sources: dict[int, str] = {}  # of each output, by its id
         self._padded: dict[int, Pixels] = {}
@@ -91,10 +95,15 @@ class Recording:
             self._calls[own_name] += 1
             name = self._name(own_name)
             inputs = tuple(self._sources.get(id(tensor), "") for tensor in given)
+            mask = next((kwargs[key] for key in MASKS if hasattr(kwargs.get(key), "shape")), None)
+            if mask is not None:
+                self.masks[name] = np.array(keras.ops.convert_to_numpy(mask))
             padded = self._padded.get(id(given[0]), ()) if given else ()
             shape = tuple(given[0].shape) if given else ()
             facts = settings(operation, shape, padded)
             entry = layer_type(operation)
+            if entry is not None and entry.random and kwargs.get("training") and not self.training:
+                facts = {**facts, "evaluating": True}
             for part, of in (entry.before(operation) if entry is not None else {}).items():
                 seen = with_padding(of.settings(operation, shape), padded)
                 self.seen.append(Seen(f"{name}/{part}", of.name(operation), None, inputs, seen))

@@ -53,7 +53,7 @@ class Subject:
 
         self.set_step(index)
         exact = nullcontext() if self.dropout else exact_constants(self.model)
-        with exact, Recording(self.trained if training else self.model) as recording:
+        with exact, Recording(self.trained if training else self.model, training) as recording:
             if training:
                 outputs = self.trained(self.batches[index][0], training=True)
             else:

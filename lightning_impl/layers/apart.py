@@ -41,7 +41,10 @@ def _projections(attention: LayerType) -> LayerType:
         return LayerType("Dense", weights=weights, channels=-1, random=True)
 
     parts = {name: part(name) for name in PARTS[3]}
-    return replace(part("output"), before=lambda layer: parts, beside=True)
+    dropout = {"dropout": LayerType("Dropout", settings=lambda layer: {"rate": layer.dropout})}
+    return replace(
+        part("output"), before=lambda layer: parts | (dropout if layer.dropout else {}), beside=True
+    )
 
 
 def _flat(weight: Weight, output: bool) -> Weight:

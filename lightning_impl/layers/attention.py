@@ -25,7 +25,7 @@ MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask")
 
 
 def _settings(layer: Any) -> Settings:
-    return {"num_heads": layer.num_heads, "key_dim": layer.head_dim}
+    return {"num_heads": layer.num_heads, "key_dim": layer.head_dim, "dropout": float(layer.dropout)}
 
 
 def _heads(layer: Any) -> Weights:
@@ -67,7 +67,7 @@ def _written(layer: Any) -> Weights:
 
 def _written_settings(layer: Any) -> Settings:
     _, heads, size = layer.query_kernel.shape
-    return {"num_heads": heads, "key_dim": size}
+    return {"num_heads": heads, "key_dim": size, "dropout": layer.dropout}
 
 
 TABLE = (
@@ -88,7 +88,14 @@ TABLE = (
         random=True,
     ),
     *(
-        LayerType(kind, named=(f"keras_semantics.{kind}",), weights=_written, channels=-1, random=True)
+        LayerType(
+            kind,
+            named=(f"keras_semantics.{kind}",),
+            settings=lambda layer: {"dropout": layer.dropout},
+            weights=_written,
+            channels=-1,
+            random=True,
+        )
         for kind in ("Attention", "AdditiveAttention")
     ),
     LayerType("Attention", functions=("scaled_dot_product_attention",)),

@@ -44,7 +44,9 @@ def _path_rate(layer: Any) -> Settings:
 
 
 def _of_call(call: Call) -> Settings:
-    return {"rate": call.argument(1, "p", 0.5)}
+    """As a call in evaluation says: by default torch's functions drop in it, too."""
+    always = {"evaluating": True} if call.argument(2, "training", True) else {}
+    return {"rate": call.argument(1, "p", 0.5), **always}
 
 
 def _dropout(kind: str, function: str, *classes: type[nn.Module]) -> LayerType:

@@ -36,6 +36,7 @@ def _kind(layer: Any) -> str:
 
 def _settings(layer: Any) -> Settings:
     settings: Settings = {"activation": getattr(layer, "nonlinearity", "tanh")}
+    settings |= {"dropout": 0.0, "recurrent_dropout": 0.0}  # torch's own acts between layers on one another
     if _cell(layer) != "SimpleRNN":
         settings["recurrent_activation"] = "sigmoid"
     if _cell(layer) == "GRU":
@@ -105,7 +106,7 @@ def _both_last(layer: Any, output: Tensor) -> Tensor:
 
 def _written_settings(layer: Any) -> Settings:
     settings = _settings(_held(layer))
-    own = ("activation", "recurrent_activation", "reset_after", "merge_mode")
+    own = ("activation", "recurrent_activation", "reset_after", "merge_mode", "dropout", "recurrent_dropout")
     settings |= {name: getattr(layer, name) for name in own if name in settings}
     return settings | ({"go_backwards": True} if layer.go_backwards else {})
 
@@ -120,10 +121,12 @@ def _before(layer: Any) -> Mapping[str, LayerType]:
     def lower(number: int) -> Callable[[Any], Weights]:
         return lambda layer: _weights(layer, number)
 
-    return {
-        f"l{number}": LayerType(_kind, settings=_settings, weights=lower(number))
-        for number in range(layer.num_layers - 1)
-    }
+    parts = {}
+    for number in range(layer.num_layers - 1):
+        parts[f"l{number}"] = LayerType(_kind, settings=_settings, weights=lower(number))
+        if layer.dropout:
+            parts[f"dropout{number}"] = LayerType("Dropout", settings=lambda layer: {"rate": layer.dropout})
+    return parts
 
 
 TABLE = (

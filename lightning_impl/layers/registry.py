@@ -85,6 +85,14 @@ def of_function(call: Call) -> LayerType | None:
     return entry if entry is not None and entry.is_layer(call) else None
 
 
+def kind_of_function(name: str) -> str:
+    """The kind of a function that merges layers' outputs, or its own name written as a kind."""
+    entry = BY_FUNCTION.get(name)
+    if entry is not None and entry.merges and isinstance(entry.kind, str):
+        return entry.kind
+    return "".join(part.title() for part in name.strip("_").split("_"))
+
+
 def of_parameter(call: Call) -> LayerType | None:
     """The record that a function's call on a block's own parameter stands for, if any."""
     entry = ON_PARAMETER.get(call.name)

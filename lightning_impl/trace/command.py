@@ -176,6 +176,7 @@ def _numbers(subject: Subject) -> Arrays:
     arrays = weights("initial", subject)
     recording, outputs = subject.record(training=False)
     arrays |= recording.outputs("eval") | {f"steps/{name}": a for name, a in recording.steps.items()}
+    arrays |= {f"mask/{name}": mask for name, mask in recording.masks.items()}
     for place, output in enumerate(outputs):
         arrays[f"outputs/{place}" if place else "outputs"] = output.numpy(force=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -20,6 +21,7 @@ from lightning_impl.layers.layer_type import Call, LayerType, Pixels, Weights
 from lightning_impl.layers.registry import (
     is_whole,
     kind,
+    kind_of_function,
     layer_type,
     of_function,
     of_parameter,
@@ -40,6 +42,8 @@ DROPOUTS = (
 )
 PERMUTATIONS = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims")
 ENDINGS = ("softmax", "sigmoid", "log_softmax")
+SHAPED = ("expand_as", "view_as", "reshape_as", "type_as")  # take of a second tensor its form alone
+IMAGES: Mapping[int, int] = {4: 1, 5: 1}  # the axis of the channels, by the number of axes
 
 
 @dataclass(frozen=True)
@@ -98,21 +102,22 @@ class Recording(TorchFunctionMode):
     flattened: of each layer between a channel-first flattening and the linear layer that ends it (included),
     the `flat_rows` that order its features as Keras does. weights: of each layer that has any. touched: the
     names of all parameters that a function was called on. steps: of recurrent layers, what each step gives.
-    channels_first: of how many axes those inputs are whose channels are axis 1, not the last.
+    channels: the axis of an input's channels by its number of axes, where it is not the last.
+    masks: of the layers that were given packed sequences, which steps (N, T) they took.
     takes_channels_first: a layer takes an input of three axes so.
     """
 
-    def __init__(
-        self, model: nn.Module, aligned: bool = False, channels_first: Sequence[int] = (4, 5)
-    ) -> None:
+    def __init__(self, model: nn.Module, aligned: bool = False, channels: Mapping[int, int] = IMAGES) -> None:
         super().__init__()
-        self.model, self.aligned, self.channels_first = model, aligned, channels_first
+        self.model, self.aligned, self.channels = model, aligned, channels
         self.takes_channels_first = False
         self.seen: list[Seen] = []
         self.flattened: dict[str, np.ndarray] = {}
         self.weights: dict[str, Weights] = {}
         self.touched: set[str] = set()
         self.steps: dict[str, np.ndarray] = {}
+        self.masks: dict[str, np.ndarray] = {}
+        self._held: dict[str, set[int]] = {}  # the parameters of each module that was called
         self._marks = WeakTensorKeyDictionary()
         self._calls: Counter[str] = Counter()
         self._handles: list[Any] = []
@@ -220,13 +225,14 @@ class Recording(TorchFunctionMode):
             entry, name, weights = self._own_parameter(call, own, given[marks.index(own)])
             found = {}
         if entry is None:
+            self._join(call, live, outputs[0])
             return
-        if self._is_tied(name, weights, entry):  # it goes with the layer whose weights it uses
-            name, weights = "", {}
+        if self._is_tied(name, weights, entry):  # a further call of the layer whose weights it uses
+            weights = self.weights[name]
         owner = self._owner(name)
         if owner is not None and layer_type(owner) is entry:
             found = {**entry.settings(owner), **found}
-        which = entry.name(call)
+        which = entry.name(call) if weights is not self.weights.get(name) else self._kind_of(name)
         if not name:
             self._calls[f"{which}#"] += 1
             name = f"{which}#{self._calls[f'{which}#']}"
@@ -238,6 +244,14 @@ class Recording(TorchFunctionMode):
         self._set_channels(outputs[0], entry)
         hidden = entry.output(owner, outputs[0]) is None
         self._keep(name, which, outputs[0], [mark.source for mark in live], found, hidden)
+
+    def _join(self, call: Call, live: list[Mark], output: Tensor) -> None:
+        """Remember which layers come together in a function that is none, without what it gives."""
+        sources = list(dict.fromkeys(mark.source for mark in live))
+        if len(sources) > 1 and call.name not in SHAPED:
+            which = kind_of_function(call.name)
+            self._calls[f"{which}#"] += 1
+            self._keep(f"{which}#{self._calls[f'{which}#']}", which, output, sources, {}, hidden=True)
 
     def _crop(self, source: str, output: Tensor) -> None:
         """What is cut off what a transposed convolution gives is a part of it, as in Keras's padding."""
@@ -310,6 +324,16 @@ class Recording(TorchFunctionMode):
             return False
         whole = {(id(weight.parameters[0]), weight.value.numel()) for weight in held.values()}
         return all((id(weight.parameters[0]), weight.value.numel()) in whole for weight in weights.values())
+
+    def _holder(self, module: nn.Module, entry: LayerType | None) -> str | None:
+        """The layer called before that holds all weights of a module, which is a further call of it."""
+        parameters = {id(parameter) for parameter in module.parameters()}
+        if entry is None or not parameters:
+            return None
+        return next((name for name, held in self._held.items() if parameters <= held), None)
+
+    def _kind_of(self, name: str) -> str:
+        return next(one.kind for one in self.seen if one.name == name)
 
     def _owner(self, name: str) -> nn.Module | None:
         try:
@@ -394,7 +418,7 @@ class Recording(TorchFunctionMode):
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         for tensor in _tensors((args, kwargs)):
             if not self._mark(tensor).live:
-                self._marks[tensor] = Mark(axis=1 if tensor.dim() in self.channels_first else -1, live=True)
+                self._marks[tensor] = Mark(axis=self.channels.get(tensor.dim(), -1), live=True)
 
     def _computed(self, name: str) -> Callable:
         def hook(module: nn.Module, inputs: tuple) -> None:
@@ -421,7 +445,7 @@ class Recording(TorchFunctionMode):
         marks = [self._mark(tensor) for tensor in _tensors(given)] or [Mark()]
         inputs = [mark.source for mark in marks if mark.live] or [""]
         padded = marks[0].padded
-        own = name.rsplit(".", 1)[-1] if self.aligned else name
+        own = name.rsplit(".", 1)[-1] if self.aligned else self._holder(module, entry) or name
         if entry is not None and entry.looped and self._calls[own]:
             self._again(own, tensors)
             return
@@ -433,11 +457,14 @@ class Recording(TorchFunctionMode):
         if entry is not None:
             self.touched.update(f"{name}.{parameter}" for parameter, _ in module.named_parameters())
             self.weights.setdefault(own, entry.weights(module))
+            self._held.setdefault(own, {id(parameter) for parameter in module.parameters()})
             for part, of in entry.before(module).items():
                 self.weights.setdefault(f"{own}/{part}", of.weights(module))
                 found = of.settings(module)
                 self.seen.append(Seen(f"{called}/{part}", of.name(module), None, tuple(inputs), found))
                 inputs = inputs if entry.beside else [f"{called}/{part}"]
+        if (lengths := _lengths(given)) is not None:
+            self.masks[called] = np.arange(lengths.max()) < lengths[:, None]
         if crops(module):
             self._crop(marks[0].source, tensors[0])
         main = tensors[0] if entry is None else entry.output(module, output)
@@ -447,7 +474,8 @@ class Recording(TorchFunctionMode):
         if entry is not None and entry.steps is not None and tensors[0].dim() == 3:
             self.steps[called] = entry.steps(module, output).detach().cpu().numpy().copy()
         shown = tensors[0] if main is None else main
-        self._keep(called, kind(module), shown, inputs, settings(module, padded), main is None)
+        which = kind(module) if own == name or self.aligned else self._kind_of(own)
+        self._keep(called, which, shown, inputs, settings(module, padded), main is None)
 
     def _again(self, name: str, tensors: list[Tensor]) -> None:
         """A further call of a layer that a loop calls: what it gives takes the place of what it gave."""
@@ -583,6 +611,18 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     elif isinstance(values, tuple | list | dict):
         for inner in values.values() if isinstance(values, dict) else values:
             yield from _tensors(inner)
+
+
+def _lengths(given: Any) -> np.ndarray | None:
+    """The length of each sequence (N,) where a module was given packed ones, else None."""
+    args, kwargs = given
+    packed = next((value for value in (*args, *kwargs.values()) if isinstance(value, PackedSequence)), None)
+    if packed is None:
+        return None
+    sizes = packed.batch_sizes.cpu().numpy()
+    lengths = (sizes[:, None] > np.arange(sizes[0])).sum(0)
+    order = packed.unsorted_indices
+    return lengths if order is None else lengths[order.cpu().numpy()]
 
 
 def _joined(rows: list[np.ndarray | None], counts: list[int]) -> np.ndarray:

@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Request, TraceError
-from lightning_impl.trace.recorder import Recording
+from lightning_impl.trace.recorder import IMAGES, Recording
 
-IMAGES = (4, 5)
+FRAMES = {4: 1, 5: 2}  # images of a sequence, (N, T, C, H, W)
 CASTS = ("long", "int", "to", "type", "contiguous", "clone", "detach")
 
 
@@ -26,12 +26,12 @@ CASTS = ("long", "int", "to", "type", "contiguous", "clone", "detach")
 class Inputs:
     """What a model's forward takes, batch first.
 
-    channels_first: of how many axes those tensors are whose channels are axis 1, not the last.
+    channels: the axis of the channels by a tensor's number of axes, where it is not the last.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    channels_first: tuple[int, ...] = IMAGES
+    channels: Mapping[int, int] = field(default_factory=lambda: IMAGES)
 
     def __call__(self, model: nn.Module) -> Any:
         return model(*self.args, **self.kwargs)
@@ -49,7 +49,7 @@ class Inputs:
         return Inputs(
             tuple(_each(function, value) for value in self.args),
             {name: _each(function, value) for name, value in self.kwargs.items()},
-            self.channels_first,
+            self.channels,
         )
 
 
@@ -62,7 +62,7 @@ def scan(model: nn.Module, inputs: Inputs) -> tuple[Recording, Any]:
     with (
         torch.no_grad(),
         parametrize.cached(),
-        Recording(model, channels_first=inputs.channels_first) as recording,
+        Recording(model, channels=inputs.channels) as recording,
     ):
         outputs = few(model.eval())
     return recording, outputs
@@ -73,16 +73,17 @@ def inputs_of(request: Request, model: nn.Module) -> tuple[Inputs, Recording, An
 
     Raises TraceError where it takes them in no way.
 
-    Images, and what has more axes of space, come channels first. Sequences come as Keras's do, channels last,
-    unless the model's first layer takes them channels first. Several go to the arguments of forward of the
-    same names, where it has these, else in their order. Whole numbers go to an Embedding.
+    Images, and what has more axes of space, come channels first, or each image of a sequence does where the
+    model takes nothing else. Sequences come as Keras's do, channels last, unless the model's first layer
+    takes them channels first. Several go to the arguments of forward of the same names, where it has these,
+    else in their order. Whole numbers go to an Embedding.
     """
     arrays = request.inputs()
     takes_tokens = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
     failures: list[tuple[Inputs, Exception]] = []
     taken: list[tuple[Inputs, Recording, Any]] = []
-    for channels_first in (IMAGES, (3, *IMAGES), ()):
-        inputs = _arranged(arrays, model, channels_first)
+    for channels in (IMAGES, {3: 1, **IMAGES}, {}, FRAMES):
+        inputs = _arranged(arrays, model, channels)
         try:
             if request.drawn and takes_tokens:
                 inputs = _with_tokens(inputs, model)
@@ -92,7 +93,7 @@ def inputs_of(request: Request, model: nn.Module) -> tuple[Inputs, Recording, An
         except Exception as error:  # whatever the user's model raises
             failures.append((inputs, error))
             continue
-        if 3 in channels_first or not recording.takes_channels_first:
+        if 3 in channels or not recording.takes_channels_first:
             return inputs, recording, outputs
         taken.append((inputs, recording, outputs))
     if taken:
@@ -110,26 +111,28 @@ def to_float(inputs: np.ndarray) -> Tensor:
 
 def to_torch(inputs: np.ndarray) -> Tensor:
     """As `to_float`, images and what has more axes of space channels first."""
-    tensor = to_float(inputs)
-    return tensor.movedim(-1, 1) if tensor.dim() in IMAGES else tensor
+    return _moved(to_float(inputs), IMAGES)
 
 
-def _arranged(arrays: Mapping[str, np.ndarray], model: nn.Module, channels_first: tuple[int, ...]) -> Inputs:
+def _moved(tensor: Tensor, channels: Mapping[int, int]) -> Tensor:
+    return tensor.movedim(-1, channels.get(tensor.dim(), -1))
+
+
+def _arranged(arrays: Mapping[str, np.ndarray], model: nn.Module, channels: Mapping[int, int]) -> Inputs:
     """Arrays as the arguments of a model's forward."""
     values: dict[str, Tensor] = {}
     for name, array in arrays.items():
         tensor = to_float(array)
-        moves = tensor.dim() in channels_first and tensor.is_floating_point()
-        values[name] = tensor.movedim(-1, 1) if moves else tensor
+        values[name] = _moved(tensor, channels) if tensor.is_floating_point() else tensor
     parameters = inspect.signature(model.forward).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     variadic = len(named) < len(parameters)
     if len(values) > 1 and values.keys() <= {p.name for p in named}:
-        return Inputs((), values, channels_first)
+        return Inputs((), values, channels)
     if len(values) > 1 and not variadic and len([p for p in named if p.default is p.empty]) == 1:
         unnamed = all(name.startswith(("arr_", "input_")) for name in values)
-        return Inputs((list(values.values()) if unnamed else dict(values),), {}, channels_first)
-    return Inputs(tuple(values.values()), {}, channels_first)
+        return Inputs((list(values.values()) if unnamed else dict(values),), {}, channels)
+    return Inputs(tuple(values.values()), {}, channels)
 
 
 # === Tokens ===

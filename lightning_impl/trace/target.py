@@ -28,7 +28,7 @@ from lightning_impl.layers.registry import layer_type
 from lightning_impl.trace.losses import finished, has_own_loss, loss_of, own_loss, rows_of
 from lightning_impl.trace.optimizer import Training, exact_settings, users_training
 from lightning_impl.trace.precision import WithoutCasts, in_one_precision
-from lightning_impl.trace.recorder import Recording, without_dropout
+from lightning_impl.trace.recorder import IMAGES, Recording, without_dropout
 from lightning_impl.trace.signature import Inputs, inputs_of, outputs_of, to_float
 from lightning_impl.trace.stand_in import as_keras
 
@@ -53,7 +53,7 @@ class Subject:
     call: Callable[[nn.Module, Any], Any] = lambda model, inputs: model(inputs)
     aligned: bool = False
     dropout: bool = True
-    channels_first: Sequence[int] = (4, 5)
+    channels: Mapping[int, int] = field(default_factory=lambda: IMAGES)
     notes: list[str] = field(default_factory=list)
     flattened: dict[str, np.ndarray] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Subject:
         """One pass over a batch: the Recording, and the outputs."""
         self.set_step(index)
         self.model.train(training)
-        with parametrize.cached(), Recording(self.model, self.aligned, self.channels_first) as recording:
+        with parametrize.cached(), Recording(self.model, self.aligned, self.channels) as recording:
             if training:
                 outputs = self.call(self.model, self.batches[index][0])
             else:
@@ -147,7 +147,7 @@ def users(request: Request, seed: int | None = None) -> Subject:
         batches[0][0],
         call=call,
         dropout=False,
-        channels_first=inputs.channels_first,
+        channels=inputs.channels,
         scanned=(scanned[0], scanned[1]),
     )
     subject.take_up(scanned[0])
@@ -207,7 +207,7 @@ def hand_over(subject: Subject, request: Request, weights: str, layers: Mapping[
         if name not in subject.weights:
             continue  # without weights
         try:
-            own, its = subject.weights[name], theirs[theirs_name]
+            own, its = subject.weights[name], theirs.get(theirs_name, {})
             shared = own.keys() & its.keys()  # what one side is without, the structure rung tells
             weight_layout.write(
                 {weight: own[weight] for weight in own if weight in shared},

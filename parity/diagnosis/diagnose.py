@@ -63,7 +63,7 @@ def _structure(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
             causes[found.cause] = found.change
         elif keras["kind"] != torch["kind"]:
             causes[f"a layer of another kind, {torch['kind']} for Keras's {keras['kind']}"] = ""
-        elif keras["trainable"] != torch["trainable"]:
+        elif keras["trainable"] != torch["trainable"] and keras["weights"] and torch["weights"]:
             causes["a layer is frozen on one side alone"] = "freeze it, or let it train, on both sides"
     if (frozen := _frozen(pair)) is not None:
         causes = {frozen.cause: frozen.change, **{c: m for c, m in causes.items() if "is frozen" not in c}}
@@ -95,9 +95,9 @@ def _other_weights(keras: Mapping[str, Any], torch: Mapping[str, Any]) -> tuple[
     """The weights that one side's layer is without, in words, and the change that mends it."""
     lacking = [name for name in keras if name not in torch]
     more = [name for name in torch if name not in keras]
-    causes = [f"torch's layers have no {name}" for name in lacking]
-    causes += [f"torch's layers have a {name}, Keras's none" for name in more]
-    changes = [f"give them a {name}, as Keras's have" for name in lacking]
+    causes = [f"torch's layers have no {' and no '.join(lacking)}"] if lacking else []
+    causes += [f"torch's layers have a {' and a '.join(more)}, Keras's none"] if more else []
+    changes = [f"give them a {' and a '.join(lacking)}, as Keras's have"] if lacking else []
     changes += [f"leave the {name} out, or hold it at {1 if name == 'gamma' else 0}" for name in more]
     return " and ".join(causes), " and ".join(changes)
 

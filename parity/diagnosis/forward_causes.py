@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from parity.checks import Check
-from parity.diagnosis import attention, outputs, pixels, random_layers, sequences, settings
+from parity.diagnosis import attention, masks, merges, outputs, pixels, random_layers, sequences, settings
 from parity.diagnosis.patterns import Explanation, explains, ratio_of
 from parity.traces.pair import Pair
 
@@ -38,7 +38,7 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         return found
     theirs, ours = facts["settings"], pair.torch.layer(pair.names[layer])["settings"]
     if (found := settings.explain(theirs, ours, facts["kind"])) is not None:
-        return found
+        return _padded_before(layer, pair) or found
     if facts["kind"] == "Flatten" and _same_numbers(keras, torch):
         return Explanation(
             "the flattening runs in another order (channel first for channel last)",
@@ -47,7 +47,7 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         )
     if facts["kind"] == "BatchNormalization" and (found := _epsilon(layer, keras, torch, pair)):
         return found
-    for of in (attention, sequences):
+    for of in (masks, merges, attention, sequences):
         if (found := of.explain(layer, mode, pair)) is not None:
             return found
     if (found := _moved(pair)) is not None:
@@ -56,7 +56,12 @@ def of_forward(first: Check, failed: Sequence[Check], pair: Pair) -> Explanation
         return found
     if (found := _rounded(keras, torch)) is not None:
         return found
-    between = _between(layer, pair)
+    alone = pair.alone_before(layer)
+    between = ", ".join(
+        f"{whose} {name} ({trace.layer(name)['kind']})"
+        for whose, trace, names in (("Keras's", pair.keras, alone[0]), ("torch's", pair.torch, alone[1]))
+        for name in names
+    )
     found = outputs.explain(keras, torch, _source(layer, mode, pair))
     if found is not None:
         return _elsewhere(found, f"after {between}: " if between else "")
@@ -142,6 +147,19 @@ def _epsilon(layer: str, keras: np.ndarray, torch: np.ndarray, pair: Pair) -> Ex
     )
 
 
+def _padded_before(layer: str, pair: Pair) -> Explanation | None:
+    """Keras pads before a layer by a function, whose pixels are not counted among the layer's padding."""
+    theirs, ours = pair.keras.layer(layer), pair.torch.layer(pair.names[layer])
+    pads = [name for name in pair.alone_before(layer)[0] if pair.keras.layer(name)["kind"] == "Pad"]
+    if not pads or settings.differing(theirs["settings"], ours["settings"]) != ["padding"]:
+        return None
+    return Explanation(
+        f"it is padded by other values, or otherwise: Keras pads by ops.pad before {layer}",
+        f"Keras's {pads[0]}; torch's own padding is {ours['settings']['padding']}",
+        "pad as ops.pad does: F.pad with the same mode, or the layer's padding_mode",
+    )
+
+
 def _moved(pair: Pair) -> Explanation | None:
     """A kind of layer without weights that both sides have, and have no counterpart for."""
     theirs = {pair.keras.layer(name)["kind"]: name for name in pair.matching.unmatched_keras}
@@ -153,22 +171,6 @@ def _moved(pair: Pair) -> Explanation | None:
                 f"apply {kind} where Keras's {theirs[kind]} stands",
             )
     return None
-
-
-def _between(layer: str, pair: Pair) -> str:
-    """The layers without a counterpart that lie right before a layer, on either side."""
-    before = []
-    sides = ((pair.keras, layer, pair.matching.unmatched_keras, "Keras's"),)
-    sides += ((pair.torch, pair.names[layer], pair.matching.unmatched_torch, "torch's"),)
-    for trace, name, alone, whose in sides:
-        waiting, seen = list(trace.layer(name)["inputs"]), set()
-        while waiting:
-            source = waiting.pop()
-            if source in alone and source not in seen:
-                seen.add(source)
-                before.append(f"{whose} {source} ({trace.layer(source)['kind']})")
-                waiting += trace.layer(source)["inputs"]
-    return ", ".join(before)
 
 
 def _source(layer: str, mode: str, pair: Pair) -> np.ndarray | None:

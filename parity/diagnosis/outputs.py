@@ -55,6 +55,8 @@ def explain(keras: np.ndarray, torch: np.ndarray, source: np.ndarray | None) -> 
 
 
 def _patterns(keras: np.ndarray, torch: np.ndarray, source: np.ndarray | None) -> Iterator[Explanation]:
+    if source is not None and source.shape == torch.shape:
+        yield from _of_softmax(keras, torch, source)
     with np.errstate(all="ignore"):
         for name, function in ACTIVATIONS.items():
             if explains(keras, torch, function(keras)):
@@ -80,6 +82,19 @@ def _patterns(keras: np.ndarray, torch: np.ndarray, source: np.ndarray | None) -
         yield Explanation("torch's layer does nothing here", "its output is its input", "")
     yield from _of_channels(keras, torch)
     yield from _of_space(keras, torch)
+
+
+def _of_softmax(keras: np.ndarray, torch: np.ndarray, source: np.ndarray) -> Iterator[Explanation]:
+    """Two softmaxes over other axes of the same input."""
+    axes = {axis: special.softmax(source, axis=axis) for axis in range(1, source.ndim)}
+    theirs = next((axis for axis, values in axes.items() if np.allclose(values, keras)), None)
+    ours = next((axis for axis, values in axes.items() if explains(keras, torch, values)), None)
+    if theirs is not None and ours is not None:
+        yield Explanation(
+            f"torch's softmax runs over axis {ours} (channels last), Keras's over axis {theirs}",
+            "computed so from the same input, it is torch's",
+            "let it run over the axis that Keras's does",
+        )
 
 
 def _of_channels(keras: np.ndarray, torch: np.ndarray) -> Iterator[Explanation]:

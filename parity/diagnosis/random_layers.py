@@ -27,24 +27,32 @@ def drawing(layers: Sequence[Layer]) -> list[Layer]:
 def alone(pair: Pair) -> list[tuple[str, Layer]]:
     """The drawing layers that one side alone has, by side (Keras, torch): more of their kind than the other.
 
-    Data augmentation in the model is among them: where the other side does it in its data pipeline, that
-    cannot be seen.
+    One that draws in evaluation, too, is of another kind than one that does not. Data augmentation in the
+    model is among them: where the other side does it in its data pipeline, that cannot be seen.
     """
     sides = {"Keras": drawing(pair.keras.layers), "torch": drawing(pair.torch.layers)}
-    counts = {side: Counter(layer["kind"] for layer in layers) for side, layers in sides.items()}
+    counts = {side: Counter(map(_kind, layers)) for side, layers in sides.items()}
     left = {"Keras": pair.matching.unmatched_keras, "torch": pair.matching.unmatched_torch}
     found = []
     for side, other in (("Keras", "torch"), ("torch", "Keras")):
         more = counts[side] - counts[other]
         for layer in sorted(sides[side], key=lambda one: one["name"] not in left[side]):
-            if more[layer["kind"]] > 0:
-                more[layer["kind"]] -= 1
+            if more[_kind(layer)] > 0:
+                more[_kind(layer)] -= 1
                 found.append((side, layer))
     return found
 
 
 def explain(pair: Pair) -> Explanation | None:
     """Which layers one side alone has."""
+    always = [(side, layer) for side, layer in alone(pair) if layer["settings"].get("evaluating")]
+    if always:
+        side, layer = always[0]
+        return Explanation(
+            f"{side}'s {layer['kind']} acts in evaluation, too",
+            layer["name"],
+            "F.dropout(x, p, self.training)" if side == "torch" else "leave it to act in training alone",
+        )
     causes = {f"{layer['kind']} stands on {side}'s side alone": side for side, layer in alone(pair)}
     if not causes:
         return None
@@ -69,6 +77,10 @@ def notes(pair: Pair) -> list[str]:
         else "act in training alone, by own draws"
     )
     return [f"{', '.join(both)} {act}: switched off on both sides"]
+
+
+def _kind(layer: Layer) -> tuple[str, bool]:
+    return layer["kind"], bool(layer["settings"].get("evaluating"))
 
 
 def _rates(layer: Layer) -> list[float]:

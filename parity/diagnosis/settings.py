@@ -40,7 +40,7 @@ def _interpolated(interpolation: Any) -> str:
 
 CAUSES = {
     "momentum": Cause(
-        "BatchNorm's momentum differs (Keras's 0.99 is torch's 0.01)",
+        "BatchNorm's momentum differs (torch's is 1 minus Keras's)",
         lambda keras: f"momentum={plain(1 - keras)}" if isinstance(keras, float) else "",
     ),
     "epsilon": Cause(
@@ -50,6 +50,11 @@ CAUSES = {
     "negative_slope": Cause(
         "LeakyReLU's slope differs (by default Keras's is 0.3, torch's 0.01)", _to("negative_slope")
     ),
+    "dropout": Cause(
+        "the dropout inside of the layer differs",
+        lambda keras: "let it drop what Keras's layer drops" if keras else "dropout=0",
+    ),
+    "recurrent_dropout": Cause("a recurrent layer drops its states (recurrent_dropout) on one side alone"),
     "strides": Cause("strides differ", _to("stride")),
     "dilation": Cause("dilation differs", _to("dilation")),
     "groups": Cause("groups differ", _to("groups")),

@@ -35,7 +35,8 @@ SHAPES = {
     ),
     "transposed": SMALL,
     **dict.fromkeys(("lstm", "gru", "gru_reset_before", "bidirectional"), SEQUENCES),
-    **dict.fromkeys(("attention", "own_attention"), SEQUENCES),
+    **dict.fromkeys(("attention", "own_attention", "gated", "dropped", "dropped_inside"), SEQUENCES),
+    "masked": (7,),
 }
 CLASS_WEIGHTS = {"class_weights": [1.0, 2.0, 0.5, 1.5]}
 
@@ -55,8 +56,9 @@ RIGHT = {
         name: Fault(name)
         for name in (
             *("convolutional", "frozen", "preprocessed", "backbone", "transposed", "flattened"),
-            *("lstm", "gru", "bidirectional", "attention", "own_attention", "dense"),
+            *("lstm", "gru", "bidirectional", "attention", "own_attention", "gated", "masked", "dropped"),
             *(
+                "dense",
                 "two_outputs",
                 "regression",
                 "l2",
@@ -110,6 +112,14 @@ FAULTS = {
     "over_queries": Fault("attention", "softmax runs over the queries"),
     "exchanged": Fault("attention", "key and value exchanged"),
     "three_heads": Fault("own_attention", "has 3 heads, Keras's 2"),
+    "exchanged_gate": Fault("gated", "multiplies by 1 minus what Keras multiplies by"),
+    "without_affine": Fault("gated", "torch's layers have no gamma and no beta"),
+    "over_features": Fault("gated", "softmax runs over axis 2 (channels last), Keras's over axis 1"),
+    "subtracted": Fault("gated", "a layer of another kind, Subtract for Keras's Add"),
+    "always_dropped": Fault("dropped", "torch's Dropout acts in evaluation, too"),
+    "undropped": Fault("dropped", "Dropout stands on Keras's side alone"),
+    "dropped_steps": Fault("dropped_inside", "drops its states (recurrent_dropout) on one side alone"),
+    "unmasked": Fault("masked", "leaves masked steps out (mask_zero or Masking), torch's takes them all"),
     "augmented": Fault("augmented", "RandomFlip stands on Keras's side alone"),
     "nan": Fault("nan", "NaN"),
     "probabilities": Fault("dense", "the softmax acts twice"),

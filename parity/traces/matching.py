@@ -60,7 +60,9 @@ def match(
         weighted = _weighted(keras, torch, of_weights, notes)
     except MatchError as problem:
         try:  # where one side's layers go without a bias or a scale, the structure rung will tell
-            weighted = _weighted(_without_vectors(keras), _without_vectors(torch), of_weights, notes)
+            bare = _bare(keras, torch)
+            reduced = _without_vectors(keras, bare), _without_vectors(torch, bare)
+            weighted = _weighted(*reduced, of_weights, notes)
         except MatchError:
             raise problem from None
     plain = _plain(keras, torch, weighted, {t: k for t, k in given.items() if t not in weighted})
@@ -113,16 +115,29 @@ def check_covered(keras: Iterable[Layer], torch: Iterable[Layer]) -> None:
 
 # === Layers with weights ===
 
-OPTIONAL = ("bias", "gamma", "beta")  # what layers of one kind may have or not (use_bias, scale, center)
+# What layers of one kind may have or not (use_bias, scale, center, track_running_stats).
+OPTIONAL = ("bias", "gamma", "beta", "moving_mean", "moving_variance")
 
 
-def _without_vectors(layers: Layers) -> dict[str, Layer]:
-    """The layers with the weights alone that no option leaves out."""
-    needed = {
-        name: {weight: shape for weight, shape in layer["weights"].items() if weight not in OPTIONAL}
-        for name, layer in layers.items()
-    }
-    return {name: {**layer, "weights": needed[name] or layer["weights"]} for name, layer in layers.items()}
+def _bare(keras: Layers, torch: Layers) -> set[str]:
+    """The kinds that have layers whose weights may all be left out, and layers that do so."""
+    layers = (*keras.values(), *torch.values())
+    optional = {layer["kind"] for layer in layers if layer["weights"] and {*layer["weights"]} <= {*OPTIONAL}}
+    return optional & {layer["kind"] for layer in layers if not layer["weights"]}
+
+
+def _without_vectors(layers: Layers, bare: set[str]) -> dict[str, Layer]:
+    """The layers with the weights alone that no option leaves out, or of vectors alone with the first one's
+    shape; those of bare kinds with an empty one.
+    """
+
+    def weights(layer: Layer) -> dict[str, list[int]]:
+        found = {name: shape for name, shape in layer["weights"].items() if name not in OPTIONAL}
+        if layer["kind"] in bare:
+            return {"": []}
+        return found or dict(zip([""], layer["weights"].values(), strict=False))
+
+    return {name: {**layer, "weights": weights(layer)} for name, layer in layers.items()}
 
 
 def _weighted(keras: Layers, torch: Layers, given: dict[str, str], notes: list[str]) -> dict[str, str]:
@@ -154,7 +169,8 @@ def _weighted(keras: Layers, torch: Layers, given: dict[str, str], notes: list[s
             f"taken in their order, for more than one choice is left: torch's {shown}; else {WAY_OUT}"
         )
         return in_turn
-    raise MatchError(_problem({n: layer for n, layer in ours.items() if n not in found}, theirs, found))
+    problem = _problem({n: layer for n, layer in ours.items() if n not in found}, theirs, found)
+    raise MatchError("\n".join([problem, *_shared(keras, torch)]))
 
 
 def _same_names(ours: Layers, theirs: Layers) -> dict[str, str]:
@@ -310,6 +326,25 @@ def _problem(ours: Layers, theirs: Layers, found: Mapping[str, str]) -> str:
             "The two must have the same layers with weights, of the same shapes.",
         ]
     )
+
+
+def _shared(keras: Layers, torch: Layers) -> list[str]:
+    """The layers that one side alone calls again, with the same weights."""
+    calls = {
+        side: [
+            name.partition("@")[0]
+            for name, layer in layers.items()
+            if "@" in name and layer["shape"] and layers[name.partition("@")[0]]["weights"]
+        ]
+        for side, layers in (("Keras", keras), ("torch", torch))
+    }
+    if len(calls["Keras"]) == len(calls["torch"]):
+        return []
+    return [
+        f"{side} uses the weights of {', '.join(dict.fromkeys(names))} more than once."
+        for side, names in calls.items()
+        if names
+    ]
 
 
 def _without_counterpart(ours: Layers, theirs: Layers) -> tuple[list[str], list[str]]:

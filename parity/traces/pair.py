@@ -203,6 +203,22 @@ class Pair:
                 return []
         return [f"takes its input from {', '.join(ours)} for Keras's {', '.join(theirs)}"]
 
+    def alone_before(self, layer: str) -> tuple[list[str], list[str]]:
+        """Keras's and torch's layers without a counterpart that lie right before a matched one."""
+        found: tuple[list[str], list[str]] = ([], [])
+        sides = (
+            (self.keras, layer, self.matching.unmatched_keras),
+            (self.torch, self.names[layer], self.matching.unmatched_torch),
+        )
+        for place, (trace, name, alone) in enumerate(sides):
+            waiting = list(trace.layer(name)["inputs"])
+            while waiting:
+                source = waiting.pop()
+                if source in alone and source not in found[place]:
+                    found[place].append(source)
+                    waiting += trace.layer(source)["inputs"]
+        return found
+
     def weights(self, layer: str) -> Iterable[str]:
         return self.keras.layer(layer)["weights"]
 

@@ -93,7 +93,25 @@ def test_a_sequence_comes_as_the_model_takes_it(build: Any, shape: tuple[int, ..
 def test_a_sequence_as_long_as_wide_is_not_turned_twice(request_of: Any) -> None:
     request = request_of(Turned, np.ones((4, 5, 5), np.float32))
     inputs, _, _ = inputs_of(request, Turned().to(torch.get_default_dtype()))
-    assert 3 not in inputs.channels_first
+    assert 3 not in inputs.channels
+
+
+class Frames(nn.Module):
+    """Takes a sequence of images (N, T, C, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.conv(frames.flatten(0, 1)).mean((2, 3)).unflatten(0, frames.shape[:2])
+
+
+def test_each_image_of_a_sequence_comes_channels_first_where_the_model_takes_it_so(request_of: Any) -> None:
+    request = request_of(Frames, np.ones((4, 5, 7, 6, 2), np.float32))
+    inputs, _, outputs = inputs_of(request, Frames().to(torch.get_default_dtype()))
+    assert inputs.tensors[0].shape == (4, 5, 2, 7, 6)
+    assert outputs.shape == (2, 5, 3)
 
 
 class Tied(nn.Module):
@@ -108,6 +126,7 @@ class Tied(nn.Module):
 def test_weights_that_another_layer_has_too_are_no_layers_of_their_own() -> None:
     recording, _ = scan(Tied(), Inputs((torch.tensor([[1, 2], [3, 4]]),)))
     assert [seen.name for seen in recording.seen if seen.name in recording.weights] == ["embedding"]
+    assert [(seen.name, seen.kind) for seen in recording.seen][-1] == ("embedding@2", "Embedding")
     kernel = nn.Linear(4, 4)
 
     class Sliced(nn.Module):
@@ -122,6 +141,50 @@ def test_weights_that_another_layer_has_too_are_no_layers_of_their_own() -> None
     with torch.no_grad(), Recording(Sliced()) as sliced:
         sliced.model(torch.ones(2, 4))
     assert sorted(sliced.weights) == ["linear", "linear#2"]  # other elements: layers of their own
+
+
+def test_a_module_with_all_weights_of_another_is_a_further_call_of_it() -> None:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight, second.bias = first.weight, first.bias
+    recording, _ = scan(nn.Sequential(first, nn.ReLU(), second), Inputs((torch.ones(2, 4),)))
+    assert [seen.name for seen in recording.seen] == ["0", "1", "0@2"]
+    assert [name for name, weights in recording.weights.items() if weights] == ["0"]
+
+
+class Compared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        alike = F.cosine_similarity(self.one(inputs), self.other(inputs).expand_as(self.one(inputs)))
+        return F.relu(alike)
+
+
+def test_a_function_of_several_layers_keeps_them_all_as_sources() -> None:
+    recording, _ = scan(Compared(), Inputs((torch.ones(2, 4),)))
+    by_name = {seen.name: seen for seen in recording.seen}
+    assert by_name["CosineSimilarity#1"].inputs == ("one", "other")
+    assert by_name["CosineSimilarity#1"].output is None
+    assert by_name["relu#1"].inputs == ("CosineSimilarity#1",)
+    assert "ExpandAs#1" not in by_name  # takes a form of its second tensor, and no numbers
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            inputs, torch.tensor([2, 5]), batch_first=True, enforce_sorted=False
+        )
+        return self.lstm(packed)[1][0][-1]
+
+
+def test_the_steps_of_packed_sequences_are_known() -> None:
+    recording, _ = scan(Packed(), Inputs((torch.ones(2, 5, 4),)))
+    np.testing.assert_array_equal(recording.masks["lstm"], [[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,32 @@ def test_a_chain_of_sums_is_walked_through_once() -> None:
     assert match(chain("k"), chain("t")).weighted == {"t0": "k0", "t1": "k1", "t2": "k2"}
 
 
+def norm(name: str, *inputs: str, **weights: list[int]) -> dict:
+    return layer(name, "LayerNormalization", *inputs, **weights)
+
+
+@pytest.mark.parametrize("bare", ["Keras", "torch"])
+def test_a_norm_without_scale_and_shift_is_matched_for_the_structure_to_tell(bare: str) -> None:
+    vectors = {"gamma": [4], "beta": [4]}
+    keras = [dense("a", ""), norm("n", "a", **({} if bare == "Keras" else vectors)), dense("b", "n")]
+    torch = [dense("0", ""), norm("1", "0", **({} if bare == "torch" else vectors)), dense("2", "1")]
+    assert match(keras, torch).weighted == {"0": "a", "1": "n", "2": "b"}
+
+
+def test_a_batch_norm_without_statistics_is_matched_for_the_structure_to_tell() -> None:
+    vectors = {"gamma": [4], "beta": [4]}
+    statistics = {"moving_mean": [4], "moving_variance": [4]}
+    keras = [dense("a", ""), layer("n", "BatchNormalization", "a", **vectors, **statistics), dense("b", "n")]
+    torch = [dense("0", ""), layer("1", "BatchNormalization", "0", **vectors), dense("2", "1")]
+    assert match(keras, torch).weighted == {"0": "a", "1": "n", "2": "b"}
+
+
+def test_weights_that_one_side_uses_twice_are_told() -> None:
+    keras = [dense("a", ""), dense("b", "a")]
+    with pytest.raises(MatchError, match="torch uses the weights of one more than once"):
+        match(keras, [dense("one", ""), layer("one@2", "Dense", "one")])
+
+
 # === What the user says ===
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import special
 
 from parity.diagnosis import outputs, settings
 
@@ -53,6 +54,13 @@ def test_a_fault_is_read_from_the_numbers(fault: str) -> None:
     found = outputs.explain(keras, change(keras), None)
     assert found is not None
     assert words in found.cause
+
+
+def test_a_softmax_over_another_axis_is_named_before_one_too_many() -> None:
+    scores = RANDOM.normal(size=(6, 5, 1))
+    found = outputs.explain(special.softmax(scores, axis=1), np.ones_like(scores), scores)
+    assert found is not None
+    assert found.cause == "torch's softmax runs over axis 2 (channels last), Keras's over axis 1"
 
 
 def test_what_is_left_out_is_named() -> None:
