@@ -155,10 +155,9 @@ def _number(purpose: str) -> int:
     return zlib.crc32(purpose.encode())
 
 
-OF_CLASSES = (
-    *("crossentropy", "categorical_focal_crossentropy", "categorical_generalized_cross_entropy"),
-    "categorical_hinge",
-)
+# The losses of classes that take them as rows of zeros and a one, beside Keras's CategoricalCrossentropy.
+OF_ROWS = ("categorical_focal_crossentropy", "categorical_hinge")
+OF_CLASSES = ("crossentropy", "categorical_generalized_cross_entropy", *OF_ROWS)
 OF_TWO = ("binary", "binary_focal_crossentropy", "hinge", "squared_hinge", "dice", "tversky")
 OF_POSITIVE = ("poisson", "mean_squared_logarithmic_error", "mean_absolute_percentage_error")
 

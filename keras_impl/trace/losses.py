@@ -21,12 +21,6 @@ COMPILED = {
     "MeanAbsoluteError": "mae",
     "Huber": "huber",
 }
-# Those whose targets are rows of zeros and a one.
-ONE_HOT = (
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.CategoricalFocalCrossentropy,
-    keras.losses.CategoricalHinge,
-)
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ def _compiled(compiled: Any) -> tuple[Any, LossTerm]:
     term = LossTerm(
         name,
         reduction="sum" if function.reduction == "sum" else "mean",
-        one_hot=isinstance(function, ONE_HOT),
+        one_hot=name in randomness.OF_ROWS or isinstance(function, keras.losses.CategoricalCrossentropy),
     )
     if further:
         return function, replace(term, settings=settings)

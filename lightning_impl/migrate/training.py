@@ -12,6 +12,7 @@ from torch import nn
 
 from experiment.protocols.graph import Graph, Layer, Migration, tensors
 from experiment.protocols.trace import FURTHER_LOSSES
+from experiment.randomness import OF_ROWS
 from lightning_impl.layers import weight_layout
 from lightning_impl.layers.source import CONSTRAINTS, Value
 from lightning_impl.migrate.lowering import Lowered, activity, snake, tensors_of
@@ -35,7 +36,6 @@ SHORT = {
     "kld": "kl_divergence",
 }
 FURTHER = {name.replace("_", ""): name for name in FURTHER_LOSSES} | SHORT
-ROWS = ("categorical_focal_crossentropy", "categorical_hinge")  # whose targets are rows of zeros and a one
 OPTIMIZERS = {
     "Adam": "Adam",
     "AdamW": "AdamW",
@@ -217,7 +217,7 @@ class _Writer:
         numbers = f"torch.randint(0, {classes}, {(256, *sizes[:-1])})"
         if kind in SPARSE or further == "categorical_generalized_cross_entropy":
             return numbers
-        if kind in CATEGORICAL or further in ROWS:
+        if kind in CATEGORICAL or further in OF_ROWS:
             return f"torch.eye({classes})[{numbers}]"
         placed = [classes, *sizes[:-1]] if value.first else sizes
         shape = ", ".join(map(str, [256, *placed]))
@@ -447,7 +447,7 @@ class _Writer:
         text = self.output(index, "targets")
         loss = self.training["loss"] if self.training else None
         kind, _ = _named(_each(loss, self.names)[index]) if loss is not None else ("", {})
-        rows = kind in CATEGORICAL or _further(kind) in ROWS
+        rows = kind in CATEGORICAL or _further(kind) in OF_ROWS
         return f"{text}.argmax(-1)" if rows else text
 
     # === Optimizer ===
