@@ -32,6 +32,23 @@ def cnn():
     return model
 
 
+def transfer(name):
+    """This project's transfer from a base whose last block is trained."""
+
+    def build():
+        import keras
+
+        from experiment.config import Experiment
+        from keras_impl.model import build_model
+
+        settings = {"name": name, "weights": "random", "fine_tune_blocks": 1, "head_dropout": 0.0}
+        model = build_model(Experiment.model_validate({"model": settings}), 10)
+        model.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    return build
+
+
 def regularised():
     import keras
     from keras import layers, regularizers
@@ -59,6 +76,8 @@ def callbacks():
 # Of each model its targets' shape, their number of classes, and the callbacks that it is trained with.
 MODELS = {
     "cnn": (cnn, (), 10, callbacks),
+    "vgg16": (transfer("vgg16"), (), 10, None),
+    "resnet50": (transfer("resnet50"), (), 10, None),
     "scheduled": (migrated.scheduled, (), 2, None),
     "averaged": (migrated.averaged, (1,), 2, None),
     "regularised": (regularised, (4,), ROWS, None),
