@@ -13,6 +13,7 @@ COMMANDS = {
     "convert": "parity.convert",
     "demo": "parity.demo.command",
     "doctor": "parity.doctor",
+    "emitter": "parity.studies.emitter",
     "exports": "parity.exports.command",
     "families": "parity.studies.families",
     "imbalance": "parity.studies.imbalance",

@@ -1,15 +1,24 @@
-"""Mutations of the source rules: each must show in what the written package computes."""
+"""Mutations of the source rules: each must show in what the written package computes.
+
+    python tests/lightning_impl/mutated_rules.py GRAPHS OUT
+
+writes OUT/NAME/, a package for each model of GRAPHS and for each mutation, and OUT/packages.json.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from experiment.protocols.graph import Layer
+from experiment.protocols.graph import Layer, Migration
 from lightning_impl.layers.source import CallOf, Expression, Module, Piece, SourceRule
 from lightning_impl.layers.sources import LAYERS, operations
+from lightning_impl.migrate import package
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,14 @@ def _module(**changes: Any) -> Callable[[list[Piece]], list[Piece]]:
         return changed
 
     return alter
+
+
+def _added(**arguments: Any) -> Callable[[list[Piece]], list[Piece]]:
+    """Give the modules further arguments."""
+    return lambda pieces: [
+        replace(p, args={**p.args, **arguments}) if isinstance(p, Module) and p.name.startswith("nn.L") else p
+        for p in pieces
+    ]
 
 
 def _named(old: str, new: str, **args: Any) -> Callable[[list[Piece]], list[Piece]]:
@@ -152,6 +169,8 @@ MUTATIONS = (
     Mutation("mask left out", "AdditiveAttention", "attention_masked", _called("{m}({0}, {0}, {0})")),
     Mutation("mask left out", "Attention", "attention_masked", _called("{m}({0}, {0}, {0})")),
     Mutation("mask left out", "MultiHeadAttention", "attention_masked", _called("{m}({0}, {0}, {0})")),
+    Mutation("no activation", "Activation", "activations", lambda pieces: []),
+    Mutation("no bias", "Dense", "convolutions", _added(bias=False)),
     Mutation("over all axes", "Mean", "operations", _named("(2, 3)", "(1, 2, 3)"), True),
     Mutation("the other bound", "Maximum", "operations", _named("min=", "max="), True),
     Mutation("no flip", "Flip", "operations", _first("{0}"), True),
@@ -180,3 +199,31 @@ def mutated(mutation: Mutation) -> Iterator[None]:
         yield
     finally:
         table[mutation.kind] = before
+
+
+def write_all(graphs: Path, out: Path) -> list[dict[str, Any]]:
+    """Write the package of each model as it is, and of each mutation; returns what there is, by package.
+
+    A package that cannot be written, for its weights do not fit, has an `error`.
+    """
+    told = []
+    models = dict.fromkeys(mutation.model for mutation in MUTATIONS)
+    right = [(f"right_{model}", model, None) for model in models]
+    wrong = [(f"fault_{place}", mutation.model, mutation) for place, mutation in enumerate(MUTATIONS)]
+    for name, model, mutation in right + wrong:
+        (out / name).mkdir(parents=True)
+        facts = {"package": name, "model": model, "rule": "", "fault": "", "error": ""}
+        if mutation is not None:
+            facts |= {"rule": mutation.kind, "fault": mutation.name}
+        with mutated(mutation) if mutation is not None else nullcontext():
+            try:
+                package.write(Migration.read(graphs / model), out / name, {})
+            except (RuntimeError, ValueError, TypeError, IndexError, package.weights.WeightError) as error:
+                facts["error"] = str(error).partition("\n")[0]
+        told.append(facts)
+    return told
+
+
+if __name__ == "__main__":
+    graphs, out = map(Path, sys.argv[1:])
+    (out / "packages.json").write_text(json.dumps(write_all(graphs, out)))

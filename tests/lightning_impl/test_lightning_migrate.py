@@ -28,7 +28,7 @@ MODELS = (
 )
 # Rules of which no mutation is told: they write what another rule's mutation covers, or what draws at random.
 COVERED = {
-    *("Activation", "Softmax", "PReLU", "Dense", "Embedding", "EinsumDense", "LSTM", "SimpleRNN", "Minimum"),
+    *("Softmax", "PReLU", "Embedding", "EinsumDense", "LSTM", "SimpleRNN", "Minimum"),
     *("Reshape", "RepeatVector", "Dot", "CustomScaleLayer", "LayerScale", "TimeDistributed", "Identity"),
     *("ActivityRegularization", "StochasticDepth", "Dropout", "AlphaDropout", "GaussianNoise"),
 }

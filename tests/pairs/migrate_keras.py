@@ -1,8 +1,7 @@
 """Small Keras models, one or more for each source rule, and what they compute: python migrate_keras.py OUT.
 
-OUT/NAME/ gets the model's graph, and reference.npz: inputs, outputs in evaluation and in training,
-gradients, and
-the outputs after a few steps of Adam, in float64.
+OUT/NAME/ gets the model's graph, the model (model.keras), and reference.npz: inputs, outputs in evaluation
+and in training, gradients, and the outputs after a few steps of Adam, in float64.
 """
 
 from __future__ import annotations
@@ -359,6 +358,7 @@ def main(out: Path) -> None:
         read = reader.graph(model)
         folder = out / build.__name__
         graph.Migration(read, reader.arrays, build.__name__, None, []).write(folder)
+        model.save(folder / "model.keras")
         generator = np.random.default_rng(1)
         inputs = []
         for tensor in model.inputs:
