@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,6 +27,8 @@ from keras_impl.trace.precision import exact_constants, in_one_precision, kept_i
 from keras_impl.trace.recorder import Recording, leaves, named_leaves, without_dropout
 from keras_impl.trace.signature import arrays_of, inputs_of
 
+CONFIG = "config.json"  # in a .keras file
+OF_A_BACKEND = re.compile(r'"module": "keras\.src\.backend\.\w+\.optimizers?\.\w+"')
 EAGER_STEPS = 12
 
 
@@ -259,22 +263,44 @@ def _from_file(name: str) -> keras.Model:
     precision = keras.config.floatx()
     keras.config.set_floatx("float32")  # some metrics cannot be built in another
     try:
-        saved = keras.saving.load_model(name)
+        with _of_no_backend(name) as file:
+            saved = keras.saving.load_model(file)
+            config = _config(file)
     except Exception as error:  # zipfile, h5py, json and Keras raise many kinds for a damaged file
         raise TraceError(f"{name}: {_why_not(name, error)}") from error
     finally:
         keras.config.set_floatx(precision)
-    config = json.dumps(keras.saving.serialize_keras_object(saved))
+    text = json.dumps(keras.saving.serialize_keras_object(saved))
     for key in ("dtype", "name"):
-        config = config.replace(f'"{key}": "float32"', f'"{key}": "{keras.config.floatx()}"')
-    described = json.loads(config)
-    if described.get("compile_config"):
-        with zipfile.ZipFile(name) as archive:  # whose learning rate has more digits than float32
-            compiled = json.loads(archive.read("config.json"))["compile_config"]
+        text = text.replace(f'"{key}": "float32"', f'"{key}": "{keras.config.floatx()}"')
+    described = json.loads(text)
+    if described.get("compile_config"):  # the file's learning rate has more digits than float32
+        compiled = json.loads(config)["compile_config"]
         described["compile_config"] = {**compiled, "metrics": None, "weighted_metrics": None}
     model = keras.saving.deserialize_keras_object(described)
     model.set_weights(saved.get_weights())
     return model
+
+
+def _config(file: str) -> str:
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(CONFIG).decode()
+
+
+@contextmanager
+def _of_no_backend(name: str) -> Iterator[str]:
+    """A .keras file that names no backend's own optimizer: one saved on torch would import torch here."""
+    config = _config(name)
+    plain = OF_A_BACKEND.sub('"module": "keras.optimizers"', config)
+    if plain == config:
+        yield name
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        with zipfile.ZipFile(name) as archive, zipfile.ZipFile(file, "w") as copy:
+            for member in archive.namelist():
+                copy.writestr(member, plain if member == CONFIG else archive.read(member))
+        yield str(file)
 
 
 def _why_not(name: str, error: Exception) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -9,10 +13,15 @@ import numpy as np
 import pytest
 from keras import layers
 
+from experiment import cli
+from experiment.protocols.trace import Request
 from keras_impl.layers import weight_layout
 from keras_impl.layers.registry import kind, settings
 from keras_impl.trace.precision import exact_constants
 from keras_impl.trace.recorder import Recording, leaves, without_dropout
+from keras_impl.trace.target import users_model
+
+OF_TORCH = "keras.src.backend.torch.optimizers.torch_adam"
 
 
 def built(layer: Any, *shape: int) -> Any:
@@ -132,3 +141,25 @@ def test_a_traced_convolution_of_groups_is_what_keras_computes(groups: int, sett
     finally:
         keras.config.set_floatx(floatx)
     np.testing.assert_allclose(traced, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_a_file_that_was_saved_on_torch_is_read_without_torch(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.Adam(2e-3), "mse")
+    model.save(tmp_path / "ours.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "ours.keras") as ours,
+        zipfile.ZipFile(tmp_path / "its.keras", "w") as its,
+    ):
+        for name in ours.namelist():
+            text = ours.read(name)
+            if name == "config.json":
+                config = json.loads(text)
+                config["compile_config"]["optimizer"]["module"] = OF_TORCH
+                text = json.dumps(config).encode()
+            its.writestr(name, text)
+    request = Request(cli.experiment_from({}), build=str(tmp_path / "its.keras"))
+    loaded = users_model(request, seed=0)
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(2e-3)
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+    assert OF_TORCH not in sys.modules
