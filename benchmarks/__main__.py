@@ -1,6 +1,6 @@
 """python -m benchmarks SUITE: what both sides take, measured in fresh processes that take turns.
 
-Suites: train, pipeline, inference, waiting, growth; `python -m benchmarks compare A.json B.json`,
+Suites: train, pipeline, inference, waiting, growth, stages; `python -m benchmarks compare A.json B.json`,
 and `python -m benchmarks gpu`: all that only a GPU can show, in one call.
 """
 
@@ -16,7 +16,7 @@ from benchmarks.collect import Samples, collect
 from experiment import cli
 from experiment.system import environment
 
-SUITES = ("train", "pipeline", "inference", "waiting", "growth")
+SUITES = ("train", "pipeline", "inference", "waiting", "growth", "stages")
 COMMANDS = ("compare", "gpu")
 TURNS, QUICK_TURNS = 5, 2
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "applications": "parity.studies.applications",
     "ablation": "parity.studies.ablation",
     "convert": "parity.convert",
+    "converters": "parity.studies.converters",
     "demo": "parity.demo.command",
     "doctor": "parity.doctor",
     "emitter": "parity.studies.emitter",

@@ -62,7 +62,7 @@ COMMANDS = [
     ),
     *(f"experiment {name}" for name in ("runs", "promote", "shards")),
     *("parity", *(f"parity {name}" for name in parity.COMMANDS)),
-    *(f"benchmarks {name}" for name in ("train", "waiting", "growth", "compare", "gpu")),
+    *(f"benchmarks {name}" for name in ("train", "waiting", "growth", "stages", "compare", "gpu")),
 ]
 
 
