@@ -84,6 +84,9 @@ def _completion() -> str:
         2,keras|2,lightning) words="{" ".join(OF_A_SIDE)}" ;;
         2,parity) words="{" ".join(sorted(COMMANDS))}" ;;
     esac
+    if [[ "$word" == -* ]]; then  # the options that the command's own help names
+        words=$("${{COMP_WORDS[@]:0:COMP_CWORD}}" --help 2>/dev/null | grep -oE -- '--[a-z0-9_.-]+' | sort -u)
+    fi
     COMPREPLY=($(compgen -W "$words" -- "$word"))
 }}
 complete -o default -F _klp klp"""

@@ -61,12 +61,19 @@ def test_help_names_commands_that_are_there(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 @pytest.mark.parametrize(
-    ("line", "found"), [("mig", {"migrate"}), ("keras ex", {"export"}), ("parity fam", {"families"})]
+    ("line", "found"),
+    [
+        *(("mig", {"migrate"}), ("keras ex", {"export"}), ("parity fam", {"families"})),
+        *(("lightning train --training.ep", {"--training.epochs"}), ("migrate net:build --stu", {"--stub"})),
+    ],
 )
-def test_bash_completes_commands(line: str, found: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bash_completes_commands_and_options(
+    line: str, found: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert klp.main(["completion"]) == 0
     words = ["klp", *line.split()]
     script = (
+        f'klp() {{ PYTHONPATH={ROOT} {sys.executable} -m parity.klp "$@"; }}\n'
         f"{capsys.readouterr().out}\nCOMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
         "_klp; printf '%s\\n' \"${COMPREPLY[@]}\""
     )
