@@ -59,11 +59,18 @@ def _dot(layer: Layer, call: CallOf) -> list[Piece]:
     axes = layer.settings["axes"]
     axes = axes if isinstance(axes, list) else [axes, axes]
     ranks = [value.rank for value in call.inputs]
-    if ranks == [2, 2] and not layer.settings.get("normalize"):
-        return [Expression("({0} * {1}).sum(1, keepdim=True)")]
-    if ranks == [3, 3] and not layer.settings.get("normalize"):
-        left = "{0}" if axes[0] % 3 == 2 else "{0}.mT"
-        right = "{1}.mT" if axes[1] % 3 == 2 else "{1}"
+    given = ["{0}", "{1}"]
+    if layer.settings.get("normalize"):  # by no less than Keras's epsilon
+        given = [
+            f"F.normalize({text}, dim={axis % rank}, eps=1e-7)"
+            for text, axis, rank in zip(given, axes, ranks, strict=True)
+        ]
+    left, right = given
+    if ranks == [2, 2]:
+        return [Expression(f"({left} * {right}).sum(1, keepdim=True)")]
+    if ranks == [3, 3]:
+        left = left if axes[0] % 3 == 2 else f"{left}.mT"
+        right = f"{right}.mT" if axes[1] % 3 == 2 else right
         return [Expression(f"{left} @ {right}")]
     raise Untranslatable("it is no product of two sequences of vectors")
 

@@ -99,6 +99,9 @@ def assert_remade(run: Run, exported: Path, directory: Path) -> None:
     np.testing.assert_allclose(probabilities(run), probabilities(made), rtol=0, atol=1e-7)
     ours, theirs = run.read_json("metrics.json"), made.read_json("metrics.json")
     assert ours.pop("test_loss") == pytest.approx(theirs.pop("test_loss"), rel=1e-6)
+    calibration = ours.pop("calibration"), theirs.pop("calibration")
+    for key, value in calibration[0].items():
+        np.testing.assert_allclose(value, calibration[1][key], rtol=0, atol=1e-6, err_msg=key)
     assert ours == theirs
 
 

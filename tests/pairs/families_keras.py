@@ -108,7 +108,7 @@ def recurrent():
         (7, 5),
         layers.GRU(6, return_sequences=True),
         layers.SimpleRNN(5, return_sequences=True),
-        layers.LSTM(4, dropout=0.2),
+        layers.LSTM(4),
     )
 
 

@@ -153,7 +153,10 @@ def merges():
     x = layers.Concatenate(axis=1)([x, layers.Minimum()([a, b])])
     x = layers.Flatten()(x)
     y = layers.Dense(x.shape[-1], activation="tanh")(x)
-    return keras.Model(inputs, layers.Dot(1)([x, y]))
+    alike = layers.Dot(-1, normalize=True)([x, y])
+    steps = layers.Reshape((4, -1))(x), layers.Reshape((4, -1))(y)
+    angles = layers.Flatten()(layers.Dot(2, normalize=True)(steps))
+    return keras.Model(inputs, layers.Concatenate()([layers.Dot(1)([x, y]), alike, angles]))
 
 
 def shapes():

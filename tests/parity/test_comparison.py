@@ -95,9 +95,9 @@ def test_another_class_is_caught_however_small_the_difference(
 
 
 def test_accuracy_lost_by_quantising_is_caught(models: list[Model], predicted: Predicted) -> None:
-    right = int(np.flatnonzero(predicted["ONNX int8", "64"].argmax(1) == LABELS)[0])
+    right = np.flatnonzero(predicted["ONNX int8", "64"].argmax(1) == LABELS)[:8]
     for way in ("64", "plain"):
-        predicted["ONNX int8", way][right] = np.roll(predicted["ONNX int8", way][right], 1)
+        predicted["ONNX int8", way][right] = np.roll(predicted["ONNX int8", way][right], 1, axis=1)
     assert failed(models, predicted) == {"ONNX int8: accuracy lost"}
 
 
@@ -105,9 +105,16 @@ def test_accuracy_lost_by_quantising_is_caught(models: list[Model], predicted: P
 def test_accuracy_lost_in_one_way_alone_is_caught(
     models: list[Model], predicted: Predicted, way: str
 ) -> None:
-    right = int(np.flatnonzero(predicted["ONNX int8", "64"].argmax(1) == LABELS)[0])
-    predicted["ONNX int8", way][right] = np.roll(predicted["ONNX int8", way][right], 1)
+    right = np.flatnonzero(predicted["ONNX int8", "64"].argmax(1) == LABELS)[:8]
+    predicted["ONNX int8", way][right] = np.roll(predicted["ONNX int8", way][right], 1, axis=1)
     assert "ONNX int8: accuracy lost" in failed(models, predicted)
+
+
+def test_an_image_lost_of_few_is_chance(models: list[Model], predicted: Predicted) -> None:
+    right = int(np.flatnonzero(predicted["ONNX int8", "64"].argmax(1) == LABELS)[0])
+    for way in ("64", "plain"):
+        predicted["ONNX int8", way][right] = np.roll(predicted["ONNX int8", way][right], 1)
+    assert failed(models, predicted) == set()
 
 
 def test_the_matrix_and_its_pages(models: list[Model], predicted: Predicted) -> None:
