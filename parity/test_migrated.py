@@ -37,7 +37,7 @@ MODELS = (
     ),
     *("averaged", "sgd", "rmsprop", "adadelta", "adamax", "lion", "scheduled", "clipped", "by_value"),
     *("masked", "masked_mean", "recurrent", "attentive", "penalised", "constrained", "losses", "unwritten"),
-    *("cells", "autoencoder", "subclassed"),
+    *("cells", "autoencoder", "wide_and_deep", "subclassed"),
 )
 NOTED = {"augmented": "switched off on both sides", "unwritten": "another stands in for it"}
 

@@ -165,13 +165,13 @@ class _Reader:
         def argument(value: Any) -> Any:
             return _plain(value, known_tensor, self.constant)
 
-        graph.inputs = argument(functional._inputs_struct)
+        graph.inputs = argument(_by_keys(functional._inputs_struct))
         graph.input_names = [tensor._keras_history.operation.name for tensor in functional.inputs]
         masks = _implied_masks(functional)
         for node in _in_order(functional, masks):
             operation = node.operation
             kwargs = {name: argument(value) for name, value in _given(node, masks).items()}
-            args = argument(list(node.arguments.args))
+            args = argument(_by_keys(list(node.arguments.args)))
             for layer, units in self.below(operation, path):  # each takes what the one before it gives
                 graph.layers.setdefault(layer.name, layer)
                 graph.tensors.append(Tensor([*node.input_tensors[0].shape[:2], units], node.outputs[0].dtype))
@@ -301,6 +301,13 @@ def _functional(model: keras.Model) -> Any:
     if isinstance(model, Functional) and type(model).call is Functional.call:
         return model
     return None
+
+
+def _by_keys(value: Any) -> Any:
+    """Nested values with every dictionary in the order of its keys, as Keras flattens it."""
+    if isinstance(value, dict):
+        return {key: _by_keys(value[key]) for key in sorted(value)}
+    return [_by_keys(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _given(node: Any, masks: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:

@@ -70,7 +70,6 @@ class Lowered:
     input_names: list[str] = field(default_factory=list)
     outputs: Any = None
     finish: list[str | None] = field(default_factory=list)
-    input_structure: Any = None
 
     def every_step(self) -> Iterator[Step]:
         """Each step that is no model, those of nested models included."""
@@ -141,7 +140,6 @@ class _OfGraph:
             value = Value(value.shape, value.rank > 3, value.dtype)
             self.value_of[tensor] = self.new(value)
             self.out.inputs.append(self.value_of[tensor])
-        self.out.input_structure = self.graph.inputs
         for call in self.graph.calls:
             self.call(call)
         if self.whole.problems and not self.whole.stubs:

@@ -305,6 +305,19 @@ def autoencoder():
     return model
 
 
+def wide_and_deep():
+    """Inputs by name, whose keys are in another order than they are given in."""
+    import keras
+    from keras import layers
+
+    wide, deep = keras.Input((5,), name="wide"), keras.Input((3,), dtype="int32", name="deep")
+    words = layers.Flatten()(layers.Embedding(20, 4)(deep))
+    x = layers.Dense(8, activation="relu")(layers.Concatenate()([wide, words]))
+    model = keras.Model({"wide": wide, "deep": deep}, layers.Dense(1, activation="sigmoid")(x))
+    model.compile("rmsprop", "binary_crossentropy")
+    return model
+
+
 def subclassed():
     """A model whose code calls its layers, and blocks of them, called once."""
     import keras
@@ -425,7 +438,7 @@ MODELS = (
     *(augmented, unet, siamese, constants, transformer, each_step, several, partly, rows, focal),
     *(averaged, sgd, rmsprop, adadelta, adamax, lion, scheduled, clipped, by_value),
     *(masked, masked_mean, recurrent, attentive, penalised, constrained, losses, unwritten),
-    *(cells, autoencoder, subclassed),
+    *(cells, autoencoder, wide_and_deep, subclassed),
 )
 
 
