@@ -102,6 +102,13 @@ TABLE = (
         of_call=_of_average_call,
         channels=1,
     ),
+    # Of packages that were written from a Keras model; how much it pads hangs on its input.
+    LayerType(
+        lambda layer: f"AveragePooling{len(layer.pool_size)}D",
+        named=("SameAveragePool",),
+        settings=lambda layer: {"pool_size": list(layer.pool_size), "strides": list(layer.stride)},
+        channels=1,
+    ),
     LayerType(
         partial(_adaptive_kind, "Max"),
         (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
@@ -153,7 +160,7 @@ def _source(layer: Layer, call: CallOf) -> list[Piece]:
         args |= {"count_include_pad": False}
         return [Module(name, args, comment="Keras averages over the pixels that are there")]
     if not maximum:
-        args = {"*pool_size": even(size)} | ({} if strides == size else {"*stride": even(strides)})
+        args = {"*pool_size": tuple(size)} | ({} if strides == size else {"*stride": tuple(strides)})
         return [Module("SameAveragePool", args, comment="Keras averages over the pixels that are there")]
     if pairs is None:
         before = Module(

@@ -153,10 +153,10 @@ class SamePad(nn.Module):
 class SameAveragePool(nn.Module):
     """Keras's average pooling with `same` padding: the mean of the pixels that are there.
 
-    (N, C, ...) with one to three axes of space.
+    (N, C, ...) with one to three axes of space, of each of which `pool_size` and `stride` have a number.
     """
 
-    def __init__(self, pool_size: int | tuple[int, ...], stride: int | tuple[int, ...] | None = None) -> None:
+    def __init__(self, pool_size: tuple[int, ...], stride: tuple[int, ...] | None = None) -> None:
         super().__init__()
         self.pool_size, self.stride = pool_size, pool_size if stride is None else stride
         self.pad = SamePad(self.pool_size, self.stride)

@@ -43,6 +43,10 @@ DROPOUTS = (
 PERMUTATIONS = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims")
 ENDINGS = ("softmax", "sigmoid", "log_softmax")
 SHAPED = ("expand_as", "view_as", "reshape_as", "type_as")  # take of a second tensor its form alone
+FORMED = (  # of a tensor's form alone: nothing of its numbers goes on
+    *(f"{name}_like" for name in ("ones", "zeros", "full", "empty", "rand", "randn", "bernoulli")),
+    *(f"new_{name}" for name in ("ones", "zeros", "full", "empty", "tensor")),
+)
 IMAGES: Mapping[int, int] = {4: 1, 5: 1}  # the axis of the channels, by the number of axes
 
 
@@ -79,7 +83,7 @@ class Mark:
     source: the layer that it comes from. axis: where its channels are; -1 also stands for the last of many.
     rows: of (N, F) from images, the `flat_rows` that order its features as Keras does. padded: zeros
     that were just added. origin: of what is made of one parameter or buffer alone. live: of what an input
-    went into.
+    went into. formed: an input gave its form alone.
     """
 
     source: str = ""
@@ -88,6 +92,7 @@ class Mark:
     padded: Pixels = ()
     origin: Origin | None = None
     live: bool = False
+    formed: bool = False
 
 
 class Recording(TorchFunctionMode):
@@ -247,7 +252,7 @@ class Recording(TorchFunctionMode):
 
     def _join(self, call: Call, live: list[Mark], output: Tensor) -> None:
         """Remember which layers come together in a function that is none, without what it gives."""
-        sources = list(dict.fromkeys(mark.source for mark in live))
+        sources = list(dict.fromkeys(mark.source for mark in live if not mark.formed))
         if len(sources) > 1 and call.name not in SHAPED:
             which = kind_of_function(call.name)
             self._calls[f"{which}#"] += 1
@@ -398,7 +403,8 @@ class Recording(TorchFunctionMode):
             elif name not in ("linear", "matmul", "mm") and before == after:
                 rows = mark.rows
         padded = _padding(args, kwargs) if name == "pad" else ()
-        return Mark(mark.source, axis, rows, padded, live=True)
+        formed = name in FORMED or all(mark.formed for mark in marks if mark.live)
+        return Mark(mark.source, axis, rows, padded, live=True, formed=formed)
 
     def _note_channels(self, entry: LayerType | None, mark: Mark, tensor: Tensor) -> None:
         moved = mark.axis == 1  # by the model itself

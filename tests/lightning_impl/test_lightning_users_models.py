@@ -170,6 +170,24 @@ def test_a_function_of_several_layers_keeps_them_all_as_sources() -> None:
     assert "ExpandAs#1" not in by_name  # takes a form of its second tensor, and no numbers
 
 
+class Counted(nn.Module):
+    """Averages what is there, as a pooling does that does not count its padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.conv(inputs)
+        return F.relu(F.avg_pool2d(x, 2) / F.avg_pool2d(torch.ones_like(x), 2))
+
+
+def test_what_takes_the_form_of_a_tensor_alone_is_no_source() -> None:
+    recording, _ = scan(Counted(), Inputs((torch.ones(2, 3, 8, 8),)))
+    last = recording.seen[-1]
+    assert (last.kind, last.inputs) == ("relu", ("AveragePooling2D#1",))
+
+
 class Packed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
