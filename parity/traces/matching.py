@@ -67,7 +67,8 @@ def match(
             raise problem from None
     plain = _plain(keras, torch, weighted, {t: k for t, k in given.items() if t not in weighted})
     matched = weighted | plain
-    alone_keras = [layer for name, layer in keras.items() if name not in matched.values()]
+    taken = set(matched.values())
+    alone_keras = [layer for name, layer in keras.items() if name not in taken]
     alone_torch = [layer for name, layer in torch.items() if name not in matched]
     for side, alone in (("Keras", alone_keras), ("torch", alone_torch)):
         if said := [layer for layer in alone if layer["kind"] != "Identity"]:
@@ -149,9 +150,9 @@ def _weighted(keras: Layers, torch: Layers, given: dict[str, str], notes: list[s
     ordered = None
     if [signature(layer) for layer in ours.values()] == [signature(layer) for layer in theirs.values()]:
         ordered = given | dict(zip(ours, theirs, strict=True))
-        ends = activations(torch), activations(keras)
+        ends, theirs_known = (activations(torch), activations(keras)), itself(ordered)
         if all(
-            sources(torch, t, ordered, "torch") == sources(keras, k, itself(ordered), "Keras")
+            sources(torch, t, ordered, "torch") == sources(keras, k, theirs_known, "Keras")
             and pooled(torch, t) == pooled(keras, k)
             and (ends[0].get(t) == ends[1].get(k) or None in (ends[0].get(t), ends[1].get(k)))
             for t, k in ordered.items()
@@ -432,6 +433,12 @@ def _plain(
         alike = (one for n, one in layers.items() if n not in found and not one["weights"])
         return sum((one["kind"], one["shape"]) == (layer["kind"], layer["shape"]) for one in alike) == 1
 
+    def candidates(name: str) -> Iterator[str]:
+        """Keras's layers that are left: that of the name first, those of others of torch's names last."""
+        yield name
+        yield from (n for n in left if n not in torch)
+        yield from (n for n in left if n in torch)
+
     # Keras's x + y in a layer's own code leaves no trace: what comes after it has inputs that are not known.
     # Last, an activation in the place of another, so that the two can be told to differ.
     by_inputs = ("kind", "shape", "inputs")
@@ -441,9 +448,10 @@ def _plain(
                 continue
             twin = _other_call(name, weighted)
             ours_from = came_from(layer)
-            candidates = sorted(left, key=lambda n: (n != name, n in torch)) if twin is None else [twin]
             fitting = (
-                n for n in candidates if n in left and (twin or fits(layer, left[n], needed, ours_from))
+                n
+                for n in (candidates(name) if twin is None else [twin])
+                if n in left and (twin or fits(layer, left[n], needed, ours_from))
             )
             if (one := next(fitting, None)) is not None:
                 found[name] = known[name] = own[one] = one
