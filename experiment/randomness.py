@@ -162,6 +162,11 @@ OF_TWO = ("binary", "binary_focal_crossentropy", "hinge", "squared_hinge", "dice
 OF_POSITIVE = ("poisson", "mean_squared_logarithmic_error", "mean_absolute_percentage_error")
 
 
+def sample_weights(seed: int, count: int) -> np.ndarray:
+    """Weights of the samples of a traced model, from 0.5 to 2, (count,) float64."""
+    return generator(seed, "sample weights").uniform(0.5, 2.0, size=count)
+
+
 def targets(seed: int, shape: tuple[int, ...], loss: str) -> np.ndarray:
     """What a traced model of unknown purpose is trained towards: the same on both sides.
 

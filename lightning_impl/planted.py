@@ -303,7 +303,7 @@ class Dense(pl.LightningModule):
     def __init__(
         self,
         optimizer: Callable[[Any], Any] | None = None,
-        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        loss: Callable[..., Tensor] = F.cross_entropy,
         scheduler: Callable[[Any], Any] | None = None,
         interval: str = "step",
         clip: Callable[[Sequence[Tensor]], Any] | None = None,
@@ -322,9 +322,9 @@ class Dense(pl.LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.tanh(self.hidden(x)))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, y = batch
-        loss = self.loss(self(x), y)
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        x, y, *weights = batch
+        loss = self.loss(self(x), y, *weights)
         if self.penalty is not None:
             loss = loss + self.penalty(self.hidden.weight)
         self.log("loss", loss)
@@ -456,6 +456,11 @@ def weighted_as_keras(output: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(output, target, weight=WEIGHTS.to(output), reduction="sum") / len(target)
 
 
+def by_sample(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """The crossentropy of weighed samples, divided by their number as Keras does."""
+    return (F.cross_entropy(output, target, reduction="none") * weights).mean()
+
+
 def _halved(optimizer: Any) -> Any:
     return optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
 
@@ -493,6 +498,7 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
         loss=lambda output, target: F.cross_entropy(output, _classes(target), label_smoothing=0.1)
     ),
     "class_weights": lambda: Dense(loss=weighted_as_keras),
+    "sample_weights": lambda: Dense(loss=by_sample),
     "adam": lambda: Dense(_adam()),
     "sgd": lambda: Dense(_sgd()),
     "momentum": lambda: Dense(_sgd(momentum=0.9)),
@@ -562,6 +568,10 @@ PAIRS: dict[str, Callable[[], nn.Module]] = {
     "quartered": lambda: Dense(loss=lambda output, target: F.cross_entropy(output, target) / 4),
     "mean_of_class_weights": lambda: Dense(loss=weighted),
     "some_class_weights": lambda: Dense(loss=weighted_as_keras),
+    "unweighted_samples": lambda: Dense(loss=lambda output, target, _: F.cross_entropy(output, target)),
+    "mean_of_sample_weights": lambda: Dense(
+        loss=lambda output, target, weights: by_sample(output, target, weights / weights.mean())
+    ),
     "unweighted_outputs": lambda: TwoOutputs((1.0, 1.0)),
     "summed_squares": lambda: Regression(lambda output, target: F.mse_loss(output, target, reduction="sum")),
     "absolute": lambda: Regression(F.l1_loss),

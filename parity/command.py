@@ -117,6 +117,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="W",
         help="of the classes in Keras's loss, as its fit takes class_weight (a training_step has its own)",
     )
+    users.add_argument(
+        "--sample-weights",
+        action="store_true",
+        help="weigh samples by drawn numbers, as Keras's fit takes sample_weight (a training_step gets them "
+        "as the third of its batch)",
+    )
     users.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
     users.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam where none is configured")
     users.add_argument(
@@ -250,6 +256,7 @@ def users_pair(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
             "loss_name": arguments.loss,
             "rules": arguments.layer,
             "class_weights": arguments.class_weights,
+            "sample_weights": arguments.sample_weights,
         }
         given = dict(pair.split("=", 1) for pair in arguments.map)
         request = prove_pair.Request(

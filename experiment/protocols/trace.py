@@ -53,8 +53,9 @@ class LossTerm:
     name: crossentropy (of class numbers), binary, mse, mae, huber, none, or one of FURTHER_LOSSES, whose
     arguments `settings` are. from_logits: takes what Keras's model gives for logits. reduction: mean or sum
     over the samples. weight: of this output among all. class_weights: of a crossentropy's samples, by class;
-    divided by the number of samples, as Keras does. stands_in: for the one that Keras's model was compiled
-    with, which torch's side has not. one_hot: Keras takes classes as rows of zeros and a one.
+    sample_weights: of every sample; both divided by the number of samples, as Keras does. stands_in: for the
+    one that Keras's model was compiled with, which torch's side has not. one_hot: Keras takes classes as rows
+    of zeros and a one.
     """
 
     name: str
@@ -64,6 +65,7 @@ class LossTerm:
     reduction: str = "mean"
     weight: float = 1.0
     class_weights: Sequence[float] = ()
+    sample_weights: Sequence[float] = ()
     stands_in: bool = False
     one_hot: bool = False
     settings: Mapping[str, float] = field(default_factory=dict)
@@ -82,7 +84,8 @@ class Request:
     drawn: they are numbers from 0 to 1, which stand for tokens where an Embedding takes them. weights: a
     weights.npz of Keras's, whose `raw` weights Keras's model starts from. rules: `Class=package.module:rule`
     for layers that no table has; see `parity --help`. class_weights: of the samples of each class, as
-    Keras's fit takes them. apart: the layers that are traced in parts, and in how many, each a Dense layer.
+    Keras's fit takes them; sample_weights: samples are weighed by drawn numbers. apart: the layers that are
+    traced in parts, and in how many, each a Dense layer.
     """
 
     experiment: Experiment
@@ -94,6 +97,7 @@ class Request:
     weights: str | None = None
     rules: Sequence[str] = ()
     class_weights: Sequence[float] = ()
+    sample_weights: bool = False
     apart: Mapping[str, int] = field(default_factory=dict)
 
     def inputs(self) -> Arrays:

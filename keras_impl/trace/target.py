@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from experiment import randomness
 from experiment.protocols import trace
 from experiment.protocols.faults import told
 from experiment.protocols.trace import Arrays, LossTerm, Request, TraceError
@@ -169,14 +170,28 @@ def _losses(
         raise TraceError("--class-weights goes with one output and its crossentropy")
     if request.class_weights and len(request.class_weights) != shapes[0][-1]:
         raise TraceError(f"--class-weights: {len(request.class_weights)} for {shapes[0][-1]} classes")
+    of_images = any(len(shape) > 3 for shape in shapes)
+    if request.sample_weights and (len(losses) > 1 or of_images):
+        raise TraceError(
+            "--sample-weights goes with one output, which is no image: Keras's fit weighs no other"
+        )
     weighted = _loss_weights(model, len(losses))
+    shares = randomness.sample_weights(seed, shapes[0][0]).tolist() if request.sample_weights else []
     if any(given is not None for given in each):  # an output without a loss has none
         losses = [
             replace(loss, function=None, term=replace(loss.term, name="none")) if given is None else loss
             for loss, given in zip(losses, each, strict=True)
         ]
     return [
-        replace(loss, term=replace(loss.term, weight=weight, class_weights=list(request.class_weights)))
+        replace(
+            loss,
+            term=replace(
+                loss.term,
+                weight=weight,
+                class_weights=list(request.class_weights),
+                sample_weights=shares,
+            ),
+        )
         for loss, weight in zip(losses, weighted, strict=True)
     ]
 
@@ -198,16 +213,18 @@ def _loss_weights(model: keras.Model, count: int) -> list[float]:
 
 
 def _shares(losses: Sequence[Loss], part: slice) -> np.ndarray | None:
-    """The weight of every sample of a part, by its class."""
+    """The weight of every sample of a part: its own, by its class, or the product of both."""
     weights, targets = losses[0].term.class_weights, losses[0].targets[part]
+    own = np.asarray(losses[0].term.sample_weights, keras.config.floatx())[part]
     if not weights:
-        return None
+        return own if own.size else None
     classes = (
         targets.argmax(-1)
         if isinstance(losses[0].function, keras.losses.CategoricalCrossentropy)
         else targets
     )
-    return np.asarray(weights, keras.config.floatx())[classes]
+    by_class = np.asarray(weights, keras.config.floatx())[classes]
+    return by_class * own if own.size else by_class
 
 
 def _part(inputs: Any, part: slice) -> Any:

@@ -38,8 +38,11 @@ def loss_of(
     terms: Sequence[LossTerm],
     endings: Sequence[str],
     keras_endings: Sequence[str],
+    shares: Tensor | None = None,
 ) -> Tensor:
     """The sum of every output's loss, its terms and endings being those of Keras's model.
+
+    shares: weights of the samples (N,), if any.
 
     Where both models give logits, or Keras's finishes them in an activation that this one leaves out, the
     loss is reckoned from the logits.
@@ -49,11 +52,15 @@ def loss_of(
         outputs, targets, terms, endings, keras_endings, strict=True
     ):
         if term.name != "none":
-            total = total + term.weight * _term(output, target, term, ending, theirs)
+            losses = _term(output, target, term, ending, theirs)
+            if shares is not None:
+                losses = losses * shares.reshape(-1, *[1] * (losses.dim() - 1))
+            total = total + term.weight * (losses.sum() if term.reduction == "sum" else losses.mean())
     return total
 
 
 def _term(output: Tensor, target: Tensor, term: LossTerm, ending: str, theirs: str) -> Tensor:
+    """The loss of every sample, (N, ...): of numbers, the mean over the last axis."""
     activation = {"crossentropy": "softmax", "binary": "sigmoid"}.get(term.name)
     if activation is None or (term.from_logits and theirs == activation):
         # Keras's loss takes the finished outputs as they are; for a crossentropy that is its softmax twice.
@@ -62,19 +69,17 @@ def _term(output: Tensor, target: Tensor, term: LossTerm, ending: str, theirs: s
         case "crossentropy":
             return _crossentropy(output, target, ending, term)
         case "binary":
-            loss = _binary(output, target, ending, term.label_smoothing)
+            losses = _binary(output, target, ending, term.label_smoothing)
         case "mae":
-            loss = F.l1_loss(output, target)
+            losses = F.l1_loss(output, target, reduction="none")
         case "huber":
-            loss = F.huber_loss(output, target, delta=term.delta)
+            losses = F.huber_loss(output, target, delta=term.delta, reduction="none")
         case "mse":
-            loss = F.mse_loss(output, target)
+            losses = F.mse_loss(output, target, reduction="none")
         case name:
             target = rows_of(target, output) if term.one_hot else target
-            losses: Tensor = getattr(keras_losses, name)(output, target, **term.settings)
-            return losses.sum() if term.reduction == "sum" else losses.mean()
-    # Keras adds up over the samples, and takes the mean over the last axis.
-    return loss * (output.numel() / output.shape[-1]) if term.reduction == "sum" else loss
+            return getattr(keras_losses, name)(output, target, **term.settings)
+    return losses.mean(-1)
 
 
 def rows_of(classes: Tensor, outputs: Tensor) -> Tensor:
@@ -83,6 +88,7 @@ def rows_of(classes: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _crossentropy(output: Tensor, target: Tensor, ending: str, term: LossTerm) -> Tensor:
+    shape = target.shape
     output, target = output.flatten(0, -2), target.flatten()
     smoothing = term.label_smoothing
     logs = output.log() if ending == "softmax" else output
@@ -92,14 +98,14 @@ def _crossentropy(output: Tensor, target: Tensor, ending: str, term: LossTerm) -
         losses = F.cross_entropy(logs, target, label_smoothing=smoothing, reduction="none")
     if term.class_weights:
         losses = losses * torch.as_tensor(term.class_weights).to(losses)[target]
-    return losses.sum() if term.reduction == "sum" else losses.mean()
+    return losses.reshape(shape)
 
 
 def _binary(output: Tensor, target: Tensor, ending: str, smoothing: float) -> Tensor:
     target = target * (1 - smoothing) + smoothing / 2
     if ending == "sigmoid":
-        return F.binary_cross_entropy(output, target)
-    return F.binary_cross_entropy_with_logits(output, target)
+        return F.binary_cross_entropy(output, target, reduction="none")
+    return F.binary_cross_entropy_with_logits(output, target, reduction="none")
 
 
 def is_lightning(model: nn.Module) -> bool:
@@ -122,13 +128,17 @@ def has_own_loss(model: nn.Module) -> bool:
     return overrides(model, "training_step") and getattr(model, "automatic_optimization", True)
 
 
-def own_loss(model: nn.Module, inputs: Inputs, labels: Sequence[Tensor], index: int) -> Tensor:
+def own_loss(
+    model: nn.Module, inputs: Inputs, labels: Sequence[Tensor], index: int, shares: Tensor | None = None
+) -> Tensor:
     """The loss that training_step has for (inputs, targets), a scalar; raises TraceError where it has none.
 
-    Several inputs, or outputs, come as a tuple; inputs that go by names as a dictionary.
+    shares: weights of the samples (N,), which are then the third of the batch. Several inputs, or outputs,
+    come as a tuple; inputs that go by names as a dictionary.
     """
     values: Any = dict(inputs.kwargs) or (inputs.args[0] if len(inputs.args) == 1 else inputs.args)
-    batch = (values, labels[0] if len(labels) == 1 else tuple(labels))
+    batch: tuple[Any, ...] = (values, labels[0] if len(labels) == 1 else tuple(labels))
+    batch += () if shares is None else (shares,)
     step: Any = model.training_step
     arguments = [batch, index, 0][: len(inspect.signature(step).parameters)]
     result = step(*arguments)

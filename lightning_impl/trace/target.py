@@ -241,6 +241,8 @@ def _take_loss(
     for place, (tensor, order, term) in enumerate(zip(tensors, orders, terms, strict=True)):
         shape = (total, *order(tensor).shape[1:])
         targets.append(to_float(randomness.targets(seed + place, shape, term.name)))
+    shares = to_float(np.asarray(terms[0].sample_weights)) if terms[0].sample_weights else None
+    parts = [part for _, part in subject.batches]
     subject.batches = [(inputs, [target[part] for target in targets]) for inputs, part in subject.batches]
 
     def in_order(outputs: Any) -> list[Tensor]:
@@ -252,7 +254,13 @@ def _take_loss(
         return [order(tensor) for order, tensor in zip(orders, found, strict=False)]
 
     subject.finish = lambda outputs: finished(in_order(outputs), endings, keras_endings)
-    subject.loss = lambda outputs, labels: loss_of(in_order(outputs), labels, terms, endings, keras_endings)
+    weights = [None if shares is None else shares[part] for part in parts]
+
+    def loss(outputs: Any, labels: Any) -> Tensor:
+        index = next(place for place, (_, given) in enumerate(subject.batches) if given is labels)
+        return loss_of(in_order(outputs), labels, terms, endings, keras_endings, weights[index])
+
+    subject.loss = loss
     if not has_own_loss(subject.model):
         return
     if any(term.stands_in for term in terms):
@@ -265,7 +273,7 @@ def _take_loss(
         if rows:
             labels = [rows_of(label, tensor) for label, tensor in zip(labels, tensors, strict=True)]
         with in_one_precision(casts):
-            return own_loss(subject.model, inputs, labels, index)
+            return own_loss(subject.model, inputs, labels, index, weights[index])
 
     casts = WithoutCasts(torch.get_default_dtype())
     failure = _tried(subject, own)
@@ -273,12 +281,13 @@ def _take_loss(
         as_rows = partial(own, rows=True)
         if _tried(subject, as_rows) is None:
             own, failure = as_rows, None
+    batch = "inputs, targets" if shares is None else "inputs, targets, sample weights"
     if failure is None:
         subject.own_loss = own
-        subject.notes.append("torch's loss is that of its training_step((inputs, targets), batch_idx)")
+        subject.notes.append(f"torch's loss is that of its training_step(({batch}), batch_idx)")
     else:
         subject.notes.append(
-            f"torch's training_step cannot be called without a Trainer, on (inputs, targets): {failure}; "
+            f"torch's training_step cannot be called without a Trainer, on ({batch}): {failure}; "
             "its loss is that of --loss in its place"
         )
 

@@ -19,10 +19,10 @@ CLOSE = 1e-7  # of a loss, or a gradient: what explains it leaves no more
 class Classified:
     """One output of classes, (N, C) logits, with its targets; and the head that gives it, where it is known.
 
-    targets: (N,) class numbers. shares: (N,) of the samples in Keras's loss. smoothing: Keras's. loss:
-    torch's, with nothing in it but the crossentropy. features: (N, F) that a Dense head takes; bias (C,) and
-    kernel (F, C): torch's gradients of the head. summed, twice: Keras adds up the samples, applies a softmax
-    twice.
+    targets: (N,) class numbers. shares: (N,) of the samples in Keras's loss, and what these are `called`.
+    smoothing: Keras's. loss: torch's, with nothing in it but the crossentropy. features: (N, F) that a Dense
+    head takes; bias (C,) and kernel (F, C): torch's gradients of the head. summed, twice: Keras adds up the
+    samples, applies a softmax twice.
     """
 
     logits: np.ndarray
@@ -35,6 +35,7 @@ class Classified:
     kernel: np.ndarray | None = None
     summed: bool = False
     twice: bool = False
+    called: str = "class weights"
 
     @property
     def wanted(self) -> np.ndarray:
@@ -51,6 +52,13 @@ class Classified:
         count = len(self.targets)
         shares = np.ones(count) if self.shares is None else self.shares
         return shares if self.summed else shares / count
+
+    @property
+    def change(self) -> str:
+        """How torch weighs the samples as Keras does."""
+        if self.called == "class weights":
+            return "cross_entropy(..., weight=w, reduction='sum') / len(targets)"
+        return "(cross_entropy(..., reduction='none') * weights).mean()"
 
     def fits(self, wanted: np.ndarray, shares: np.ndarray, twice: bool | None = None) -> bool:
         """Whether torch's loss is the crossentropy of these targets (N, C) and shares (N,), by its value and
@@ -137,16 +145,16 @@ def _of_shares(case: Classified) -> Iterator[Explanation]:
     assert case.shares is not None
     if case.fits(case.wanted, case.shares / case.shares.sum()):
         yield Explanation(
-            "torch's loss is divided by the sum of the class weights (the mean of class weights), Keras's by "
-            "the number of samples",
+            f"torch's loss is divided by the sum of the {case.called} (the mean of {case.called}), Keras's "
+            "by the number of samples",
             f"{case.shares.sum():.6g} for {len(case.shares)}",
-            "cross_entropy(..., weight=w, reduction='sum') / len(targets)",
+            case.change,
         )
     if case.fits(case.wanted, np.full(len(case.targets), 1 / len(case.targets))):
         yield Explanation(
-            "torch's loss leaves the class weights out",
+            f"torch's loss leaves the {case.called} out",
             "without them it has this value and these gradients",
-            "cross_entropy(..., weight=w, reduction='sum') / len(targets)",
+            case.change,
         )
 
 
@@ -215,6 +223,7 @@ def _classified(pair: Pair, term: dict[str, Any], loss: float) -> Classified:
         kernel,
         term["reduction"] == "sum",
         bool(term["from_logits"] and ended),
+        "sample weights" if term["sample_weights"] else "class weights",
     )
 
 

@@ -30,6 +30,7 @@ def assert_same(
     device: str = "cpu",
     backends: Sequence[str] = (),
     class_weights: Sequence[float] = (),
+    sample_weights: bool = False,
 ) -> Verdict:
     """Assert that a Keras model and a torch module are the same, and return the verdict.
 
@@ -39,7 +40,7 @@ def assert_same(
     Keras also a .keras file. input_shape: of the input, channels last, or one of each input; or inputs: the
     inputs themselves, batch first, by name where there are several. map: torch's layers to Keras's, where
     names and order leave a choice. backends: Keras's, to be compared in float32 as well. class_weights: of
-    the classes in Keras's loss, as its fit takes them.
+    the classes in Keras's loss, as its fit takes them. sample_weights: weigh samples by drawn numbers.
 
     Raises AssertionError, with cause, evidence and what would mend it, where the two differ, and ValueError
     where they cannot be compared.
@@ -60,6 +61,7 @@ def assert_same(
             "steps": steps,
             "loss_name": loss,
             "class_weights": list(class_weights),
+            "sample_weights": sample_weights,
         }
         request = Request(name(keras), name(torch), options, learning_rate, map or {}, device, backends)
         verdict = prove(request, Path(folder), Findings())

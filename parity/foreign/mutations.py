@@ -38,6 +38,7 @@ SHAPES = {
     **dict.fromkeys(("attention", "own_attention", "gated", "dropped", "dropped_inside"), SEQUENCES),
     "masked": (7,),
 }
+SAMPLE_WEIGHTS = {"sample_weights": True}
 CLASS_WEIGHTS = {"class_weights": [1.0, 2.0, 0.5, 1.5]}
 
 
@@ -73,6 +74,7 @@ RIGHT = {
         )
     },
     "class_weights": Fault("dense", options=CLASS_WEIGHTS),
+    "sample_weights": Fault("dense", options=SAMPLE_WEIGHTS),
     "packed_attention": Fault("attention"),
 }
 FAULTS = {
@@ -128,6 +130,8 @@ FAULTS = {
     "quartered": Fault("dense", "as for 4 accumulated batches"),
     "mean_of_class_weights": Fault("dense", "the mean of class weights", CLASS_WEIGHTS),
     "some_class_weights": Fault("dense", "weighs the classes"),
+    "unweighted_samples": Fault("dense", "leaves the sample weights out", SAMPLE_WEIGHTS),
+    "mean_of_sample_weights": Fault("dense", "the mean of sample weights", SAMPLE_WEIGHTS),
     "unweighted_outputs": Fault("two_outputs", "loss weights"),
     "summed_squares": Fault("regression", "the sum of the squared errors"),
     "absolute": Fault("regression", "the mean absolute error"),
