@@ -51,10 +51,10 @@ def _module(**changes: Any) -> Callable[[list[Piece]], list[Piece]]:
     return alter
 
 
-def _added(**arguments: Any) -> Callable[[list[Piece]], list[Piece]]:
-    """Give the modules further arguments."""
+def _added(name: str, **arguments: Any) -> Callable[[list[Piece]], list[Piece]]:
+    """Give the modules of a name further arguments."""
     return lambda pieces: [
-        replace(p, args={**p.args, **arguments}) if isinstance(p, Module) and p.name.startswith("nn.L") else p
+        replace(p, args={**p.args, **arguments}) if isinstance(p, Module) and p.name == name else p
         for p in pieces
     ]
 
@@ -170,7 +170,13 @@ MUTATIONS = (
     Mutation("mask left out", "Attention", "attention_masked", _called("{m}({0}, {0}, {0})")),
     Mutation("mask left out", "MultiHeadAttention", "attention_masked", _called("{m}({0}, {0}, {0})")),
     Mutation("no activation", "Activation", "activations", lambda pieces: []),
-    Mutation("no bias", "Dense", "convolutions", _added(bias=False)),
+    Mutation("no bias", "Dense", "convolutions", _added("nn.Linear", bias=False)),
+    Mutation("one token does not train", "Embedding", "text", _added("nn.Embedding", padding_idx=0)),
+    Mutation("no slopes", "PReLU", "slopes", lambda pieces: []),
+    Mutation("largest for least", "Minimum", "merges", _named("minimum", "maximum")),
+    Mutation("sums for products", "Dot", "merges", _named(" * ", " + ")),
+    Mutation("not reshaped", "Reshape", "shapes", _first("{0}")),
+    Mutation("repeated once less", "RepeatVector", "shapes", _first("{0}[:, None].repeat(1, 2, 1)")),
     Mutation("over all axes", "Mean", "operations", _named("(2, 3)", "(1, 2, 3)"), True),
     Mutation("the other bound", "Maximum", "operations", _named("min=", "max="), True),
     Mutation("no flip", "Flip", "operations", _first("{0}"), True),
