@@ -270,12 +270,12 @@ def test_without_a_gpu_only_the_small_stages_are_begun(tmp_path: Path, capsys: p
 
 
 def test_stages_are_measured_as_they_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = {"layers of a pair": (2, 20, 200), "images in a folder": (20, 40, 60)}
+    chosen = {"classes": (2, 3, 4), "images in a folder": (20, 40, 60)}
     monkeypatch.setattr(stages, "STAGES", {name: (stages.STAGES[name][0], chosen[name]) for name in chosen})
     assert command.main(["stages", "--turns=1", f"--out={tmp_path}"]) == 0
     text = (tmp_path / "README.md").read_text()
-    assert "| layers of a pair | 2 / 20 / 200 |" in text
+    assert "| classes | 2 / 3 / 4 |" in text
     assert "| images in a folder | 20 / 40 / 60 |" in text
     found = json.loads((tmp_path / "results.json").read_text())["cells"]
-    assert [cell["name"] for cell in found] == ["2", "20", "200", "20", "40", "60"]
+    assert [cell["name"] for cell in found] == ["2", "3", "4", "20", "40", "60"]
     assert all(cell["samples"][0]["seconds"] > 0 and cell["samples"][0]["peak_mib"] > 10 for cell in found)
