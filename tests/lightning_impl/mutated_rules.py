@@ -102,6 +102,11 @@ def _first(text: str) -> Callable[[list[Piece]], list[Piece]]:
     return lambda pieces: [replace(p, text=text) if isinstance(p, Expression) else p for p in pieces]
 
 
+def _replaced(text: str, module: Module) -> Callable[[list[Piece]], list[Piece]]:
+    """Another expression, and the module that stands for it in a Sequential."""
+    return lambda pieces: [Expression(text, module)]
+
+
 def _reshaped(pieces: list[Piece]) -> list[Piece]:
     module = Module("Reshape", {"*sizes": (4, 6)})
     return [Expression("{0}.reshape({0}.shape[0], 4, 6)", module) for _ in pieces]
@@ -175,8 +180,7 @@ MUTATIONS = (
     Mutation("no slopes", "PReLU", "slopes", lambda pieces: []),
     Mutation("largest for least", "Minimum", "merges", _named("minimum", "maximum")),
     Mutation("sums for products", "Dot", "merges", _named(" * ", " + ")),
-    Mutation("not reshaped", "Reshape", "shapes", _first("{0}")),
-    Mutation("repeated once less", "RepeatVector", "shapes", _first("{0}[:, None].repeat(1, 2, 1)")),
+    Mutation("not reshaped", "Reshape", "shapes", _replaced("{0}", Module("nn.Identity"))),
     Mutation("over all axes", "Mean", "operations", _named("(2, 3)", "(1, 2, 3)"), True),
     Mutation("the other bound", "Maximum", "operations", _named("min=", "max="), True),
     Mutation("no flip", "Flip", "operations", _first("{0}"), True),

@@ -29,6 +29,7 @@ MODELS = (
 # Rules of which no mutation is told: they write what another rule's mutation covers, or what draws at random.
 COVERED = {
     *("Softmax", "EinsumDense", "CustomScaleLayer", "LayerScale", "Identity", "ActivityRegularization"),
+    "RepeatVector",
     *("StochasticDepth", "Dropout", "AlphaDropout", "GaussianNoise"),
 }
 
