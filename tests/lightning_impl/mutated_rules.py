@@ -177,7 +177,7 @@ MUTATIONS = (
     Mutation("no activation", "Activation", "activations", lambda pieces: []),
     Mutation("no bias", "Dense", "convolutions", _added("nn.Linear", bias=False)),
     Mutation("one token does not train", "Embedding", "text", _added("nn.Embedding", padding_idx=0)),
-    Mutation("no slopes", "PReLU", "slopes", lambda pieces: []),
+    Mutation("one slope", "PReLU", "slopes", _module(num_parameters=1)),
     Mutation("largest for least", "Minimum", "merges", _named("minimum", "maximum")),
     Mutation("sums for products", "Dot", "merges", _named(" * ", " + ")),
     Mutation("not reshaped", "Reshape", "shapes", _replaced("{0}", Module("nn.Identity"))),
