@@ -10,11 +10,9 @@ import contextlib
 import io
 import json
 import math
-import os
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -137,18 +135,9 @@ def layers(folder: Path, count: int) -> Work:
     """The proof of a pair of so many Dense layers, two training steps."""
     (folder / "deep_keras.py").write_text(DEEP_KERAS.format(count=count))
     (folder / "deep_torch.py").write_text(DEEP_TORCH.format(count=count))
-    command = [*(sys.executable, "-m", "parity", "--keras=deep_keras:build", "--torch=deep_torch:build")]
-    command += ["--input-shape", "8", "--steps", "2", f"--out={folder / 'report'}"]
-    here = os.pathsep.join([str(Path(__file__).parents[1]), str(folder)])
-
-    def work() -> None:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here}, cwd=folder
-        )
-        if done.returncode:
-            raise processes.failure("parity", done.stdout + done.stderr, done.returncode)
-
-    return work
+    sys.path.insert(0, str(folder))  # where the processes that it starts find the two
+    pair = ["--keras=deep_keras:build", "--torch=deep_torch:build", "--input-shape", "8", "--steps", "2"]
+    return lambda: processes.start("parity", [*pair, f"--out={folder / 'report'}"])
 
 
 # Each of the layers adds to what it is given, or a hundred on one another would give nothing but rounding.
@@ -212,13 +201,7 @@ class Suite(suite.Suite):
 
     def measure(self, cell: Cell) -> Sample:
         arguments = [cell.setting["stage"], cell.name.replace(",", "")]
-        command = [sys.executable, "-m", "benchmarks.stages", *arguments]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=processes.environment("cpu", "tensorflow")
-        )
-        if done.returncode:
-            raise processes.failure("benchmarks.stages", done.stderr, done.returncode)
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads(processes.start("benchmarks.stages", arguments).splitlines()[-1])
 
     @staticmethod
     def value(sample: Sample) -> float:

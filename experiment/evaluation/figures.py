@@ -227,10 +227,9 @@ def confusion(path: str | Path, matrix: np.ndarray, class_names: Names, title: s
         axes.set_xlim(-0.5, right)
         places = range(0, classes, -(-classes // 100))  # a thousand names would take 20 s, and be black
         names = [shorten(str(class_names[i]), 20) for i in places]
-        slant: dict[str, Any] = {"rotation": 45 if numbers else 90, "ha": "right", "rotation_mode": "anchor"}
-        slant |= (
-            {} if numbers else {"va": "center"}
-        )  # slanted, the names of narrow columns run into each other
+        slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        if not numbers:  # slanted, the names of narrow columns run into each other
+            slant |= {"rotation": 90, "va": "center"}
         axes.set_xticks([*places, (left + right) / 2], [*names, "recall"], **slant)
         axes.set_yticks(places, names)
         shown = "test images; colour: share of the true class" if numbers else "share of the true class"

@@ -232,12 +232,13 @@ class Recording(TorchFunctionMode):
         if entry is None:
             self._join(call, live, outputs[0])
             return
-        if self._is_tied(name, weights, entry):  # a further call of the layer whose weights it uses
+        tied = self._is_tied(name, weights, entry)
+        if tied:  # a further call of the layer whose weights it uses
             weights = self.weights[name]
         owner = self._owner(name)
         if owner is not None and layer_type(owner) is entry:
             found = {**entry.settings(owner), **found}
-        which = entry.name(call) if weights is not self.weights.get(name) else self._kind_of(name)
+        which = self._kind_of(name) if tied else entry.name(call)
         if not name:
             self._calls[f"{which}#"] += 1
             name = f"{which}#{self._calls[f'{which}#']}"

@@ -241,8 +241,9 @@ def _take_loss(
     for place, (tensor, order, term) in enumerate(zip(tensors, orders, terms, strict=True)):
         shape = (total, *order(tensor).shape[1:])
         targets.append(to_float(randomness.targets(seed + place, shape, term.name)))
-    shares = to_float(np.asarray(terms[0].sample_weights)) if terms[0].sample_weights else None
-    parts = [part for _, part in subject.batches]
+    count = len(targets)  # of a batch's labels; weights of the samples come after them
+    if terms[0].sample_weights:
+        targets.append(to_float(np.asarray(terms[0].sample_weights)))
     subject.batches = [(inputs, [target[part] for target in targets]) for inputs, part in subject.batches]
 
     def in_order(outputs: Any) -> list[Tensor]:
@@ -254,13 +255,9 @@ def _take_loss(
         return [order(tensor) for order, tensor in zip(orders, found, strict=False)]
 
     subject.finish = lambda outputs: finished(in_order(outputs), endings, keras_endings)
-    weights = [None if shares is None else shares[part] for part in parts]
-
-    def loss(outputs: Any, labels: Any) -> Tensor:
-        index = next(place for place, (_, given) in enumerate(subject.batches) if given is labels)
-        return loss_of(in_order(outputs), labels, terms, endings, keras_endings, weights[index])
-
-    subject.loss = loss
+    subject.loss = lambda outputs, labels: loss_of(
+        in_order(outputs), labels[:count], terms, endings, keras_endings, *labels[count:]
+    )
     if not has_own_loss(subject.model):
         return
     if any(term.stands_in for term in terms):
@@ -268,12 +265,12 @@ def _take_loss(
         return
 
     def own(index: int, rows: bool = False) -> Tensor:
-        inputs, labels = subject.batches[index]
-        labels = [own_order(label) for own_order, label in zip(own_orders, labels, strict=True)]
+        inputs, given = subject.batches[index]
+        labels = [own_order(label) for own_order, label in zip(own_orders, given[:count], strict=True)]
         if rows:
             labels = [rows_of(label, tensor) for label, tensor in zip(labels, tensors, strict=True)]
         with in_one_precision(casts):
-            return own_loss(subject.model, inputs, labels, index, weights[index])
+            return own_loss(subject.model, inputs, labels, index, *given[count:])
 
     casts = WithoutCasts(torch.get_default_dtype())
     failure = _tried(subject, own)
@@ -281,7 +278,7 @@ def _take_loss(
         as_rows = partial(own, rows=True)
         if _tried(subject, as_rows) is None:
             own, failure = as_rows, None
-    batch = "inputs, targets" if shares is None else "inputs, targets, sample weights"
+    batch = "inputs, targets, sample weights" if terms[0].sample_weights else "inputs, targets"
     if failure is None:
         subject.own_loss = own
         subject.notes.append(f"torch's loss is that of its training_step(({batch}), batch_idx)")

@@ -55,7 +55,7 @@ class Classified:
 
     @property
     def change(self) -> str:
-        """How torch weighs the samples as Keras does."""
+        """The torch code that weighs the samples as Keras does."""
         if self.called == "class weights":
             return "cross_entropy(..., weight=w, reduction='sum') / len(targets)"
         return "(cross_entropy(..., reduction='none') * weights).mean()"

@@ -77,7 +77,7 @@ def _migrated(out: Path, pnnx: str) -> Path:
 
 
 def _by_pnnx(out: Path, pnnx: str) -> Path:
-    """What pnnx writes of the ONNX file; it need not be there afterwards."""
+    """The path of pnnx's torch source for the ONNX file: nothing is there where pnnx failed."""
     with np.load(out / "keras.npz") as given:
         x = given["x"]
     shape = f"[{','.join(map(str, x.shape))}]{'i32' if x.dtype.kind == 'i' else 'f32'}"

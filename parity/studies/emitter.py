@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,10 +69,9 @@ def _proved(folder: Path, rules: Sequence[str] | None) -> Iterator[dict[str, Any
     """Each package, with where the ladder stops; raises RunError."""
     graphs, packages = folder / "graphs", folder / "packages"
     packages.mkdir()
-    path = os.pathsep.join(map(str, (packages, Path("tests").resolve(), Path.cwd())))
-    os.environ["PYTHONPATH"] = path
-    _run([str(MODELS), str(graphs)])
-    _run([str(FAULTS), str(graphs), str(packages)])
+    sys.path[:0] = [str(folder.resolve()) for folder in (packages, MODELS.parent, FAULTS.parent)]
+    processes.start(MODELS.stem, [str(graphs)])
+    processes.start(FAULTS.stem, [str(graphs), str(packages)])
     told = json.loads((packages / "packages.json").read_text())
     known = {one["rule"] for one in told if one["rule"]}
     if unknown := set(rules or ()) - known:
@@ -109,17 +106,6 @@ def _said(verdict: Verdict) -> dict[str, str]:
     where = f"{answer.rung}, {answer.layer}" if answer.rung else verdict.status
     cause = (verdict.refused or answer.cause or "").partition("\n")[0]
     return {"verdict": verdict.status, "where": where, "cause": cause}
-
-
-def _run(arguments: Sequence[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env=processes.environment("cpu", "tensorflow"),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RunError(str(processes.failure(arguments[0], done.stderr, done.returncode)))
 
 
 def page(faults: Sequence[Mapping[str, Any]], right: Iterable[Mapping[str, Any]], command: str) -> str:
