@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +90,25 @@ def test_a_run_that_cannot_be_exported_is_one_line(
         exports.main([str(copy), f"--out={tmp_path / 'out'}"])
     assert refused.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_exports_stand_in_order_whichever_model_is_done_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Event()
+
+    def rung(directory: Path, name: str, quantizations: Any, place: Place, findings: Findings) -> None:
+        if name == "cnn, digits":
+            assert done.wait(60)
+        findings.exports.append({"name": name})
+        done.set()
+
+    monkeypatch.setattr(exports, "rung", rung)
+    monkeypatch.setattr(exports.processes, "start", lambda *_, **__: "")
+    monkeypatch.setattr(exports.pairs, "weights", lambda *_: "none.h5")
+    findings = Findings()
+    exports.own_pairs(["cnn", "vgg16"], Place(tmp_path, "cpu", lambda _: None), findings)
+    assert [found["name"] for found in findings.exports] == ["cnn, digits", "vgg16, digits"]
 
 
 @pytest.mark.slow

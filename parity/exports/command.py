@@ -124,6 +124,8 @@ def own_pairs(names: Sequence[str], place: Place, findings: Findings) -> None:
         rung(directory, f"{name}, digits", quantizations, place, findings)
 
     processes.together([partial(own_pair, name) for name in names])
+    order = [f"{name}, digits" for name in names]  # whichever was done first
+    findings.exports.sort(key=lambda found: order.index(found["name"]))
 
 
 def predict(models: Iterable[Model], images: Path) -> Predicted:
